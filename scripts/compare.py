@@ -1,0 +1,118 @@
+"""Compare runs: SGD beside SAM in each setting, our numbers beside the paper's, as table and figure.
+
+python scripts/compare.py [FOLDER ...] [--out FOLDER] [--no-figure]
+
+Reads files only, so it works without torch, for runs of other machines, and while others still train.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from sam.report.figures import draw_error_curves  # noqa: E402
+from sam.report.groups import Group, group_runs  # noqa: E402
+from sam.report.markdown import render_comparison  # noqa: E402
+from sam.report.paper import PrintedCell, read_printed_cells  # noqa: E402
+from sam.report.runs import Run, find_runs  # noqa: E402
+from sam.report.table import build_blocks  # noqa: E402
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: The command line without the program; None takes that of the process.
+
+    Returns:
+        The exit status: 0, or 2 with one line on stderr.
+    """
+    options = _parse(arguments)
+    # A terminal that lacks the plus-minus sign shows a question mark instead of a traceback.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        runs, warnings = _read(options.outputs)
+    except ValueError as error:
+        return _fail(str(error))
+    groups, copies = group_runs(runs)
+    cells, faults = _read_paper()
+    warnings += copies + faults
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    interrupted = [run for run in runs if run.result is None]
+    text = render_comparison(build_blocks(groups, cells), interrupted, warnings)
+    print(text)
+    out = options.out or options.outputs[0]
+    try:
+        _write(out, text, [] if options.no_figure else groups)
+    except OSError as error:
+        return _fail(
+            f"cannot write to {out} ({error.strerror or error}); name another folder with --out"
+        )
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument(
+        "outputs",
+        nargs="*",
+        type=Path,
+        default=[Path("outputs")],
+        help="folders that hold run directories, at any depth (default: outputs)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="folder for comparison.md and comparison.png (default: the first of outputs)",
+    )
+    parser.add_argument("--no-figure", action="store_true", help="write no comparison.png")
+    return parser.parse_args(arguments)
+
+
+def _read(roots: Sequence[Path]) -> tuple[list[Run], list[str]]:
+    for root in roots:
+        if not root.is_dir():
+            raise ValueError(
+                f"no folder {root.absolute()}; name the folder that holds your runs, "
+                "or train one first: python train.py"
+            )
+    runs, problems = find_runs(roots)
+    if not runs:
+        names = ", ".join(str(root.absolute()) for root in roots)
+        found = "".join(f"; {problem.path}: {problem.reason}" for problem in problems)
+        raise ValueError(
+            f"no readable run (a folder with config.yaml) in {names}{found}; "
+            "train one first: python train.py"
+        )
+    return runs, [f"{problem.path}: {problem.reason}" for problem in problems]
+
+
+def _read_paper() -> tuple[list[PrintedCell], list[str]]:
+    try:
+        return read_printed_cells(REPOSITORY / "results" / "paper" / "tables.csv"), []
+    except (OSError, ValueError) as error:
+        return [], [f"the paper's numbers are not shown: {error}"]
+
+
+def _write(out: Path, text: str, groups: Sequence[Group]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    table, figure = out / "comparison.md", out / "comparison.png"
+    table.write_text(text, encoding="utf-8")
+    print(f"wrote {table}")
+    if draw_error_curves(groups, figure):
+        print(f"wrote {figure}")
+
+
+def _fail(message: str) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
