@@ -1,0 +1,146 @@
+"""From the command line to a checked config, and from every mistake on it to one clear message.
+
+Exit codes: 0 done; 2 a mistake of the user (no traceback); 130 / 143 stopped by Ctrl-C / SIGTERM with the
+state saved; 1 a fault of the program (with traceback). HYDRA_FULL_ERROR=1 shows every traceback.
+"""
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException, ValidationError
+
+from sam.config import ConfigError, EvaluateConfig, TrainConfig, check, leaves
+
+Config = TypeVar("Config", TrainConfig, EvaluateConfig)
+SCHEMAS: dict[str, type[Any]] = {"train_schema": TrainConfig, "evaluate_schema": EvaluateConfig}
+GROUPS = ("dataset", "model", "augmentation", "optimizer", "runtime", "experiment")
+
+for _name, _schema in SCHEMAS.items():
+    ConfigStore.instance().store(_name, _schema)
+
+
+def checked(config: DictConfig, schema: type[Config]) -> Config:
+    """Return a composed config as a typed object whose ranges and clashes have been checked.
+
+    Raises:
+        ConfigError: If anything is not allowed; all faults together.
+    """
+    typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), config))
+    check(typed)
+    return typed  # type: ignore[return-value]
+
+
+def report_mistakes(main: Callable[[], None]) -> None:
+    """Run a Hydra entry point; turn mistakes into one message and exit code 2.
+
+    Args:
+        main: What hydra.main returned.
+    """
+    wants_tracebacks = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing a text of its own
+    try:
+        main()
+    except (ConfigError, HydraException, OmegaConfBaseException, OSError) as error:
+        if wants_tracebacks:
+            raise
+        if not getattr(error, "already_told", False):
+            print(f"error: {explain(error)}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+
+
+def tell(error: ConfigError) -> None:
+    """Print a mistake at once, as the jobs of a sweep must: Hydra keeps only the first to the end."""
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    error.already_told = True  # type: ignore[attr-defined]
+
+
+def explain(error: BaseException) -> str:
+    """Return one message for a mistake: the key, the value, what is allowed, what to do."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, choice = error.missing_cfg_file.rpartition("/")
+        return f"{group}={choice}: {_allowed(choice, error.options or ())}"
+    chain = list(_causes(error))
+    for cause in chain:
+        if isinstance(cause, ValidationError):
+            return _explain_type(cause, error)
+    text = str(error)
+    if match := re.search(r"Could not (?:override|append|load|delete)[^']*'([^'=]+)", text):
+        return _explain_key(match[1].lstrip("+~").split("@")[0])
+    if match := re.search(r"Ambiguous value for argument '([^=]+)=(.*?)'", text):
+        return (
+            f"{match[1]}={match[2]}: several values need a sweep; add -m, "
+            f"or write '{match[1]}=[{match[2]}]' if a list is meant"
+        )
+    for cause in chain:
+        if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+            return _explain_key(cause.full_key)
+    return text.strip().splitlines()[0] if text.strip() else type(error).__name__
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _explain_type(fault: ValidationError, outer: BaseException) -> str:
+    """Say of a value of the wrong type which key it was given to, and which type is wanted."""
+    key = fault.full_key or ""
+    value = fault.value
+    if value is None and (match := re.search(r"Value '(.*?)' of type", str(fault))):
+        value = match[1]
+    if match := re.search(r"Error merging override ([^=\s]+)=(.*)", str(outer)):
+        key, value = match[1].lstrip("+"), match[2]
+    known = {name: field.type for schema in SCHEMAS.values() for name, _, field in leaves(schema())}
+    wanted = known.get(key)
+    if wanted is None:
+        return f"{key}={value}: {_allowed_key(key)}"
+    return f"{key}={value}: allowed is {_describe(wanted)}"
+
+
+def _describe(wanted: Any) -> str:
+    words = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+    names = [name for name in words if name in str(wanted)]
+    return words[names[0]] + (" or null" if "None" in str(wanted) or "Optional" in str(wanted) else "")
+
+
+def _explain_key(key: str) -> str:
+    return f"{key}: {_allowed_key(key)}"
+
+
+def _allowed_key(key: str) -> str:
+    """Say that there is no such key, and name those that come near."""
+    keys = [name for name, _, _ in leaves(_schema_in_use())]
+    if key in GROUPS:
+        return f"this group takes a choice; see {sys.argv[0]} --help"
+    near = _near(key, [*keys, *GROUPS])
+    # A key right but for its group, such as rho for optimizer.rho.
+    near += [name for name in keys if name.split(".")[-1] == key.split(".")[-1] and name not in near]
+    hint = f"did you mean {' or '.join(near)}?" if near else "all keys:"
+    listing = "" if near else " " + ", ".join(keys)
+    return f"there is no such key; {hint}{listing} See --help"
+
+
+def _schema_in_use() -> Any:
+    return EvaluateConfig() if "evaluate" in os.path.basename(sys.argv[0]) else TrainConfig()
+
+
+def _allowed(choice: str, options: Iterable[str]) -> str:
+    options = sorted(options)
+    near = _near(choice, options)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"there is no such choice; allowed is one of {', '.join(options)}{hint}"
+
+
+def _near(name: str, names: Iterable[str]) -> list[str]:
+    return difflib.get_close_matches(name, list(names), n=2, cutoff=0.6)

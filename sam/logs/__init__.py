@@ -1,0 +1,1 @@
+"""Where the numbers of every epoch go: a CSV file, TensorBoard, the console."""

@@ -1,0 +1,53 @@
+"""What the user sees while a run trains: a progress bar, or a line per epoch where there is no terminal."""
+
+import sys
+from collections.abc import Sequence
+
+from tqdm import tqdm
+
+
+class ConsoleLog:
+    """A bar over all updates of the run with the last errors beside it.
+
+    Args:
+        label: What to call the run.
+        epochs: How many.
+        steps_per_epoch: Updates in each.
+    """
+
+    def __init__(self, label: str, epochs: int, steps_per_epoch: int) -> None:
+        self._label = label
+        self._epochs = epochs
+        self._steps_per_epoch = steps_per_epoch
+        self._bar: "tqdm[None] | None" = None
+
+    def restart(self, rows: Sequence[dict[str, float]]) -> None:
+        """Show the bar where these rows end."""
+        if sys.stderr.isatty():
+            total = self._epochs * self._steps_per_epoch
+            initial = len(rows) * self._steps_per_epoch
+            self._bar = tqdm(total=total, initial=initial, desc=self._label, unit="step")
+        if rows:
+            tqdm.write(f"{self._label}: goes on after epoch {len(rows)} of {self._epochs}")
+
+    def log(self, row: dict[str, float]) -> None:
+        """Show the errors of an epoch."""
+        errors = f"train {row['train_error_pct']:.2f} %, test {row['test_error_pct']:.2f} %"
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"epoch {row['epoch']:.0f}, error {errors}")
+        else:
+            print(
+                f"{self._label}: epoch {row['epoch']:.0f} of {self._epochs}, error {errors}, "
+                f"{row['images_per_second']:.0f} images/s",
+                flush=True,
+            )
+
+    def advance(self, epoch: int, step: int) -> None:
+        """Move the bar to an update."""
+        if self._bar is not None:
+            self._bar.update(epoch * self._steps_per_epoch + step - self._bar.n)
+
+    def close(self) -> None:
+        """Leave the finished bar on the screen."""
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,1 @@
+"""Networks; every one maps float [N, C, H, W] to logits [N, num_classes]."""

@@ -1,0 +1,5 @@
+"""SAM around any torch optimizer, and the learning-rate schedule."""
+
+from sam.optim.sam import SAM
+
+__all__ = ["SAM"]

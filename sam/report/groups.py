@@ -1,0 +1,137 @@
+"""Groups of runs that differ in their seed alone: the rows of a comparison."""
+
+import dataclasses
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sam.report.runs import Run, number
+from sam.report.settings import Setting, setting_of
+
+
+@dataclass(frozen=True)
+class Group:
+    """The ended runs of one condition.
+
+    Attributes:
+        label: Short name, such as "SAM rho=0.05"; unique within the setting.
+        setting: What the condition shares with those that it is compared with.
+        identity: The trainer's name of the condition, 8 hexadecimal digits.
+        config: The config of one of its runs.
+        complete: The runs that reached their last epoch, one per seed, by seed.
+        num_diverged: How many more runs ended early; they enter no mean.
+    """
+
+    label: str
+    setting: Setting
+    identity: str
+    config: dict[str, Any]
+    complete: tuple[Run, ...]
+    num_diverged: int
+
+    @property
+    def is_sam(self) -> bool:
+        """Whether it trains with SAM."""
+        return bool(self.config["optimizer"]["name"] == "sam")
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether its SAM scales the ball weight by weight."""
+        return self.is_sam and bool(self.config["optimizer"].get("adaptive"))
+
+    @property
+    def rho(self) -> float | None:
+        """SAM's radius; None for any other optimizer."""
+        return number(self.config["optimizer"].get("rho")) if self.is_sam else None
+
+    def values(self, name: str) -> dict[int, float]:
+        """Return one number of result.json for each seed that has it.
+
+        Args:
+            name: A key of result.json.
+        """
+        return {
+            _result(run)["seed"]: value
+            for run in self.complete
+            if (value := number(_result(run).get(name))) is not None
+        }
+
+
+def group_runs(runs: Iterable[Run]) -> tuple[list[Group], list[str]]:
+    """Group ended runs by setting and condition; runs that have not ended are passed over.
+
+    Args:
+        runs: Runs in the order in which one of two copies is preferred, the first winning.
+
+    Returns:
+        The groups, setting by setting, SGD before SAM and small rho before large; and one line
+        about each run that is left out as a copy of another.
+    """
+    members: dict[tuple[str, str, str], list[Run]] = defaultdict(list)
+    settings: dict[str, Setting] = {}
+    for run in runs:
+        if run.result is not None:
+            setting = setting_of(run.config)
+            settings[setting.key] = setting
+            label = _label(run.config["optimizer"])
+            members[setting.key, label, run.result["identity"]].append(run)
+    groups: list[Group] = []
+    warnings: list[str] = []
+    for (setting_key, label, identity), copies in members.items():
+        unique = _one_per_seed(copies, warnings)
+        groups.append(_make_group(label, settings[setting_key], identity, unique))
+    return _with_unique_labels(sorted(groups, key=_order)), warnings
+
+
+def _result(run: Run) -> dict[str, Any]:
+    assert run.result is not None, "only ended runs are grouped"
+    return run.result
+
+
+def _one_per_seed(runs: list[Run], warnings: list[str]) -> list[Run]:
+    kept: dict[int, Run] = {}
+    for run in runs:
+        seed = _result(run)["seed"]
+        first = kept.setdefault(seed, run)
+        if first is not run:
+            line = f"{run.directory}: left out, it repeats seed {seed} of {first.directory}"
+            if _result(first).get("test_error_pct") != _result(run).get("test_error_pct"):
+                line += ", although with another test error"
+            warnings.append(line)
+    return [kept[seed] for seed in sorted(kept)]
+
+
+def _make_group(label: str, setting: Setting, identity: str, runs: list[Run]) -> Group:
+    complete = tuple(run for run in runs if _result(run)["status"] == "complete")
+    return Group(
+        label=label,
+        setting=setting,
+        identity=identity,
+        config=runs[0].config,
+        complete=complete,
+        num_diverged=len(runs) - len(complete),
+    )
+
+
+def _label(optimizer: dict[str, Any]) -> str:
+    if optimizer["name"] != "sam":
+        return str(optimizer["name"]).upper()
+    name = "adaptive SAM" if optimizer.get("adaptive") else "SAM"
+    rho = number(optimizer.get("rho"))
+    return name if rho is None else f"{name} rho={rho:g}"
+
+
+def _order(group: Group) -> tuple[object, ...]:
+    rho = -1.0 if group.rho is None else group.rho
+    return (*group.setting.order, group.is_sam, group.is_adaptive, rho, group.label, group.identity)
+
+
+def _with_unique_labels(groups: list[Group]) -> list[Group]:
+    counts = Counter((group.setting.key, group.label) for group in groups)
+    return [
+        group
+        if counts[group.setting.key, group.label] == 1
+        else dataclasses.replace(group, label=f"{group.label} [{group.identity}]")
+        for group in groups
+    ]

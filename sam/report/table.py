@@ -1,0 +1,117 @@
+"""The comparison as data: one block per setting, one row per condition, SGD beside SAM."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sam.report.groups import Group
+from sam.report.interval import Estimate, estimate, paired_difference
+from sam.report.paper import PrintedCell, find_printed
+from sam.report.settings import setting_titles
+
+
+@dataclass(frozen=True)
+class Row:
+    """One condition; an estimate is None where no run has the number.
+
+    Attributes:
+        group: The runs.
+        test_error_pct: Top-1 error on the test set after the last epoch.
+        test_top5_error_pct: The same with five guesses.
+        train_error_pct: Top-1 error on the training set after the last epoch.
+        seconds: Time per run.
+        difference_points: Test error minus that of SGD, over the seeds that both have.
+        printed: What the paper prints for it.
+        is_best: Whether its rho has the lowest mean test error of a sweep.
+    """
+
+    group: Group
+    test_error_pct: Estimate | None
+    test_top5_error_pct: Estimate | None
+    train_error_pct: Estimate | None
+    seconds: Estimate | None
+    difference_points: Estimate | None
+    printed: PrintedCell | None
+    is_best: bool
+
+
+@dataclass(frozen=True)
+class Block:
+    """One setting.
+
+    Attributes:
+        title: What tells it from every other setting shown.
+        details: The rest of how it is trained.
+        rows: SGD first, then SAM by rho.
+    """
+
+    title: str
+    details: str
+    rows: list[Row]
+
+
+def build_blocks(groups: Sequence[Group], cells: Iterable[PrintedCell]) -> list[Block]:
+    """Lay out a comparison.
+
+    Args:
+        groups: Conditions in the order in which they are shown.
+        cells: The paper's numbers; none where they are not to be shown.
+
+    Returns:
+        One block per setting, in the order in which the groups first name it.
+    """
+    cells = list(cells)
+    titles = setting_titles(group.setting for group in groups)
+    by_setting: dict[str, list[Group]] = defaultdict(list)
+    for group in groups:
+        by_setting[group.setting.key].append(group)
+    blocks = []
+    for key, members in by_setting.items():
+        baseline = _baseline(members)
+        best = _best_of_sweeps(members)
+        rows = [_make_row(group, baseline, cells, group in best) for group in members]
+        blocks.append(Block(titles[key], members[0].setting.details, rows))
+    return blocks
+
+
+def _make_row(
+    group: Group, baseline: Group | None, cells: Sequence[PrintedCell], is_best: bool
+) -> Row:
+    test_errors = group.values("test_error_pct")
+    difference = None
+    if baseline is not None and group is not baseline:
+        difference = paired_difference(test_errors, baseline.values("test_error_pct"))
+    return Row(
+        group=group,
+        test_error_pct=estimate(list(test_errors.values())),
+        test_top5_error_pct=_mean_of(group, "test_top5_error_pct"),
+        train_error_pct=_mean_of(group, "train_error_pct"),
+        seconds=_mean_of(group, "seconds"),
+        difference_points=difference,
+        printed=find_printed(group.config, cells),
+        is_best=is_best,
+    )
+
+
+def _mean_of(group: Group, name: str) -> Estimate | None:
+    return estimate(list(group.values(name).values()))
+
+
+def _baseline(groups: Sequence[Group]) -> Group | None:
+    candidates = [group for group in groups if group.config["optimizer"]["name"] == "sgd"]
+    # Two SGD conditions in one setting differ in something unknown: neither is the one to beat.
+    return candidates[0] if len(candidates) == 1 else None
+
+
+def _best_of_sweeps(groups: Sequence[Group]) -> list[Group]:
+    best = []
+    for adaptive in (False, True):
+        sweep = [
+            (mean.mean, position, group)
+            for position, group in enumerate(groups)
+            if group.is_sam and group.is_adaptive == adaptive
+            if (mean := _mean_of(group, "test_error_pct")) is not None
+        ]
+        if len({group.rho for _, _, group in sweep}) > 1:
+            best.append(min(sweep)[2])
+    return best

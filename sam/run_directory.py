@@ -1,0 +1,160 @@
+"""The run directory: where a run lives, what it is called, whether it has ended. Imports no torch.
+
+outputs/<dataset>/<model>/<augmentation>/<optimizer + rho>/seed<k>-<8 hex of the run's identity>/
+holds config.yaml, metrics.csv, tensorboard/, checkpoint.pt and, written last, result.json: its presence
+means that the run has ended.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Optional
+
+import filelock
+from omegaconf import OmegaConf
+
+from sam.config import ConfigError, TrainConfig, leaves
+
+CONTENTS = (
+    "config.yaml",
+    "metrics.csv",
+    "tensorboard",
+    "checkpoint.pt",
+    "checkpoint.previous.pt",
+    "checkpoint.unfinished.pt",
+    "result.json",
+)
+
+
+def science(config: TrainConfig) -> dict[str, Any]:
+    """Return the keys that decide a run's numbers, but for its seed, where they differ from the default.
+
+    Defaults are left out, so that a key added later does not change the identity of older runs. Keys that
+    only SAM reads are left out for SGD, and the root of the data for all but image_folder, where it is the
+    only thing that tells one dataset from another.
+    """
+    defaults = {key: value for key, value, _ in leaves(TrainConfig())}
+    chosen = {}
+    for key, value, field in leaves(config):
+        counts = field.metadata.get("science", True) and key != "seed"
+        if key == "dataset.root":
+            counts = config.dataset.reader == "image_folder"
+        if field.metadata.get("sam_only") and config.optimizer.name != "sam":
+            counts = False
+        if counts and value != defaults[key]:
+            chosen[key] = value
+    return chosen
+
+
+def identity(config: TrainConfig) -> str:
+    """Return 8 hex digits that are the same for all seeds of one condition and differ between conditions."""
+    text = json.dumps(science(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def path_of(config: TrainConfig) -> pathlib.Path:
+    """Return the directory of a run."""
+    optimizer = config.optimizer
+    rule = optimizer.name
+    if optimizer.name == "sam":
+        rule += f"-rho{optimizer.rho:g}" + ("-adaptive" if optimizer.adaptive else "")
+    return pathlib.Path(
+        config.outputs,
+        config.dataset.name,
+        config.model.name,
+        config.augmentation.name,
+        rule,
+        f"seed{config.seed}-{identity(config)}",
+    )
+
+
+def read_result(directory: pathlib.Path) -> Optional[dict[str, Any]]:
+    """Return what an ended run left, or None if it has not ended; a damaged file counts as not ended."""
+    try:
+        result = json.loads((directory / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return result if isinstance(result, dict) and "status" in result else None
+
+
+def read_config(directory: pathlib.Path) -> TrainConfig:
+    """Return the config of a run.
+
+    Raises:
+        ConfigError: If the directory is no run directory, or its config cannot be read.
+    """
+    path = directory / "config.yaml"
+    if not path.is_file():
+        raise ConfigError(
+            f"run={directory} is no run directory: {path} is missing; runs lie at "
+            "outputs/<dataset>/<model>/<augmentation>/<optimizer>/seed<k>-<id>"
+        )
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), OmegaConf.load(path))
+        config = OmegaConf.to_object(merged)
+    except Exception as error:  # yaml and omegaconf raise a dozen kinds, all meaning the same here
+        raise ConfigError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+    assert isinstance(config, TrainConfig)
+    return config
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Write a file so that whoever looks sees all of it or the one before."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    with open(unfinished, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(unfinished, path)
+
+
+def write_config(directory: pathlib.Path, config: TrainConfig) -> None:
+    """Write config.yaml."""
+    write_text(directory / "config.yaml", OmegaConf.to_yaml(dataclasses.asdict(config)))
+
+
+def write_result(directory: pathlib.Path, result: dict[str, Any]) -> None:
+    """Write result.json, which ends the run."""
+    write_text(directory / "result.json", json.dumps(result, indent=2) + "\n")
+
+
+def clear(directory: pathlib.Path) -> None:
+    """Delete what a run left in its directory, and nothing else."""
+    for name in CONTENTS:
+        path = directory / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(directory: pathlib.Path) -> Iterator[None]:
+    """Make the directory if need be and keep every other process out of it.
+
+    The lock is the operating system's, so it goes with the process, however that dies.
+
+    Raises:
+        ConfigError: If another process is in there, or the directory cannot be written.
+    """
+    lock = filelock.FileLock(directory / ".lock")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise ConfigError(
+            f"another process is working in {directory}; wait for it, or change seed or outputs"
+        ) from error
+    except OSError as error:
+        raise ConfigError(
+            f"outputs: {directory} cannot be written ({error}); choose another folder with outputs=..."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()

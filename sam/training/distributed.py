@@ -1,0 +1,50 @@
+"""Which process of how many this is, and the few things processes tell each other."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, distributed
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """This process among all that share a batch; a single process talks to nobody."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and speaks to the user."""
+        return self.rank == 0
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        """Add the tensors of all processes in place, and return it."""
+        if self.size > 1:
+            distributed.all_reduce(tensor)
+        return tensor
+
+    def mean_(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor by its mean over all processes."""
+        if self.size > 1:
+            for tensor in tensors:
+                distributed.all_reduce(tensor)
+                tensor /= self.size
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Return whether the flag is set in any process; all must ask at the same point."""
+        if self.size == 1:
+            return flag
+        return bool(self.sum_(torch.tensor(float(flag), device=device)) > 0)
+
+
+def start_world(device: torch.device) -> World:
+    """Join the processes that torchrun started, or return a world of one."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return World()
+    if not distributed.is_initialized():
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return World(distributed.get_rank(), size)

@@ -1,0 +1,93 @@
+"""Errors of a model on a split: top-1, top-5, per class, and how far its confidence is from its accuracy."""
+
+import dataclasses
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sam.training.distributed import World
+from sam.training.precision import Precision
+from sam.training.rule import count_errors
+
+NUM_BINS = 15
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What one walk over a split shows."""
+
+    loss: float  # mean cross entropy, without label smoothing
+    error_pct: float
+    top5_error_pct: float
+    class_error_pct: list[float]  # one per class; nan for a class without images
+    calibration_error_pct: float
+    num_images: int
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    num_classes: int,
+    device: torch.device,
+    precision: Precision,
+    world: World,
+) -> Evaluation:
+    """Evaluate with running statistics, over this process's batches, and add up over processes.
+
+    Calibration is the expected calibration error of Guo et al. (2017), Eq. 5: over 15 equal bins of the
+    confidence of the predicted class, sum of share_b * |accuracy_b - mean confidence_b|.
+
+    Args:
+        model: Maps images to logits; left in training mode.
+        batches: Images, float [B, C, H, W], and targets, int64 [B].
+        num_classes: K.
+        device: Where the sums are kept until the end.
+        precision: Autocast of the forward pass.
+        world: Who shares the split.
+    """
+    sizes = {"totals": 3, "class_errors": num_classes, "class_sizes": num_classes}
+    sizes |= {"bin_sizes": NUM_BINS, "bin_confidence": NUM_BINS, "bin_correct": NUM_BINS}
+    sums = torch.zeros(sum(sizes.values()), dtype=torch.float64, device=device)
+    model.eval()
+    for images, targets in batches:
+        with precision.autocast():
+            logits = model(images)
+        sums += torch.cat(_sums(logits.float(), targets, num_classes))
+    model.train()
+    parts = dict(zip(sizes, world.sum_(sums).cpu().split(list(sizes.values())), strict=True))
+    loss, errors, top5_errors = parts["totals"].tolist()
+    num_images = int(parts["class_sizes"].sum())
+    gaps = (parts["bin_correct"] - parts["bin_confidence"]).abs().sum()
+    return Evaluation(
+        loss=loss / num_images,
+        error_pct=100 * errors / num_images,
+        top5_error_pct=100 * top5_errors / num_images,
+        class_error_pct=(100 * parts["class_errors"] / parts["class_sizes"]).tolist(),
+        calibration_error_pct=100 * float(gaps) / num_images,
+        num_images=num_images,
+    )
+
+
+def _sums(logits: Tensor, targets: Tensor, num_classes: int) -> list[Tensor]:
+    """Return the sums of one batch, float64, in the order of `sizes` above."""
+    loss = functional.cross_entropy(logits, targets, reduction="sum").double()
+    confidence, predicted = logits.double().softmax(1).max(1)
+    correct = (predicted == targets).double()
+    # Bins are (0, 1/15], (1/15, 2/15], ..., as in the paper.
+    bins = ((confidence * NUM_BINS).ceil() - 1).nan_to_num(0).long().clamp(0, NUM_BINS - 1)
+
+    def per_bin(values: Tensor) -> Tensor:
+        return torch.bincount(bins, values, NUM_BINS)
+
+    return [
+        torch.stack([loss, *count_errors(logits, targets)]),
+        torch.bincount(targets, 1 - correct, num_classes),
+        torch.bincount(targets, torch.ones_like(correct), num_classes),
+        per_bin(torch.ones_like(correct)),
+        per_bin(confidence),
+        per_bin(correct),
+    ]

@@ -1,0 +1,275 @@
+"""The training loop: epochs of updates, an evaluation after each, and a state that can stop anywhere."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Optional, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from sam.optim.schedule import cosine
+from sam.training.checkpoint import CheckpointStore
+from sam.training.distributed import World
+from sam.training.evaluation import Evaluation
+from sam.training.update import Update
+
+Row = dict[str, float]
+
+
+class Batches(Protocol):
+    """What the loop needs of the training data."""
+
+    steps_per_epoch: int
+    batch_size: int  # over all processes
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Any:
+        """Iterate over (images, targets) of an epoch from a step on."""
+
+
+class Logger(Protocol):
+    """Takes one row of numbers per epoch."""
+
+    def restart(self, rows: Sequence[Row]) -> None:
+        """Begin with the rows of epochs that are already done."""
+
+    def log(self, row: Row) -> None:
+        """Take the row of the epoch that just ended."""
+
+    def advance(self, epoch: int, step: int) -> None:
+        """Hear that so many updates of an epoch are done."""
+
+    def close(self) -> None:
+        """Finish; nothing follows."""
+
+
+class Interrupted(Exception):  # noqa: N818  (not an error: the state is saved)
+    """The run was asked to stop, and has saved its state."""
+
+
+@dataclasses.dataclass
+class Progress:
+    """How far a run is: all that changes besides weights and optimizer."""
+
+    epoch: int = 0  # epochs that are complete
+    step: int = 0  # updates done in the epoch after those
+    sums: Optional[Tensor] = None  # of the rule, over the updates of this epoch
+    epoch_seconds: float = 0.0  # of training in this epoch
+    total_seconds: float = 0.0  # of everything, over all processes that worked on this run
+    rows: list[Row] = dataclasses.field(default_factory=list)
+
+
+class Trainer:
+    """Trains one model to the end, from wherever its checkpoint left off.
+
+    Args:
+        model: In training mode, on its device; its state is what is saved.
+        update: Changes the weights once.
+        batches: Training data as a function of epoch and step.
+        evaluate: Evaluates the model on the test split.
+        epochs: How many.
+        base_lr: Learning rate of the first step.
+        store: Where checkpoints go.
+        loggers: Told of every epoch; empty in all but the main process.
+        world: Who else trains this model.
+        device: Where the sums are kept.
+        checkpoint_seconds: Save when the last save is so long ago; every epoch ends with a save.
+        stop_requested: Asked after every update; when true, the state is saved and Interrupted raised.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        update: Update,
+        batches: Batches,
+        evaluate: Callable[[], Evaluation],
+        epochs: int,
+        base_lr: float,
+        store: CheckpointStore,
+        loggers: Sequence[Logger],
+        world: World,
+        device: torch.device,
+        checkpoint_seconds: float,
+        stop_requested: Callable[[], bool],
+    ) -> None:
+        self.progress = Progress()
+        self._model = model
+        self._update = update
+        self._batches = batches
+        self._evaluate = evaluate
+        self._epochs = epochs
+        self._base_lr = base_lr
+        self._store = store
+        self._loggers = loggers
+        self._world = world
+        self._device = device
+        self._checkpoint_seconds = checkpoint_seconds
+        self._stop_requested = stop_requested
+        self._last_save = time.monotonic()
+        self._started = time.monotonic()
+
+    @property
+    def num_steps_done(self) -> int:
+        """Updates so far."""
+        return self.progress.epoch * self._batches.steps_per_epoch + self.progress.step
+
+    @property
+    def num_passes(self) -> int:
+        """Forward-backward passes that an update makes over each image."""
+        return self._update.rule.num_passes
+
+    def close(self) -> None:
+        """Finish the logs."""
+        for logger in self._loggers:
+            logger.close()
+
+    def fit(self) -> bool:
+        """Train until the last epoch, or until a loss is not finite.
+
+        Returns:
+            Whether the run is complete; False if it diverged (its last row shows where).
+
+        Raises:
+            Interrupted: If a stop was requested; the state is saved.
+        """
+        for logger in self._loggers:
+            logger.restart(self.progress.rows)
+        self._started = time.monotonic() - self.progress.total_seconds
+        rows = self.progress.rows
+        while self.progress.epoch < self._epochs and not (rows and _diverged(rows[-1])):
+            self._train_epoch()
+            self._end_epoch()
+        return not _diverged(rows[-1])
+
+    def _train_epoch(self) -> None:
+        progress = self.progress
+        if progress.sums is None:
+            num_sums = len(self._update.rule.sums)
+            progress.sums = torch.zeros(num_sums, dtype=torch.float64, device=self._device)
+        started = time.monotonic() - progress.epoch_seconds
+        num_steps = self._epochs * self._batches.steps_per_epoch
+        for images, targets in self._batches.epoch(progress.epoch, progress.step):
+            lr = self._base_lr * cosine(self.num_steps_done, num_steps)
+            progress.sums += self._update(images, targets, lr)
+            progress.step += 1
+            for logger in self._loggers:
+                logger.advance(progress.epoch, progress.step)
+            progress.epoch_seconds = time.monotonic() - started
+            self._save_if_due()
+        # Reading a sum waits for the device, so that the time is that of work done.
+        progress.sums = progress.sums.cpu()
+        progress.epoch_seconds = time.monotonic() - started
+
+    def _save_if_due(self) -> None:
+        if self.progress.step == self._batches.steps_per_epoch:
+            return  # the epoch's end saves
+        if self._world.any(self._stop_requested(), self._device):
+            self.save()
+            raise Interrupted
+        due = time.monotonic() - self._last_save > self._checkpoint_seconds
+        if self._world.size == 1 and due:
+            self.save()
+
+    def _end_epoch(self) -> None:
+        progress = self.progress
+        self._world.mean_([b for b in self._model.buffers() if b.is_floating_point()])
+        row = self._row(self._evaluate())
+        progress.rows.append(row)
+        progress.epoch, progress.step = progress.epoch + 1, 0
+        progress.sums, progress.epoch_seconds = None, 0.0
+        for logger in self._loggers:
+            logger.log(row)
+        self.save()
+        if progress.epoch < self._epochs and self._world.any(self._stop_requested(), self._device):
+            raise Interrupted
+
+    def _row(self, test: Evaluation) -> Row:
+        """Return what metrics.csv says of the epoch that just ended."""
+        progress = self.progress
+        assert progress.sums is not None
+        num_images = self._batches.steps_per_epoch * self._batches.batch_size
+        totals = self._world.sum_(progress.sums.to(self._device)).tolist()
+        num_steps = self._epochs * self._batches.steps_per_epoch
+        row = {
+            "epoch": progress.epoch + 1,
+            "step": self.num_steps_done,
+            # Of the last update of the epoch.
+            "lr": self._base_lr * cosine(self.num_steps_done - 1, num_steps),
+            **_train_means(dict(zip(self._update.rule.sums, totals, strict=True)), num_images),
+            "test_loss": test.loss,
+            "test_error_pct": test.error_pct,
+            "test_top5_error_pct": test.top5_error_pct,
+            "seconds": progress.epoch_seconds,
+            "images_per_second": num_images / max(progress.epoch_seconds, 1e-9),
+        }
+        return row
+
+    def save(self) -> None:
+        """Write a checkpoint of this moment; in the main process only, after the others have caught up."""
+        self.progress.total_seconds = time.monotonic() - self._started
+        self._last_save = time.monotonic()
+        if self._world.is_main:
+            self._store.save(self.state())
+
+    def state(self) -> dict[str, Any]:
+        """Return all that an exact continuation needs."""
+        progress = dataclasses.asdict(self.progress)
+        cuda = torch.cuda.get_rng_state_all() if self._device.type == "cuda" else []
+        return {
+            "model": self._model.state_dict(),
+            "optimizer": self._update.rule.optimizer.state_dict(),
+            "scaler": self._update.scaler.state_dict(),
+            "progress": progress,
+            "random": {"cpu": torch.get_rng_state(), "cuda": cuda},
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from what state() returned.
+
+        Raises:
+            ValueError: If the state is that of another model.
+        """
+        load_model(self._model, state)
+        self._update.rule.optimizer.load_state_dict(state["optimizer"])
+        self._update.scaler.load_state_dict(state["scaler"])
+        self.progress = Progress(**state["progress"])
+        if self.progress.sums is not None:
+            self.progress.sums = self.progress.sums.to(self._device)
+        torch.set_rng_state(state["random"]["cpu"])
+        if self._device.type == "cuda" and state["random"]["cuda"]:
+            torch.cuda.set_rng_state_all(state["random"]["cuda"])
+
+
+def load_model(model: nn.Module, state: dict[str, Any]) -> None:
+    """Load the weights and buffers of what Trainer.state() returned.
+
+    Raises:
+        ValueError: If they are those of another model.
+    """
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        raise ValueError(f"the checkpoint does not fit the model: {error}") from error
+
+
+def _train_means(sums: dict[str, float], num_images: int) -> Row:
+    """Return losses, errors in percent, and for SAM its diagnostics, from a rule's sums over an epoch."""
+    row = {
+        "train_loss": sums["loss"] / num_images,
+        "train_error_pct": 100 * sums["errors"] / num_images,
+        "train_top5_error_pct": 100 * sums["top5_errors"] / num_images,
+    }
+    if "perturbed_loss" in sums:
+        row["perturbed_loss"] = sums["perturbed_loss"] / num_images
+        row["perturbed_error_pct"] = 100 * sums["perturbed_errors"] / num_images
+        row["loss_rise"] = row["perturbed_loss"] - row["train_loss"]
+        for name, count in (("grad_norm", "num_perturbed"), ("cosine", "num_cosines")):
+            if sums[count]:
+                row[name] = sums[name] / sums[count]
+    return row
+
+
+def _diverged(row: Row) -> bool:
+    return not all(math.isfinite(row[key]) for key in ("train_loss", "test_loss"))
