@@ -1,4 +1,4 @@
-"""Evaluate an ended or interrupted run: python evaluate.py run=RUN_DIRECTORY
+"""Evaluate an ended or interrupted run: python evaluate.py run=RUN_DIRECTORY.
 
 Prints loss, top-1, top-5 and per-class error and the expected calibration error of its newest checkpoint,
 and writes them to evaluation-<split>.json in the run directory.
@@ -11,7 +11,7 @@ import pathlib
 import hydra
 from omegaconf import DictConfig
 
-from sam.cli import checked, report_mistakes
+from sam.cli import MISTAKES, checked, report_mistakes, tell
 from sam.config import ConfigError, EvaluateConfig
 from sam.run_directory import read_config, write_text
 
@@ -19,7 +19,15 @@ from sam.run_directory import read_config, write_text
 @hydra.main(version_base="1.3", config_path="configs", config_name="evaluate")
 def main(composed: DictConfig) -> None:
     """Evaluate one run."""
-    config = checked(composed, EvaluateConfig)
+    try:
+        evaluate(checked(composed, EvaluateConfig))
+    except MISTAKES as error:
+        tell(error)
+        raise
+
+
+def evaluate(config: EvaluateConfig) -> None:
+    """Evaluate, print, write."""
     if not config.run:
         raise ConfigError("run is empty; name a run directory: python evaluate.py run=outputs/...")
     directory = pathlib.Path(config.run)
@@ -35,7 +43,7 @@ def main(composed: DictConfig) -> None:
         ("top-1 error", f"{evaluation.error_pct:.2f} %"),
         ("top-5 error", f"{evaluation.top5_error_pct:.2f} %"),
         ("calibration error", f"{evaluation.calibration_error_pct:.2f} %"),
-        *((f"  {n}", f"{e:.2f} %") for n, e in zip(class_names, evaluation.class_error_pct)),
+        *((f"  {n}", f"{e:.2f} %") for n, e in zip(class_names, evaluation.class_error_pct, strict=True)),
     ):
         print(f"{label:<24}{value:>10}")
     path = directory / f"evaluation-{config.split}.json"

@@ -1,4 +1,4 @@
-"""Train one run, or with -m a sweep of runs: python train.py --help
+"""Train one run, or with -m a sweep of runs: python train.py --help.
 
 Composes and checks the config, skips a run that has ended, and hands the rest to the one worker.
 """
@@ -7,8 +7,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from sam.cli import checked, report_mistakes, tell
-from sam.config import ConfigError, TrainConfig
+from sam.cli import MISTAKES, checked, report_mistakes, tell
+from sam.config import TrainConfig
 from sam.run_directory import path_of, read_result
 
 
@@ -16,9 +16,8 @@ from sam.run_directory import path_of, read_result
 def main(composed: DictConfig) -> None:
     """Do one run."""
     try:
-        config = checked(composed, TrainConfig)
-        train(config)
-    except ConfigError as error:
+        train(checked(composed, TrainConfig))
+    except MISTAKES as error:
         tell(error)
         raise
 

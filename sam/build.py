@@ -6,6 +6,7 @@ Mistakes in files and values that show only here become a ConfigError.
 import pathlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -68,9 +69,7 @@ def device(name: str, precision: str = "fp32") -> torch.device:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"runtime.device={name}: not usable here ({reason}); use cpu or auto"
-        ) from error
+        raise ConfigError(f"runtime.device={name}: not usable here ({reason}); use cpu or auto") from error
     if precision == "tf32" and chosen.type != "cuda":
         raise ConfigError(
             f"runtime.precision=tf32 needs a GPU, and the device is {chosen}; use runtime.precision=fp32"
@@ -136,9 +135,7 @@ def model(config: ModelConfig, data: Dataset, where: torch.device) -> nn.Module:
     return network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def update(
-    config: TrainConfig, network: nn.Module, called: nn.Module, precision: Precision
-) -> Update:
+def update(config: TrainConfig, network: nn.Module, called: nn.Module, precision: Precision) -> Update:
     """Return optimizer, rule and update of a run.
 
     Args:
@@ -147,11 +144,9 @@ def update(
         called: What is called to get logits: the network itself, compiled, or wrapped.
         precision: Of the passes.
     """
-    forward_backward = ForwardBackward(
-        called, precision, RunningStatistics(network), config.label_smoothing
-    )
+    forward_backward = ForwardBackward(called, precision, RunningStatistics(network), config.label_smoothing)
     chosen = config.optimizer
-    base = {
+    base: dict[str, Any] = {
         "lr": chosen.lr,
         "momentum": chosen.momentum,
         "nesterov": chosen.nesterov,
@@ -159,9 +154,7 @@ def update(
     }
     rule: Rule
     if chosen.name == "sam":
-        sam = SAM(
-            network.parameters(), torch.optim.SGD, rho=chosen.rho, adaptive=chosen.adaptive, **base
-        )
+        sam = SAM(network.parameters(), torch.optim.SGD, rho=chosen.rho, adaptive=chosen.adaptive, **base)
         rule = SAMRule(forward_backward, sam)
     else:
         rule = SGDRule(forward_backward, torch.optim.SGD(network.parameters(), **base))

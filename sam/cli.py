@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException, MissingConfigException
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
@@ -20,6 +22,7 @@ from sam.config import ConfigError, EvaluateConfig, TrainConfig, check, leaves
 
 Config = TypeVar("Config", TrainConfig, EvaluateConfig)
 SCHEMAS: dict[str, type[Any]] = {"train_schema": TrainConfig, "evaluate_schema": EvaluateConfig}
+MISTAKES = (ConfigError, OmegaConfBaseException, OSError)
 GROUPS = ("dataset", "model", "augmentation", "optimizer", "runtime", "experiment")
 
 for _name, _schema in SCHEMAS.items():
@@ -32,7 +35,9 @@ def checked(config: DictConfig, schema: type[Config]) -> Config:
     Raises:
         ConfigError: If anything is not allowed; all faults together.
     """
-    typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), config))
+    # Through plain containers: a composed config has lost its struct flag where a key was added with "+".
+    plain = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))
     check(typed)
     return typed  # type: ignore[return-value]
 
@@ -47,7 +52,7 @@ def report_mistakes(main: Callable[[], None]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing a text of its own
     try:
         main()
-    except (ConfigError, HydraException, OmegaConfBaseException, OSError) as error:
+    except (HydraException, *MISTAKES) as error:
         if wants_tracebacks:
             raise
         if not getattr(error, "already_told", False):
@@ -58,17 +63,27 @@ def report_mistakes(main: Callable[[], None]) -> None:
         sys.exit(130)
 
 
-def tell(error: ConfigError) -> None:
-    """Print a mistake at once, as the jobs of a sweep must: Hydra keeps only the first to the end."""
-    print(f"error: {error}", file=sys.stderr, flush=True)
+def tell(error: Exception) -> None:
+    """Print a mistake at once, as the jobs of a sweep must: Hydra keeps only the first to the end.
+
+    Raises:
+        SystemExit: 2, outside a sweep; in a sweep that would end the other jobs too.
+    """
+    print(f"error: {explain(error)}", file=sys.stderr, flush=True)
+    if HydraConfig.get().mode is RunMode.RUN:
+        sys.exit(2)
     error.already_told = True  # type: ignore[attr-defined]
 
 
 def explain(error: BaseException) -> str:
     """Return one message for a mistake: the key, the value, what is allowed, what to do."""
+    if isinstance(error, ConfigError):
+        return str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = error.missing_cfg_file.rpartition("/")
         return f"{group}={choice}: {_allowed(choice, error.options or ())}"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: cannot be read ({error}); wanted is KEY=VALUE, with quotes around odd text"
     chain = list(_causes(error))
     for cause in chain:
         if isinstance(cause, ValidationError):
@@ -119,16 +134,21 @@ def _explain_key(key: str) -> str:
 
 
 def _allowed_key(key: str) -> str:
-    """Say that there is no such key, and name those that come near."""
+    """Say that there is no such key, and name those that come near, or those of its group."""
+    if key.startswith("hydra."):
+        return f"Hydra has no such key; see {os.path.basename(sys.argv[0])} --hydra-help"
     keys = [name for name, _, _ in leaves(_schema_in_use())]
-    if key in GROUPS:
-        return f"this group takes a choice; see {sys.argv[0]} --help"
-    near = _near(key, [*keys, *GROUPS])
-    # A key right but for its group, such as rho for optimizer.rho.
-    near += [name for name in keys if name.split(".")[-1] == key.split(".")[-1] and name not in near]
-    hint = f"did you mean {' or '.join(near)}?" if near else "all keys:"
-    listing = "" if near else " " + ", ".join(keys)
-    return f"there is no such key; {hint}{listing} See --help"
+    group, _, last = key.rpartition(".")
+    siblings = [name for name in keys if name.rpartition(".")[0] == group]
+    # First a slip inside the group, then a key right but for its group, such as rho for optimizer.rho.
+    near = _near(key, siblings) + [name for name in keys if name.split(".")[-1] == last]
+    near = near or _near(key, [*keys, *GROUPS])
+    if near:
+        return f"there is no such key; did you mean {' or '.join(dict.fromkeys(near))}?"
+    if not siblings:
+        return f"there is no such key; groups are {', '.join(GROUPS)}; see --help for all keys"
+    groups = "" if group else f"; groups are {', '.join(GROUPS)}"
+    return f"there is no such key; allowed is one of {', '.join(siblings)}{groups}"
 
 
 def _schema_in_use() -> Any:
@@ -143,4 +163,8 @@ def _allowed(choice: str, options: Iterable[str]) -> str:
 
 
 def _near(name: str, names: Iterable[str]) -> list[str]:
-    return difflib.get_close_matches(name, list(names), n=2, cutoff=0.6)
+    """Return up to two names whose last part resembles that of a name."""
+    by_last = {other.split(".")[-1]: other for other in names}
+    return [
+        by_last[last] for last in difflib.get_close_matches(name.split(".")[-1], by_last, n=2, cutoff=0.7)
+    ]

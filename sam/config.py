@@ -8,8 +8,8 @@ part of a run's identity), `sam_only=True` keys that SGD never reads.
 import dataclasses
 import math
 import re
-from collections.abc import Iterator
-from typing import Any, Optional
+from collections.abc import Callable, Iterator
+from typing import Any
 
 
 class ConfigError(ValueError):
@@ -50,14 +50,14 @@ class DatasetConfig:
     # Fetch missing files from the dataset's home, where torchvision knows one.
     download: bool = setting(True, science=False)
     # Use only so many images, classes in equal shares, the same ones in every run; null means all.
-    num_train: Optional[int] = setting(None, at_least=1)
-    num_test: Optional[int] = setting(None, at_least=1)
+    num_train: int | None = setting(None, at_least=1)
+    num_test: int | None = setting(None, at_least=1)
     # Share of training labels replaced by another class, drawn with the run's seed.
     label_noise: float = setting(0.0, at_least=0, below=1)
     # Height and width in pixels; for image_folder (resize, centre crop) and synthetic.
-    image_size: Optional[int] = setting(None, at_least=8, at_most=1024)
+    image_size: int | None = setting(None, at_least=8, at_most=1024)
     # For synthetic only; every other dataset knows its own.
-    num_classes: Optional[int] = setting(None, at_least=2)
+    num_classes: int | None = setting(None, at_least=2)
 
 
 @dataclasses.dataclass
@@ -101,7 +101,7 @@ class OptimizerConfig:
     # Added to the gradient of the update by the base optimizer, on every parameter.
     weight_decay: float = setting(5e-4, at_least=0)
     # Largest 2-norm of the final gradient; null means no clipping.
-    clip_norm: Optional[float] = setting(5.0, above=0)
+    clip_norm: float | None = setting(5.0, above=0)
     # Radius of the ball in which SAM looks for the highest loss, in weight units.
     rho: float = setting(0.05, at_least=0, sam_only=True)
     # ASAM (Kwon et al. 2021): scale the ball by |w|, weight by weight.
@@ -117,7 +117,7 @@ class RuntimeConfig:
     # tf32 needs a GPU; bf16 and fp16 are autocast over fp32 weights.
     precision: str = setting("fp32", choices=("fp32", "tf32", "bf16", "fp16"))
     # CPU threads; null leaves torch's choice.
-    threads: Optional[int] = setting(None, at_least=1, science=False)
+    threads: int | None = setting(None, at_least=1, science=False)
     # torch.compile; needs a C++ compiler.
     compile: bool = setting(False, science=False)
     # Save at least this often inside an epoch; every epoch ends with a save anyway.
@@ -137,7 +137,7 @@ class TrainConfig:
     # Images per update, over all processes; the rest of an epoch that fills no batch is dropped.
     batch_size: int = setting(128, at_least=1)
     # Images per micro-batch: one perturbation, one set of batch statistics; null means all of a device.
-    m: Optional[int] = setting(None, at_least=1)
+    m: int | None = setting(None, at_least=1)
     label_smoothing: float = setting(0.0, at_least=0, below=1)
     seed: int = setting(0, at_least=0, at_most=2**31 - 1)
     # The folder that holds the run directories.
@@ -155,7 +155,7 @@ class EvaluateConfig:
     split: str = setting("test", choices=("test", "train"))
     device: str = "auto"
     # Where the dataset lies now; null means where the run found it.
-    root: Optional[str] = None
+    root: str | None = None
 
 
 def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:
@@ -168,7 +168,7 @@ def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasse
             yield prefix + field.name, value, field
 
 
-def range_fault(value: Any, rules: Any) -> Optional[str]:
+def range_fault(value: Any, rules: Any) -> str | None:
     """Say what is allowed where a value is not; None where it is."""
     if value is None:
         return None
@@ -178,7 +178,7 @@ def range_fault(value: Any, rules: Any) -> Optional[str]:
         return "a name of letters, digits, '_', '-' and '.', since it becomes part of a path"
     if isinstance(value, float) and not math.isfinite(value):
         return "a finite number"
-    bounds = {
+    bounds: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "at_least": (">=", lambda bound: value >= bound),
         "above": (">", lambda bound: value > bound),
         "at_most": ("<=", lambda bound: value <= bound),

@@ -23,7 +23,8 @@ def global_norm(tensors: Sequence[Tensor]) -> Tensor:
     """
     dtype = torch.float64 if tensors[0].dtype == torch.float64 else torch.float32
     norms = torch._foreach_norm(list(tensors), 2, dtype=dtype)
-    return torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device) for norm in norms]))
+    joint: Tensor = torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device) for norm in norms]))
+    return joint
 
 
 def adaptive_directions(

@@ -13,7 +13,7 @@ import pathlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Optional
+from typing import Any
 
 import filelock
 from omegaconf import OmegaConf
@@ -73,7 +73,7 @@ def path_of(config: TrainConfig) -> pathlib.Path:
     )
 
 
-def read_result(directory: pathlib.Path) -> Optional[dict[str, Any]]:
+def read_result(directory: pathlib.Path) -> dict[str, Any] | None:
     """Return what an ended run left, or None if it has not ended; a damaged file counts as not ended."""
     try:
         result = json.loads((directory / "result.json").read_text(encoding="utf-8"))

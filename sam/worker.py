@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from types import FrameType
-from typing import Any, Optional
+from typing import Any
 
 import torch
 import torchvision
@@ -179,13 +179,11 @@ def evaluate_run(
     with build.user_errors(str(directory)):
         load_model(network, state)
     precision = Precision(config.runtime.precision, device)
-    evaluation = evaluate_split(
-        network, data, split, device=device, precision=precision, world=World()
-    )
+    evaluation = evaluate_split(network, data, split, device=device, precision=precision, world=World())
     return state["progress"]["epoch"], list(data.class_names), evaluation
 
 
-def _load(store: CheckpointStore) -> Optional[dict[str, Any]]:
+def _load(store: CheckpointStore) -> dict[str, Any] | None:
     """Return the state to continue from; tell of a damaged checkpoint in one line."""
     with warnings.catch_warnings(record=True) as caught, build.user_errors("checkpoint"):
         warnings.simplefilter("always")
@@ -205,7 +203,7 @@ class StopRequest:
         """Return whether a signal came."""
         return self.signal_number != 0
 
-    def handle(self, signal_number: int, frame: Optional[FrameType]) -> None:
+    def handle(self, signal_number: int, frame: FrameType | None) -> None:
         """Take a signal."""
         if self.is_set():
             raise KeyboardInterrupt
@@ -216,13 +214,12 @@ class StopRequest:
 def _stopped_by_signals() -> Iterator[StopRequest]:
     """Let SIGTERM and Ctrl-C ask for a stop while a run trains."""
     request = StopRequest()
-    before: dict[int, Any] = {}
-    for number in (signal.SIGTERM, signal.SIGINT):
-        before[number] = signal.signal(number, request.handle)
+    signals = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, request.handle) for number in signals]
     try:
         yield request
     finally:
-        for number, handler in before.items():
+        for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
 
 
@@ -288,12 +285,12 @@ def _result(
     }
 
 
-def _finite(value: float) -> Optional[float]:
+def _finite(value: float) -> float | None:
     """Return a number that JSON can hold, or None."""
     return value if abs(value) < float("inf") else None
 
 
-def commit() -> Optional[str]:
+def commit() -> str | None:
     """Return the git commit of this code, with "+changes" if files differ from it; None outside git."""
     here = pathlib.Path(__file__).parent
     git: Callable[..., str] = partial(

@@ -1,8 +1,8 @@
-"""Compare runs: SGD beside SAM in each setting, our numbers beside the paper's, as table and figure.
+"""Compare runs: SGD beside SAM in each setting, our numbers beside the paper's; table and figure.
 
 python scripts/compare.py [FOLDER ...] [--out FOLDER] [--no-figure]
 
-Reads files only, so it works without torch, for runs of other machines, and while others still train.
+Reads files only, so it works without torch, for runs of other machines, and while runs go on.
 """
 
 import argparse
@@ -49,11 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(text)
     out = options.out or options.outputs[0]
     try:
-        _write(out, text, [] if options.no_figure else groups)
+        _write(out, text, groups, with_figure=not options.no_figure)
     except OSError as error:
-        return _fail(
-            f"cannot write to {out} ({error.strerror or error}); name another folder with --out"
-        )
+        reason = error.strerror or error
+        return _fail(f"cannot write to {out} ({reason}); name another folder with --out")
     return 0
 
 
@@ -87,8 +86,7 @@ def _read(roots: Sequence[Path]) -> tuple[list[Run], list[str]]:
         names = ", ".join(str(root.absolute()) for root in roots)
         found = "".join(f"; {problem.path}: {problem.reason}" for problem in problems)
         raise ValueError(
-            f"no readable run (a folder with config.yaml) in {names}{found}; "
-            "train one first: python train.py"
+            f"no readable run (a folder with config.yaml) in {names}{found}; train one first: python train.py"
         )
     return runs, [f"{problem.path}: {problem.reason}" for problem in problems]
 
@@ -100,13 +98,15 @@ def _read_paper() -> tuple[list[PrintedCell], list[str]]:
         return [], [f"the paper's numbers are not shown: {error}"]
 
 
-def _write(out: Path, text: str, groups: Sequence[Group]) -> None:
+def _write(out: Path, text: str, groups: Sequence[Group], with_figure: bool) -> None:
     out.mkdir(parents=True, exist_ok=True)
     table, figure = out / "comparison.md", out / "comparison.png"
     table.write_text(text, encoding="utf-8")
     print(f"wrote {table}")
-    if draw_error_curves(groups, figure):
+    if with_figure and draw_error_curves(groups, figure):
         print(f"wrote {figure}")
+    elif with_figure:
+        print("no figure: no complete run has epochs in its metrics.csv")
 
 
 def _fail(message: str) -> int:

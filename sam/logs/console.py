@@ -19,7 +19,7 @@ class ConsoleLog:
         self._label = label
         self._epochs = epochs
         self._steps_per_epoch = steps_per_epoch
-        self._bar: "tqdm[None] | None" = None
+        self._bar: tqdm[None] | None = None
 
     def restart(self, rows: Sequence[dict[str, float]]) -> None:
         """Show the bar where these rows end."""

@@ -2,7 +2,6 @@
 
 import pathlib
 from collections.abc import Sequence
-from typing import Optional
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -19,7 +18,7 @@ class TensorBoardLog:
 
     def __init__(self, folder: pathlib.Path) -> None:
         self._folder = folder
-        self._writer: Optional[SummaryWriter] = None
+        self._writer: SummaryWriter | None = None
 
     def restart(self, rows: Sequence[dict[str, float]]) -> None:
         """Start a new event file with these rows; what older files say counts no more."""

@@ -25,6 +25,7 @@ class Block(nn.Module):
         self.out_channels = out_channels
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map [N, in_channels, H, W] to [N, out_channels, H / stride, W / stride]."""
         residual = functional.relu(self.bn1(self.conv1(x)))
         residual = self.bn2(self.conv2(residual))
         shortcut = pad_channels(x[:, :, :: self.stride, :: self.stride], self.out_channels)
@@ -62,5 +63,7 @@ class CifarResNet(nn.Module):
         initialise(self)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Map float [N, C, H, W] to logits [N, num_classes]."""
         x = functional.relu(self.bn(self.conv(images)))
-        return self.classifier(self.blocks(x).mean((2, 3)))
+        logits: Tensor = self.classifier(self.blocks(x).mean((2, 3)))
+        return logits

@@ -30,11 +30,12 @@ class Block(nn.Module):
         self.activate_before_shortcut = activate_before_shortcut
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map [N, in_channels, H, W] to [N, out_channels, H / stride, W / stride]."""
         activated = functional.relu(self.bn1(x))
         shortcut = activated if self.activate_before_shortcut else x
         if self.stride > 1:
             shortcut = functional.avg_pool2d(shortcut, self.stride)
-        residual = self.conv2(functional.relu(self.bn2(self.conv1(activated))))
+        residual: Tensor = self.conv2(functional.relu(self.bn2(self.conv1(activated))))
         return pad_channels(shortcut, self.out_channels) + residual
 
 
@@ -69,5 +70,7 @@ class WideResNet(nn.Module):
         initialise(self)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Map float [N, C, H, W] to logits [N, num_classes]."""
         x = self.blocks(self.conv(images))
-        return self.classifier(functional.relu(self.bn(x)).mean((2, 3)))
+        logits: Tensor = self.classifier(functional.relu(self.bn(x)).mean((2, 3)))
+        return logits

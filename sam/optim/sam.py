@@ -13,7 +13,7 @@ In a training loop:
 """
 
 from collections.abc import Callable
-from typing import Any, Optional, Union
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,7 +53,7 @@ class SAM(torch.optim.Optimizer):
         self.param_groups = self.base_optimizer.param_groups
         self.state = self.base_optimizer.state
         self._saved: dict[Tensor, Tensor] = {}
-        self._perturbed: Optional[list[Tensor]] = None
+        self._perturbed: list[Tensor] | None = None
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, with its own rho, adaptive and base settings if given.
@@ -135,7 +135,7 @@ class SAM(torch.optim.Optimizer):
         if self._perturbed is None:
             raise RuntimeError("the weights are not perturbed; call first_step() before the second step")
         weights = self._perturbed
-        grads = [weight.grad for weight in weights]
+        grads: Any = [weight.grad for weight in weights]
         torch._foreach_sub_(weights, [self._saved[weight] for weight in weights])
         eps_norm, grad_norm = global_norm(weights), global_norm(grads)
         torch._foreach_add_(weights, grads)
@@ -166,7 +166,7 @@ class SAM(torch.optim.Optimizer):
         if zero_grad:
             self.zero_grad()
 
-    def step(self, closure: Optional[Callable[[], Union[float, Tensor]]] = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], float | Tensor] | None = None) -> Any:
         """Do both passes of one update.
 
         Args:

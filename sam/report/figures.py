@@ -162,9 +162,7 @@ def _draw_curve(axis: Axes, curve: Curve, style: str, colour: str, label: str) -
         markerfacecolor=colour if style == "-" else "white",
     )
     if curve.lowest != curve.highest:
-        axis.fill_between(
-            curve.epochs, curve.lowest, curve.highest, color=colour, alpha=0.15, linewidth=0
-        )
+        axis.fill_between(curve.epochs, curve.lowest, curve.highest, color=colour, alpha=0.15, linewidth=0)
 
 
 def _legend_text(group: Group) -> str:

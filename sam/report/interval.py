@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from scipy.special import stdtrit  # type: ignore[import-untyped]
+from scipy.special import stdtrit
 
 
 class Estimate(NamedTuple):
@@ -44,9 +44,7 @@ def estimate(values: Sequence[float]) -> Estimate | None:
     return Estimate(statistics.fmean(values), half_width, len(values))
 
 
-def paired_difference(
-    values: Mapping[int, float], baseline: Mapping[int, float]
-) -> Estimate | None:
+def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Estimate | None:
     """Estimate how much higher some runs lie than the baseline runs of the same seeds.
 
     The differences seed by seed are taken as independent values (a paired t interval).

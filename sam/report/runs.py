@@ -164,9 +164,7 @@ def _read_result(path: Path) -> dict[str, Any] | None:
     if not isinstance(result, dict):
         raise ValueError("result.json holds no keys")
     if result.get("status") not in STATUSES:
-        raise ValueError(
-            f"result.json has status {result.get('status')!r}; known are {', '.join(STATUSES)}"
-        )
+        raise ValueError(f"result.json has status {result.get('status')!r}; known are {', '.join(STATUSES)}")
     if not isinstance(result.get("identity"), str) or not isinstance(result.get("seed"), int):
         raise ValueError("result.json lacks the identity or the seed of the run")
     if result["status"] == "complete" and number(result.get("test_error_pct")) is None:

@@ -11,16 +11,18 @@ from operator import itemgetter
 from typing import Any
 
 # What may differ between runs that are compared, or does not decide their numbers.
-IGNORED_KEYS = frozenset({
-    "seed",
-    "outputs",
-    "force",
-    "dataset.root",
-    "dataset.download",
-    "optimizer.name",
-    "optimizer.rho",
-    "optimizer.adaptive",
-})
+IGNORED_KEYS = frozenset(
+    {
+        "seed",
+        "outputs",
+        "force",
+        "dataset.root",
+        "dataset.download",
+        "optimizer.name",
+        "optimizer.rho",
+        "optimizer.adaptive",
+    }
+)
 KEPT_RUNTIME_KEYS = frozenset({"runtime.precision"})
 # Told by the title where they have a value, in these words.
 TITLE_KEYS = {
@@ -128,9 +130,7 @@ def _short_title(setting: Setting) -> str:
 
 def _differing_keys(settings: list[Setting]) -> list[str]:
     names = sorted({name for setting in settings for name in setting.fields})
-    return [
-        name for name in names if len({_text(setting.fields.get(name)) for setting in settings}) > 1
-    ]
+    return [name for name in names if len({_text(setting.fields.get(name)) for setting in settings}) > 1]
 
 
 def _text(value: object) -> str:

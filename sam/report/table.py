@@ -74,9 +74,7 @@ def build_blocks(groups: Sequence[Group], cells: Iterable[PrintedCell]) -> list[
     return blocks
 
 
-def _make_row(
-    group: Group, baseline: Group | None, cells: Sequence[PrintedCell], is_best: bool
-) -> Row:
+def _make_row(group: Group, baseline: Group | None, cells: Sequence[PrintedCell], is_best: bool) -> Row:
     test_errors = group.values("test_error_pct")
     difference = None
     if baseline is not None and group is not baseline:

@@ -9,7 +9,7 @@ import os
 import pathlib
 import warnings
 import zipfile
-from typing import Any, Optional
+from typing import Any
 
 import torch
 
@@ -45,7 +45,7 @@ class CheckpointStore:
         os.replace(self._unfinished, self.newest)
         sync_folder(self.newest.parent)
 
-    def load(self) -> Optional[dict[str, Any]]:
+    def load(self) -> dict[str, Any] | None:
         """Return the newest readable state on the CPU, or None if there is no checkpoint.
 
         A damaged file is left where it is, with a warning, and the one before it is used.
@@ -53,7 +53,7 @@ class CheckpointStore:
         Raises:
             ValueError: If there are checkpoints but none can be read.
         """
-        damages = []
+        damages: list[str] = []
         for path in (self.newest, self.previous):
             if not path.exists():
                 continue
@@ -78,7 +78,7 @@ class CheckpointStore:
         self._unfinished.unlink(missing_ok=True)
 
 
-def find_damage(path: pathlib.Path) -> Optional[str]:
+def find_damage(path: pathlib.Path) -> str | None:
     """Read a whole checkpoint and say what is wrong with it; None if every record has its CRC."""
     try:
         with zipfile.ZipFile(path) as archive:

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Optional, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +54,7 @@ class Progress:
 
     epoch: int = 0  # epochs that are complete
     step: int = 0  # updates done in the epoch after those
-    sums: Optional[Tensor] = None  # of the rule, over the updates of this epoch
+    sums: Tensor | None = None  # of the rule, over the updates of this epoch
     epoch_seconds: float = 0.0  # of training in this epoch
     total_seconds: float = 0.0  # of everything, over all processes that worked on this run
     rows: list[Row] = dataclasses.field(default_factory=list)

@@ -63,9 +63,7 @@ class ForwardBackward:
         self.statistics = statistics
         self._label_smoothing = label_smoothing
 
-    def __call__(
-        self, images: Tensor, targets: Tensor, *, share: float, sync: bool, clean: bool
-    ) -> Tensor:
+    def __call__(self, images: Tensor, targets: Tensor, *, share: float, sync: bool, clean: bool) -> Tensor:
         """Add share * gradient (times the loss scale) to `.grad`; return sums over the images, PASS_SUMS."""
         alone = isinstance(self.model, DistributedDataParallel) and not sync
         if clean:
@@ -102,7 +100,7 @@ class SGDRule:
         optimizer: Takes the step.
     """
 
-    sums = PASS_SUMS
+    sums: tuple[str, ...] = PASS_SUMS
     num_passes = 1
 
     def __init__(self, forward_backward: ForwardBackward, optimizer: torch.optim.Optimizer) -> None:
@@ -125,7 +123,7 @@ class SAMRule:
         sam: Holds the geometry and the base optimizer, which takes the step.
     """
 
-    sums = (
+    sums: tuple[str, ...] = (
         *PASS_SUMS,
         "perturbed_loss",
         "perturbed_errors",
@@ -164,8 +162,7 @@ class SAMRule:
         self._spoil_if_not_finite(norm)
         norm = self._pass.precision.unscaled(norm).double()
         pairs = (
-            torch.stack([value.nan_to_num(0, 0, 0), value.isfinite().double()])
-            for value in (norm, cosine)
+            torch.stack([value.nan_to_num(0, 0, 0), value.isfinite().double()]) for value in (norm, cosine)
         )
         return torch.cat([clean, perturbed[:2], *pairs])
 

@@ -3,8 +3,6 @@
 The one loop for every rule: SGD with gradient accumulation, SAM, m-SAM, all with the same batch norm.
 """
 
-from typing import Optional
-
 import torch
 from torch import Tensor
 
@@ -25,8 +23,8 @@ class Update:
         self,
         rule: Rule,
         forward_backward: ForwardBackward,
-        m: Optional[int] = None,
-        clip_norm: Optional[float] = None,
+        m: int | None = None,
+        clip_norm: float | None = None,
     ) -> None:
         self.rule = rule
         self.scaler = forward_backward.precision.scaler

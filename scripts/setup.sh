@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Make .venv if it is missing and install requirement files into it, once: bash scripts/setup.sh FILE...
+# PYTHON=python3.12 chooses the interpreter; without it python3 is taken.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+fail() {
+    echo "error: $*" >&2
+    exit 2
+}
+
+check_version() {
+    "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' ||
+        fail "$1 is $("$1" --version 2>&1), but Python 3.10 to 3.13 is needed; choose one with PYTHON=python3.12"
+}
+
+if [ ! -x .venv/bin/python ]; then
+    python=${PYTHON:-python3}
+    command -v "$python" >/dev/null || fail "$python is not there; install Python 3.10 to 3.13"
+    check_version "$python"
+    echo "Making .venv with $("$python" --version)"
+    "$python" -m venv .venv || fail "$python -m venv .venv failed; on Debian, apt install python3-venv"
+fi
+check_version .venv/bin/python
+
+for file in "$@"; do
+    stamp=.venv/installed-$file
+    if ! cmp -s "$file" "$stamp"; then
+        echo "Installing $file into .venv (the first time minutes and several GB, since torch brings its GPU libraries)"
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$file" ||
+            fail "installing $file failed; see pip's message above, mend it and start again"
+        cp "$file" "$stamp"
+    fi
+done

@@ -1,0 +1,98 @@
+"""Tests of sam/report/groups.py."""
+
+from pathlib import Path
+
+from sam.report.groups import Group, group_runs
+from sam.report.runs import find_runs
+from tests.report.run_directories import write_run
+
+
+def _groups(*roots: Path) -> tuple[list[Group], list[str]]:
+    return group_runs(find_runs(roots)[0])
+
+
+def test_groups_join_runs_that_differ_in_seed_only(tmp_path: Path) -> None:
+    for seed, error in ((0, 3.0), (1, 4.0)):
+        write_run(tmp_path, {"test_error_pct": error}, seed=seed)
+        write_run(tmp_path, {"test_error_pct": error - 1}, seed=seed, optimizer__name="sam")
+    groups, warnings = _groups(tmp_path)
+    assert warnings == []
+    assert [group.label for group in groups] == ["SGD", "SAM rho=0.05"]
+    assert groups[0].values("test_error_pct") == {0: 3.0, 1: 4.0}
+    assert groups[1].values("test_error_pct") == {0: 2.0, 1: 3.0}
+    assert groups[0].setting == groups[1].setting
+
+
+def test_groups_order_is_sgd_then_sam_then_adaptive_by_rho(tmp_path: Path) -> None:
+    write_run(tmp_path, optimizer__name="sam", optimizer__adaptive=True, optimizer__rho=0.01)
+    for rho in (0.2, 0.05, 1.0):
+        write_run(tmp_path, optimizer__name="sam", optimizer__rho=rho)
+    write_run(tmp_path)
+    assert [group.label for group in _groups(tmp_path)[0]] == [
+        "SGD",
+        "SAM rho=0.05",
+        "SAM rho=0.2",
+        "SAM rho=1",
+        "adaptive SAM rho=0.01",
+    ]
+
+
+def test_groups_order_settings_by_length_as_a_number(tmp_path: Path) -> None:
+    for epochs in (200, 1800, 40):
+        write_run(tmp_path, epochs=epochs)
+    assert [group.config["epochs"] for group in _groups(tmp_path)[0]] == [40, 200, 1800]
+
+
+def test_groups_pass_over_runs_that_have_not_ended(tmp_path: Path) -> None:
+    write_run(tmp_path, {"status": "interrupted"})
+    assert _groups(tmp_path) == ([], [])
+
+
+def test_groups_count_diverged_runs_and_never_average_them(tmp_path: Path) -> None:
+    write_run(tmp_path, {"test_error_pct": 3.0}, seed=0)
+    write_run(tmp_path, {"status": "diverged", "test_error_pct": 90.0}, seed=1)
+    write_run(tmp_path, {"status": "diverged", "test_error_pct": None}, seed=2)
+    ((group,), _) = _groups(tmp_path)
+    assert group.num_diverged == 2
+    assert group.values("test_error_pct") == {0: 3.0}
+
+
+def test_groups_leave_missing_numbers_out(tmp_path: Path) -> None:
+    write_run(tmp_path, {"test_top5_error_pct": None}, seed=0)
+    write_run(tmp_path, {"test_top5_error_pct": 0.3}, seed=1)
+    ((group,), _) = _groups(tmp_path)
+    assert group.values("test_top5_error_pct") == {1: 0.3}
+    assert group.values("unknown") == {}
+
+
+def test_groups_count_copies_once_and_warn(tmp_path: Path) -> None:
+    kept = write_run(tmp_path / "a", seed=3)
+    copy = write_run(tmp_path / "b", seed=3, dataset__root="/other/machine")
+    (copy / "result.json").write_text((kept / "result.json").read_text())
+    ((group,), warnings) = _groups(tmp_path / "a", tmp_path / "b")
+    assert [run.directory for run in group.complete] == [kept]
+    assert warnings == [f"{copy}: left out, it repeats seed 3 of {kept}"]
+
+
+def test_groups_say_so_where_copies_differ(tmp_path: Path) -> None:
+    kept = write_run(tmp_path / "a", {"test_error_pct": 3.0})
+    copy = write_run(tmp_path / "b", {"test_error_pct": 3.1})
+    ((group,), warnings) = _groups(tmp_path / "a", tmp_path / "b")
+    assert group.values("test_error_pct") == {0: 3.0}
+    assert warnings == [f"{copy}: left out, it repeats seed 0 of {kept}, although with another test error"]
+
+
+def test_groups_of_other_identity_in_one_setting_bear_it_in_their_label(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", {"identity": "aaaaaaaa"})
+    write_run(tmp_path / "b", {"identity": "bbbbbbbb"})
+    groups, warnings = _groups(tmp_path)
+    assert [group.label for group in groups] == ["SGD [aaaaaaaa]", "SGD [bbbbbbbb]"]
+    assert warnings == []
+
+
+def test_groups_rho_is_that_of_sam_only(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    write_run(tmp_path, optimizer__name="sam", optimizer__adaptive=True)
+    sgd, sam = _groups(tmp_path)[0]
+    assert (sgd.is_sam, sgd.is_adaptive, sgd.rho) == (False, False, None)
+    assert (sam.is_sam, sam.is_adaptive, sam.rho) == (True, True, 0.05)
