@@ -15,8 +15,11 @@ from sam.cli import MISTAKES, checked, report_mistakes, tell
 from sam.config import ConfigError, EvaluateConfig
 from sam.run_directory import read_config, write_text
 
+# Absolute, so that this module may also be imported, as worker processes and tests do.
+CONFIGS = str(pathlib.Path(__file__).resolve().parent / "configs")
 
-@hydra.main(version_base="1.3", config_path="configs", config_name="evaluate")
+
+@hydra.main(version_base="1.3", config_path=CONFIGS, config_name="evaluate")
 def main(composed: DictConfig) -> None:
     """Evaluate one run."""
     try:

@@ -3,6 +3,8 @@
 Composes and checks the config, skips a run that has ended, and hands the rest to the one worker.
 """
 
+import pathlib
+
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -11,8 +13,11 @@ from sam.cli import MISTAKES, checked, report_mistakes, tell
 from sam.config import TrainConfig
 from sam.run_directory import path_of, read_result
 
+# Absolute, so that this module may also be imported, as worker processes and tests do.
+CONFIGS = str(pathlib.Path(__file__).resolve().parent / "configs")
 
-@hydra.main(version_base="1.3", config_path="configs", config_name="train")
+
+@hydra.main(version_base="1.3", config_path=CONFIGS, config_name="train")
 def main(composed: DictConfig) -> None:
     """Do one run."""
     try:

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from sam.training.distributed import World
 from sam.training.precision import Precision
-from sam.training.rule import count_errors
+from sam.training.rule import at_least_float32, count_errors
 
 NUM_BINS = 15
 
@@ -56,7 +56,7 @@ def evaluate(
     for images, targets in batches:
         with precision.autocast():
             logits = model(images)
-        sums += torch.cat(_sums(logits.float(), targets, num_classes))
+        sums += torch.cat(_sums(at_least_float32(logits), targets, num_classes))
     model.train()
     parts = dict(zip(sizes, world.sum_(sums).cpu().split(list(sizes.values())), strict=True))
     loss, errors, top5_errors = parts["totals"].tolist()

@@ -71,13 +71,18 @@ class ForwardBackward:
         with self.model.no_sync() if alone else nullcontext():  # type: ignore[operator]
             with self.precision.autocast():
                 logits = self.model(images)
-            logits = logits.float()
+            logits = at_least_float32(logits)
             loss = functional.cross_entropy(logits, targets, label_smoothing=self._label_smoothing)
             if clean:
                 self.statistics.keep()
             self.precision.scaler.scale(loss * share).backward()
         errors, top5_errors = count_errors(logits.detach(), targets)
         return torch.stack([loss.detach().double() * len(targets), errors, top5_errors])
+
+
+def at_least_float32(logits: Tensor) -> Tensor:
+    """Return logits in which a softmax is safe: half precision becomes float32."""
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def count_errors(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

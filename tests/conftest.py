@@ -1,0 +1,45 @@
+import os
+import sys
+
+import pytest
+import torch
+
+import evaluate as evaluate_script
+import train as train_script
+from sam.cli import report_mistakes
+
+# Two tests at once on two cores, and the same bits whatever the machine.
+torch.set_num_threads(1)
+
+# A run of a few updates on a few small images.
+TINY = [
+    "dataset=synthetic",
+    "dataset.num_train=32",
+    "dataset.num_test=16",
+    "dataset.image_size=12",
+    "dataset.num_classes=4",
+    "model.width=4",
+    "batch_size=16",
+    "epochs=1",
+    "runtime.threads=1",
+]
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    """Run train.py or evaluate.py in this process, in an empty folder; return exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(script, *arguments):
+        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+        monkeypatch.setattr(sys, "argv", [script, *arguments])
+        code = 0
+        try:
+            report_mistakes({"train.py": train_script, "evaluate.py": evaluate_script}[script].main)
+        except SystemExit as ending:
+            code = ending.code
+        finally:
+            os.environ.pop("HYDRA_FULL_ERROR", None)
+        return code, *capsys.readouterr()
+
+    return run

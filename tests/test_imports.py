@@ -1,0 +1,58 @@
+"""The rooms of the house and who may enter which; see the table of import rules in README.md."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOMS = {
+    "config": set(),
+    "run_directory": {"config"},
+    "cli": {"config"},
+    "perturbation": set(),
+    "models": set(),
+    "data": set(),
+    "logs": set(),
+    "report": set(),
+    "optim": {"perturbation"},
+    "training": {"optim", "logs", "perturbation"},
+    "build": {"config", "data", "models", "logs", "optim", "training", "perturbation"},
+    "worker": {"build", "config", "data", "run_directory", "training"},
+}
+SOURCES = sorted((ROOT / "sam").rglob("*.py"))
+
+
+def room_of(path):
+    return path.relative_to(ROOT / "sam").parts[0].removesuffix(".py")
+
+
+def imported_rooms(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            own = node.module == "sam"
+            names = [f"sam.{alias.name}" for alias in node.names] if own else [node.module]
+        yield from (name.split(".")[1] for name in names if name.startswith("sam."))
+
+
+def test_every_room_has_a_rule():
+    assert {room_of(path) for path in SOURCES} == {*ROOMS, "__init__"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_follow_the_one_way_street(path):
+    room = room_of(path)
+    for other in imported_rooms(path):
+        assert other == room or other in ROOMS.get(room, set()), f"{room} imports {other}"
+
+
+@pytest.mark.parametrize("module", ["sam.cli", "sam.config", "sam.run_directory", "sam.report.runs"])
+def test_module_needs_no_torch(module):
+    code = f"import {module}, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

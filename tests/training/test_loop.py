@@ -1,0 +1,147 @@
+"""Stopping and going on, step by step, without files: a run stopped anywhere is the run never stopped."""
+
+import copy
+import itertools
+import math
+
+import pytest
+import torch
+
+from sam.models.cifar_resnet import CifarResNet
+from sam.training.checkpoint import CheckpointStore
+from sam.training.distributed import World
+from sam.training.evaluation import Evaluation
+from sam.training.loop import Interrupted, Trainer
+from tests.training.test_update import make_update
+
+CPU = torch.device("cpu")
+TIMES = ("seconds", "images_per_second")
+
+
+class Batches:
+    steps_per_epoch = 3
+    batch_size = 4
+
+    def epoch(self, epoch, first_step=0):
+        for step in range(first_step, self.steps_per_epoch):
+            generator = torch.Generator().manual_seed(100 * epoch + step)
+            yield (
+                torch.randn(4, 3, 8, 8, generator=generator),
+                torch.randint(0, 3, (4,), generator=generator),
+            )
+
+
+class Recorder:
+    def __init__(self):
+        self.rows, self.steps = [], []
+
+    def restart(self, rows):
+        self.rows = list(rows)
+
+    def log(self, row):
+        self.rows.append(row)
+
+    def advance(self, epoch, step):
+        self.steps.append((epoch, step))
+
+    def close(self):
+        pass
+
+
+def make_trainer(folder, stop=lambda: False, test_losses=None, lr=0.1, checkpoint_seconds=1e9):
+    torch.manual_seed(0)
+    model = CifarResNet(depth=8, width=2, in_channels=3, num_classes=3)
+    losses = iter(test_losses or itertools.repeat(1.0))
+    recorder = Recorder()
+    trainer = Trainer(
+        model=model,
+        update=make_update(model, "sam", m=2),
+        batches=Batches(),
+        evaluate=lambda: Evaluation(next(losses), 50.0, 10.0, [50.0] * 3, 1.0, 7),
+        epochs=3,
+        base_lr=lr,
+        store=CheckpointStore(folder),
+        loggers=[recorder],
+        world=World(),
+        device=CPU,
+        checkpoint_seconds=checkpoint_seconds,
+        stop_requested=stop,
+    )
+    return trainer, recorder
+
+
+def same(one, other):
+    """Compare nested states bit by bit, but for times."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        return all(
+            same(one[key], other[key]) for key in one if key not in TIMES and "seconds" not in str(key)
+        )
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+
+
+@pytest.mark.parametrize("stop_after", range(1, 9))
+def test_run_stopped_after_any_step_ends_like_one_never_stopped(tmp_path, stop_after):
+    whole, whole_log = make_trainer(tmp_path)
+    assert whole.fit()
+    expected = copy.deepcopy(whole.state())
+
+    folder = tmp_path / "stopped"
+    folder.mkdir()
+    stopped, log = make_trainer(folder, stop=lambda: len(log.steps) >= stop_after)
+    with pytest.raises(Interrupted):
+        stopped.fit()
+    resumed, resumed_log = make_trainer(folder)
+    resumed.load(CheckpointStore(folder).load())
+    assert resumed.num_steps_done == stop_after
+    assert resumed.fit()
+    assert same(resumed.state(), expected)
+    assert same(resumed_log.rows, whole_log.rows)
+    assert log.steps + resumed_log.steps == whole_log.steps
+
+
+def test_checkpoints_inside_an_epoch_come_when_they_are_due(tmp_path):
+    saved = []
+    trainer, _ = make_trainer(tmp_path, checkpoint_seconds=0)
+    trainer._store.save = lambda state: saved.append(state["progress"]["step"])
+    trainer.fit()
+    assert saved == [1, 2, 0] * 3
+    saved.clear()
+    trainer, _ = make_trainer(tmp_path)
+    trainer._store.save = lambda state: saved.append(state["progress"]["step"])
+    trainer.fit()
+    assert saved == [0] * 3
+
+
+def test_rows_say_what_happened(tmp_path):
+    trainer, log = make_trainer(tmp_path)
+    trainer.fit()
+    assert [row["epoch"] for row in log.rows] == [1, 2, 3]
+    assert [row["step"] for row in log.rows] == [3, 6, 9]
+    for row in log.rows:
+        # the last update of the epoch, step - 1 counted from 0
+        assert row["lr"] == pytest.approx(0.05 * (1 + math.cos(math.pi * (row["step"] - 1) / 9)))
+        assert row["loss_rise"] == pytest.approx(row["perturbed_loss"] - row["train_loss"])
+        assert row["loss_rise"] > 0
+        assert "cosine" not in row, "m is below the batch size"
+        assert row["images_per_second"] == pytest.approx(12 / row["seconds"])
+
+
+def test_loss_that_is_not_finite_ends_the_run(tmp_path):
+    trainer, log = make_trainer(tmp_path, test_losses=[1.0, math.nan, 1.0])
+    assert not trainer.fit()
+    assert len(log.rows) == 2
+    resumed, _ = make_trainer(tmp_path)
+    resumed.load(CheckpointStore(tmp_path).load())
+    assert not resumed.fit(), "a diverged run stays so"
+    assert resumed.num_steps_done == 6
+
+
+def test_state_of_another_model_is_refused(tmp_path):
+    trainer, _ = make_trainer(tmp_path)
+    state = trainer.state()
+    state["model"].pop("conv.weight")
+    with pytest.raises(ValueError, match="the checkpoint does not fit the model"):
+        trainer.load(state)

@@ -1,0 +1,32 @@
+import pytest
+import torch
+
+from sam.training.precision import Precision
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [("fp32", torch.float32), ("tf32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)],
+)
+def test_autocast_computes_products_in_the_named_precision(name, dtype):
+    with Precision(name, CPU).autocast():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+
+
+@pytest.mark.parametrize(("name", "mode"), [("fp32", "ieee"), ("tf32", "tf32"), ("bf16", "ieee")])
+def test_precision_sets_the_switches_of_gpu_products_and_convolutions(name, mode):
+    Precision(name, CPU)
+    assert torch.backends.cuda.matmul.fp32_precision == mode
+    assert torch.backends.cudnn.conv.fp32_precision == mode
+    Precision("fp32", CPU)
+
+
+def test_unscaled_undoes_the_loss_scale():
+    precision = Precision("fp16", CPU)
+    assert precision.scales_loss
+    scaled = precision.scaler.scale(torch.tensor(3.0))
+    assert float(scaled) == 3 * 65536
+    assert float(precision.unscaled(scaled)) == 3
+    assert float(Precision("bf16", CPU).unscaled(scaled)) == 3 * 65536

@@ -1,0 +1,30 @@
+import torch
+from torch import nn
+
+from sam.training.running_statistics import RunningStatistics
+
+
+def test_statistics_move_once_by_the_mean_over_micro_batches():
+    norm = nn.BatchNorm1d(2).double()
+    parts = torch.randn(3, 4, 2, dtype=torch.float64)
+    statistics = RunningStatistics(norm)
+    statistics.begin(3)
+    for part in parts:
+        statistics.begin_micro_batch()
+        norm(part)
+        statistics.keep()
+        norm(part + 100)  # what a second pass sees must not count
+    statistics.write()
+    # torch: running = 0.9 * running + 0.1 * batch, variance unbiased, from mean 0 and variance 1
+    torch.testing.assert_close(norm.running_mean, 0.1 * parts.mean(1).mean(0))
+    torch.testing.assert_close(norm.running_var, 0.9 + 0.1 * parts.var(1).mean(0))
+    assert int(norm.num_batches_tracked) == 1
+
+
+def test_statistics_of_a_model_without_buffers_do_nothing():
+    statistics = RunningStatistics(nn.Linear(2, 2))
+    statistics.begin(2)
+    for _ in range(2):
+        statistics.begin_micro_batch()
+        statistics.keep()
+    statistics.write()
