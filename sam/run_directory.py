@@ -113,9 +113,14 @@ def write_text(path: pathlib.Path, text: str) -> None:
     os.replace(unfinished, path)
 
 
-def write_config(directory: pathlib.Path, config: TrainConfig) -> None:
-    """Write config.yaml."""
-    write_text(directory / "config.yaml", OmegaConf.to_yaml(dataclasses.asdict(config)))
+def write_config(directory: pathlib.Path, config: TrainConfig, command: str) -> None:
+    """Write config.yaml, all keys resolved, under the command that made it and the one that repeats it."""
+    again = (
+        f"python train.py --config-path='{directory.absolute()}' --config-name=config "
+        "hydra.output_subdir=null hydra.run.dir=. hydra/job_logging=none hydra/hydra_logging=none"
+    )
+    head = f"# Made by: {command}\n# From this file alone: {again}\n"
+    write_text(directory / "config.yaml", head + OmegaConf.to_yaml(dataclasses.asdict(config)))
 
 
 def write_result(directory: pathlib.Path, result: dict[str, Any]) -> None:

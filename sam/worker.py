@@ -81,7 +81,7 @@ def _train(
         with build.user_errors(str(directory)):
             trainer.load(state)
     if world.is_main:
-        write_config(directory, config)
+        write_config(directory, config, command)
     try:
         complete = trainer.fit()
     except Interrupted as interruption:

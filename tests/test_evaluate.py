@@ -1,0 +1,42 @@
+import csv
+import json
+
+import pytest
+
+from tests.conftest import TINY
+
+
+def test_evaluate_gives_the_errors_of_the_last_epoch(command, tmp_path):
+    command("train.py", *TINY, "dataset.label_noise=0.25", "epochs=2")
+    (path,) = tmp_path.rglob("metrics.csv")
+    with open(path, newline="") as file:
+        last = list(csv.DictReader(file))[-1]
+    code, out, _ = command("evaluate.py", f"run={path.parent}")
+    assert code == 0
+    record = json.loads((path.parent / "evaluation-test.json").read_text())
+    assert record["error_pct"] == float(last["test_error_pct"])
+    assert record["top5_error_pct"] == float(last["test_top5_error_pct"])
+    assert record["loss"] == float(last["test_loss"])
+    assert record["num_images"] == 16
+    assert record["epoch"] == 2
+    assert len(record["class_error_pct"]) == len(record["class_names"]) == 4
+    assert sum(record["class_error_pct"]) / 4 == pytest.approx(record["error_pct"])
+    for line in ("top-1 error", "top-5 error", "calibration error", "loss", "evaluation-test.json"):
+        assert line in out
+
+
+def test_evaluate_on_the_training_split(command, tmp_path):
+    command("train.py", *TINY)
+    (path,) = tmp_path.rglob("metrics.csv")
+    code, out, _ = command("evaluate.py", f"run={path.parent}", "split=train")
+    assert code == 0
+    assert "train split, 32 images, after 1 epochs" in out
+    assert json.loads((path.parent / "evaluation-train.json").read_text())["num_images"] == 32
+
+
+def test_evaluate_of_an_interrupted_run_says_after_how_many_epochs(command, tmp_path):
+    command("train.py", *TINY)
+    (result,) = tmp_path.rglob("result.json")
+    result.unlink()
+    code, out, _ = command("evaluate.py", f"run={result.parent}")
+    assert (code, "after 1 epochs" in out) == (0, True)

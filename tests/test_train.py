@@ -1,0 +1,237 @@
+"""train.py as a user meets it: runs, skips, continues, sweeps, stops."""
+
+import csv
+import json
+import os
+import pathlib
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from sam.run_directory import read_config, read_result
+from tests.conftest import TINY
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def only_run(folder):
+    (config,) = folder.rglob("config.yaml")
+    return config.parent
+
+
+def metrics(directory):
+    with open(directory / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def without_times(rows):
+    return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "sam"])
+def test_run_directory_holds_what_the_contract_says(command, tmp_path, optimizer):
+    code, out, _ = command("train.py", *TINY, f"optimizer={optimizer}", "epochs=2", "seed=3")
+    assert code == 0
+    directory = only_run(tmp_path)
+    rule = {"sgd": "sgd", "sam": "sam-rho0.05"}[optimizer]
+    assert directory.relative_to(tmp_path).parts[:-1] == ("outputs", "synthetic", "resnet8", "none", rule)
+    result = read_result(directory)
+    assert directory.name == f"seed3-{result['identity']}"
+    assert {path.name for path in directory.iterdir()} == {
+        "config.yaml",
+        "metrics.csv",
+        "tensorboard",
+        "checkpoint.pt",
+        "result.json",
+        ".lock",
+    }
+    rows = metrics(directory)
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert float(rows[-1]["test_error_pct"]) == result["test_error_pct"]
+    for column in ("perturbed_loss", "perturbed_error_pct", "loss_rise", "grad_norm", "cosine"):
+        assert (rows[-1][column] != "") == (optimizer == "sam")
+    assert result["status"] == "complete"
+    assert result["steps"] == 4
+    assert result["forward_backward_passes"] == 4 * {"sgd": 1, "sam": 2}[optimizer]
+    assert result["best"]["test_error_pct"] == min(float(row["test_error_pct"]) for row in rows)
+    assert result["peak_memory_mib"] > 1
+    assert f"complete: test error {result['test_error_pct']:.2f} %" in out
+
+
+def test_run_that_has_ended_is_skipped_without_torch(tmp_path):
+    arguments = [sys.executable, str(ROOT / "train.py"), *TINY]
+    assert subprocess.run(arguments, cwd=tmp_path, capture_output=True).returncode == 0
+    before = {path: path.stat().st_mtime_ns for path in only_run(tmp_path).rglob("*")}
+    arguments[1:1] = ["-X", "importtime"]
+    again = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True)
+    assert again.returncode == 0
+    assert "skipped (force=true starts it anew)" in again.stdout
+    assert "torch" not in again.stderr
+    assert before == {path: path.stat().st_mtime_ns for path in only_run(tmp_path).rglob("*")}
+
+
+def test_force_starts_anew_and_gives_the_same_numbers(command, tmp_path):
+    command("train.py", *TINY)
+    directory = only_run(tmp_path)
+    first, ended = metrics(directory), read_result(directory)["ended_at"]
+    (directory / "notes.txt").write_text("mine")
+    time.sleep(1.1)
+    assert command("train.py", *TINY, "force=true")[0] == 0
+    assert read_result(directory)["ended_at"] > ended
+    assert without_times(metrics(directory)) == without_times(first)
+    assert (directory / "notes.txt").read_text() == "mine", "only its own files are cleared"
+
+
+def test_config_yaml_gives_the_same_run_again(command, tmp_path):
+    overrides = ["optimizer.rho=0.3", "m=8", "optimizer.clip_norm=null"]
+    command("train.py", *TINY, *overrides)
+    directory = only_run(tmp_path)
+    before = metrics(directory)
+    head = (directory / "config.yaml").read_text().splitlines()
+    assert head[0] == "# Made by: python train.py " + " ".join([*TINY, *overrides])
+    again = shlex.split(head[1].removeprefix("# From this file alone: python "))
+    code, out, err = command(*again, "force=true")
+    assert code == 0, err
+    assert only_run(tmp_path) == directory
+    assert without_times(metrics(directory)) == without_times(before)
+    assert {path.name for path in tmp_path.iterdir()} == {"outputs"}
+
+
+def test_sweep_makes_one_run_of_sgd_and_one_per_rho_of_sam(command, tmp_path):
+    sweep = ["-m", *TINY, "optimizer=sgd,sam", "optimizer.rho=0.1,0.2", "seed=0,1"]
+    code, out, _ = command("train.py", *sweep)
+    assert code == 0
+    runs = sorted(path.parent.parent.name for path in tmp_path.rglob("result.json"))
+    assert runs == ["sam-rho0.1"] * 2 + ["sam-rho0.2"] * 2 + ["sgd"] * 2
+    assert out.count("skipped") == 2, "SGD does not read rho"
+    assert command("train.py", *sweep)[1].count("skipped") == 8
+    leftovers = {path.name for path in tmp_path.iterdir()}
+    assert leftovers == {"outputs"}
+
+
+def test_seeds_share_an_identity_and_differ_in_numbers(command, tmp_path):
+    command("train.py", "-m", *TINY, "seed=0,1")
+    one, other = sorted(tmp_path.rglob("metrics.csv"))
+    assert one.parent.name.split("-")[1] == other.parent.name.split("-")[1]
+    assert without_times(metrics(one.parent)) != without_times(metrics(other.parent))
+
+
+def test_run_that_diverges_ends_with_its_own_status(command, tmp_path):
+    arguments = [*TINY, "optimizer=sgd", "optimizer.lr=1e30", "optimizer.clip_norm=null", "epochs=9"]
+    code, out, _ = command("train.py", *arguments)
+    assert code == 0
+    result = read_result(only_run(tmp_path))
+    assert result["status"] == "diverged"
+    assert "loss is not finite after step" in result["message"]
+    assert out.startswith("synthetic") and "diverged: loss is not finite" in out
+    assert len(metrics(only_run(tmp_path))) < 9
+    json.dumps(result, allow_nan=False)
+    assert "skipped" in command("train.py", *arguments)[1]
+
+
+@pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signal_saves_says_how_to_go_on_and_going_on_gives_the_same_bits(tmp_path, signal_number, code):
+    arguments = [sys.executable, str(ROOT / "train.py"), *TINY, "dataset.num_train=128", "epochs=20"]
+    stopped = subprocess.Popen(
+        arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert "epoch 1 of 20" in stopped.stdout.readline()
+    stopped.send_signal(signal_number)
+    _, err = stopped.communicate(timeout=60)
+    assert stopped.returncode == code
+    told = err.strip().removeprefix("stopped and saved; continue with: ")
+    assert told == " ".join(["python train.py", *arguments[2:]])
+    assert not list(tmp_path.rglob("result.json"))
+    assert subprocess.run(arguments, cwd=tmp_path, capture_output=True).returncode == 0
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    assert subprocess.run(arguments, cwd=whole, capture_output=True).returncode == 0
+    mine, other = only_run(tmp_path / "outputs"), only_run(whole)
+    assert without_times(metrics(mine)) == without_times(metrics(other))
+    states = [torch.load(run / "checkpoint.pt", weights_only=True) for run in (mine, other)]
+    for key, tensor in states[0]["model"].items():
+        assert torch.equal(tensor, states[1]["model"][key])
+
+
+def test_sigterm_ends_a_whole_sweep(tmp_path):
+    arguments = [sys.executable, str(ROOT / "train.py"), "-m", *TINY, "epochs=400", "seed=0,1"]
+    sweep = subprocess.Popen(
+        arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    sweep.stdout.readline()
+    sweep.send_signal(signal.SIGTERM)
+    sweep.communicate(timeout=60)
+    assert sweep.returncode == 143
+    assert len(list(tmp_path.rglob("config.yaml"))) == 1
+
+
+def test_damaged_checkpoint_is_told_of_and_the_one_before_is_used(command, tmp_path):
+    arguments = [*TINY, "epochs=3"]
+    assert command("train.py", *arguments)[0] == 0
+    directory = only_run(tmp_path)
+    expected = metrics(directory)
+    (directory / "result.json").unlink()
+    newest = directory / "checkpoint.pt"
+    shutil.copy(newest, directory / "checkpoint.previous.pt")
+    newest.write_bytes(newest.read_bytes()[:-100])
+    code, _, err = command("train.py", *arguments)
+    assert code == 0
+    assert "warning: " in err and "going back to checkpoint.previous.pt" in err
+    assert without_times(metrics(directory)) == without_times(expected)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("optimizer", ["sgd", "sam"])
+def test_half_precision_trains(command, tmp_path, precision, optimizer):
+    arguments = [*TINY, f"runtime.precision={precision}", f"optimizer={optimizer}", "epochs=2"]
+    assert command("train.py", *arguments)[0] == 0
+    assert read_result(only_run(tmp_path))["precision"] == precision
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["sgd", "sam"])
+def test_compiled_run_is_close_to_an_eager_one(tmp_path, optimizer):
+    rows = []
+    for compiled in ("false", "true"):
+        arguments = [*TINY, f"optimizer={optimizer}", f"runtime.compile={compiled}", f"outputs={compiled}"]
+        environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+        ended = subprocess.run(
+            [sys.executable, str(ROOT / "train.py"), *arguments],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert ended.returncode == 0, ended.stderr
+        rows.append(metrics(only_run(tmp_path / compiled))[-1])
+    # Fused float32 kernels round differently; two updates do not spread that far.
+    assert float(rows[0]["train_loss"]) == pytest.approx(float(rows[1]["train_loss"]), rel=1e-3)
+
+
+def test_help_names_every_group_and_choice_without_torch(tmp_path):
+    page = subprocess.run(
+        [sys.executable, "-X", "importtime", str(ROOT / "train.py"), "--help"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert page.returncode == 0
+    for group in (ROOT / "configs").iterdir():
+        if group.is_dir():
+            choices = sorted(path.stem for path in group.glob("*.yaml"))
+            assert f"{group.name}: {', '.join(choices)}" in page.stdout
+    assert page.stdout.count("python train.py") >= 5
+    assert "torch" not in page.stderr
+
+
+def test_config_can_be_read_back(command, tmp_path):
+    command("train.py", *TINY, "augmentation=cutout")
+    config = read_config(only_run(tmp_path))
+    assert config.augmentation.cutout_size == 16
+    assert config.epochs == 1
