@@ -45,10 +45,11 @@ def test_tensorboard_log_groups_the_curves_and_counts_epochs(tmp_path: Path) -> 
 def test_tensorboard_log_every_row_is_on_disk_at_once(tmp_path: Path) -> None:
     log = TensorBoardLog(tmp_path / "tensorboard")
     log.restart([])
-    log.advance(0, 1)
-    log.log({"epoch": 1, "test_loss": 2.0})
     try:
-        assert read(tmp_path / "tensorboard") == {"test/loss": [(1, 2.0)]}
+        for epoch in (1, 2, 3):
+            log.advance(epoch - 1, 1)
+            log.log({"epoch": epoch, "test_loss": 2.0})
+            assert read(tmp_path / "tensorboard") == {"test/loss": [(n, 2.0) for n in range(1, epoch + 1)]}
     finally:
         log.close()
 

@@ -15,11 +15,6 @@ def resnet(depth: int = 8, width: int = 4, in_channels: int = 3, num_classes: in
     return CifarResNet(depth=depth, width=width, in_channels=in_channels, num_classes=num_classes)
 
 
-def set_to_identity(convolution: nn.Conv2d) -> None:
-    """Let output channel c be input channel c where there is one, and zero elsewhere."""
-    nn.init.dirac_(convolution.weight)
-
-
 def count_by_hand(n: int, w: int, in_channels: int, num_classes: int) -> int:
     """Add up He et al. (2016), section 4.2: convolutions, scale and shift of batch norm, classifier."""
     stem = 9 * in_channels * w + 2 * w
@@ -93,20 +88,31 @@ def test_block_shortcut_is_the_identity_at_equal_shapes() -> None:
     assert torch.equal(block(images), images)
 
 
-def test_block_adds_the_shortcut_before_the_last_relu() -> None:
+def test_block_rectifies_after_the_first_norm_and_after_the_sum() -> None:
     block = Block(1, 1, stride=1).eval()
-    set_to_identity(block.conv1)
-    set_to_identity(block.conv2)
-    block.bn2.bias.data.fill_(-3.0)
-    # relu(x + s * relu(s * x) - 3), with s the scale of batch norm: 2 -> 1, 1 -> 0, -2 -> 0.
-    images = torch.tensor([2.0, 1.0, -2.0]).view(3, 1, 1, 1)
-    expected = torch.tensor([2 + 2 * SCALE**2 - 3, 0.0, 0.0]).view(3, 1, 1, 1)
-    torch.testing.assert_close(block(images), expected, rtol=0, atol=1e-6)
+    nn.init.dirac_(block.conv1.weight)
+    nn.init.dirac_(block.conv2.weight)
+    block.bn1.bias.data.fill_(-3.0)
+    block.bn2.bias.data.fill_(-1.0)
+    # relu(x + s * relu(s * x - 3) - 1), with s the scale of batch norm.
+    images = torch.tensor([5.0, 2.0, -2.0]).view(3, 1, 1, 1)
+    expected = torch.tensor([5 + SCALE * (5 * SCALE - 3) - 1, 1.0, 0.0])
+    torch.testing.assert_close(block(images).flatten(), expected, rtol=0, atol=1e-6)
+
+
+def test_resnet_rectifies_before_the_first_block() -> None:
+    model = resnet()
+    entered: list[Tensor] = []
+    model.blocks.register_forward_pre_hook(lambda _, inputs: entered.append(inputs[0]))
+    model(torch.randn(2, 3, 8, 8))
+    # Batch norm centres each channel, so about half of the numbers were negative.
+    assert float(entered[0].detach().min()) == 0
+    assert 0.3 < float((entered[0] == 0).double().mean()) < 0.7
 
 
 def test_resnet_with_residuals_off_averages_every_fourth_pixel() -> None:
     model = resnet(14, width=2, in_channels=2, num_classes=3).eval()
-    set_to_identity(model.conv)
+    nn.init.dirac_(model.conv.weight)
     for block in model.blocks:
         nn.init.zeros_(block.bn2.weight)
     images = torch.rand(2, 2, 8, 8)

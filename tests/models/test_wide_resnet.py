@@ -11,9 +11,7 @@ from sam.models.wide_resnet import Block, WideResNet
 SCALE = (1 + 1e-5) ** -0.5
 
 
-def wide_resnet(
-    depth: int = 10, width: int = 1, in_channels: int = 3, num_classes: int = 10
-) -> WideResNet:
+def wide_resnet(depth: int = 10, width: int = 1, in_channels: int = 3, num_classes: int = 10) -> WideResNet:
     torch.manual_seed(0)
     return WideResNet(depth=depth, width=width, in_channels=in_channels, num_classes=num_classes)
 

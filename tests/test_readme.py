@@ -1,0 +1,88 @@
+"""Every command and every piece of code in README.md runs; data and epochs are tiny stand-ins."""
+
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tests.conftest import TINY
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+COMMANDS = [
+    line
+    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+    if line and not line.startswith("#")
+]
+# These set up .venv; .ci/run and tests/scripts/test_setup.py run them.
+ELSEWHERE = {"bash scripts/quickstart.sh", "bash scripts/test.sh"}
+
+
+def stand_in(arguments):
+    """The same command on four classes of noise, with a network and a schedule of nothing."""
+    kept = [item for item in arguments if not item.startswith(("dataset", "experiment="))]
+    small = [item for item in TINY if not item.startswith("model.")]
+    if any("wrn" in item for item in arguments):
+        return [*kept, *small, "model.depth=10", "model.width=1", "m=8"]
+    return [*kept, *small, "model.width=4", "m=null"]
+
+
+def test_readme_commands_run_in_the_order_they_are_shown(command, tmp_path):
+    assert ELSEWHERE <= set(COMMANDS)
+    rest = [line for line in COMMANDS if line not in ELSEWHERE]
+    assert len(rest) >= 6
+    for line in rest:
+        program, script, *arguments = shlex.split(line)
+        assert program == "python", line
+        if script == "train.py":
+            code, _, err = command(script, *stand_in(arguments))
+        elif script == "evaluate.py":
+            (run,) = tmp_path.glob("outputs/*/wrn_28_10/cutout/sam-rho0.05/seed1-*")
+            shown = pathlib.Path(arguments[0].removeprefix("run=")).parts
+            assert (shown[0], *shown[2:5]) == (
+                "outputs",
+                *run.relative_to(tmp_path).parts[2:5],
+            )
+            code, _, err = command(script, f"run={run}")
+        else:
+            assert script in ("scripts/compare.py", "scripts/benchmark.py"), line
+            if script == "scripts/benchmark.py":
+                arguments = [*stand_in(arguments), "--blocks", "1"]
+            ended = subprocess.run(
+                [sys.executable, str(ROOT / script), *arguments], cwd=tmp_path, capture_output=True, text=True
+            )
+            code, err = ended.returncode, ended.stderr
+        assert code == 0, f"{line}: {err}"
+    assert (tmp_path / "outputs" / "comparison.png").exists()
+
+
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+def test_readme_code_runs(code):
+    torch.manual_seed(0)
+    model = torch.nn.Linear(4, 3)
+    before = model.weight.clone()
+    names = {
+        "model": model,
+        "loss": torch.nn.functional.cross_entropy,
+        "loader": [(torch.randn(8, 4), torch.randint(0, 3, (8,))) for _ in range(3)],
+    }
+    exec(code, names)
+    assert not torch.equal(model.weight, before)
+
+
+def test_readme_links_lead_to_files():
+    for target in re.findall(r"\]\(((?!http)[^)]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_readme_names_every_choice_of_every_group():
+    for group in (ROOT / "configs").iterdir():
+        if group.is_dir():
+            (row,) = re.findall(rf"^\| `{group.name}` \|.*$", README, re.MULTILINE)
+            for choice in group.glob("*.yaml"):
+                assert f"`{choice.stem}`" in row, f"{group.name}={choice.stem} is missing"
