@@ -58,6 +58,13 @@ def report_mistakes(main: Callable[[], None]) -> None:
         if not getattr(error, "already_told", False):
             print(f"error: {explain(error)}", file=sys.stderr)
         sys.exit(2)
+    except ValueError as error:
+        # Hydra's own for a group set to null, its only mistake that is no HydraException.
+        if wants_tracebacks or "Config group override" not in str(error):
+            raise
+        nulls = " ".join(item for item in sys.argv if item.endswith("=null"))
+        print(f"error: {nulls}: a group needs a choice; leave it out, or see --help", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
         sys.exit(130)

@@ -95,7 +95,10 @@ def read_config(directory: pathlib.Path) -> TrainConfig:
             "outputs/<dataset>/<model>/<augmentation>/<optimizer>/seed<k>-<id>"
         )
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), OmegaConf.load(path))
+        loaded = OmegaConf.load(path)
+        if not loaded:
+            raise ValueError("it is empty")
+        merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), loaded)
         config = OmegaConf.to_object(merged)
     except Exception as error:  # yaml and omegaconf raise a dozen kinds, all meaning the same here
         raise ConfigError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
@@ -119,7 +122,7 @@ def write_config(directory: pathlib.Path, config: TrainConfig, command: str) -> 
         f"python train.py --config-path='{directory.absolute()}' --config-name=config "
         "hydra.output_subdir=null hydra.run.dir=. hydra/job_logging=none hydra/hydra_logging=none"
     )
-    head = f"# Made by: {command}\n# From this file alone: {again}\n"
+    head = f"# Made by: {' '.join(command.split())}\n# From this file alone: {again}\n"
     write_text(directory / "config.yaml", head + OmegaConf.to_yaml(dataclasses.asdict(config)))
 
 
@@ -131,11 +134,11 @@ def write_result(directory: pathlib.Path, result: dict[str, Any]) -> None:
 def clear(directory: pathlib.Path) -> None:
     """Delete what a run left in its directory, and nothing else."""
     for name in CONTENTS:
-        path = directory / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        for path in (directory / name, directory / f"{name}.unfinished"):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
 
 @contextmanager

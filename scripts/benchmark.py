@@ -21,6 +21,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler otherwise tells of every start
@@ -169,7 +170,7 @@ def benchmark_step(config: TrainConfig, num_blocks: int) -> list[Row]:
         update = make_update(configs[name], data, device)
         return lambda: update(images, targets, config.optimizer.lr)
 
-    memory = {name: peak_memory_bytes(lambda name=name: one_step(name), device) for name in configs}
+    memory = {name: peak_memory_bytes(partial(one_step, name), device) for name in configs}
     updates = {name: make_update(configs[name], data, device) for name in configs}
     seconds = alternate({name: steps(update) for name, update in updates.items()}, num_blocks)
     weights = [w for group in updates["sgd"].rule.optimizer.param_groups for w in group["params"]]

@@ -1,4 +1,6 @@
-"""Kill real runs with SIGKILL, let them go on, and compare bits: python tests/kill_campaign.py FOLDER KILLS SEED.
+"""Kill real runs with SIGKILL, let them go on, and compare bits.
+
+    python tests/kill_campaign.py FOLDER KILLS SEED
 
 A child process per life: forked from this one, which has everything imported, so that a life takes a second.
 Every child dies at a point of its own choosing: before an update, in the middle of writing a checkpoint,

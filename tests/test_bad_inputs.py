@@ -32,6 +32,7 @@ BAD_COMMANDS = {
     # choices
     "model=wrn2810": "model=wrn2810: there is no such choice; allowed is one of resnet20, resnet32",
     "optimizer=adam": "optimizer=adam: there is no such choice; allowed is one of sam, sgd",
+    "experiment=null": "experiment=null",
     "experiment=nope": "experiment=nope: there is no such choice; allowed is one of quickstart",
     "-m optimizer=sgd,adam": "optimizer=adam: there is no such choice; allowed is one of sam, sgd",
     "runtime.precision=fp8": "runtime.precision=fp8: allowed is one of fp32, tf32, bf16, fp16",
@@ -58,13 +59,13 @@ BAD_COMMANDS = {
     # clashes
     "m=7": "m=7 does not divide batch_size=128; choose a divisor or m=null",
     "model.depth=21": "model.depth=21: a cifar_resnet has depth 6n+2, for example 20",
-    "optimizer.momentum=0": "optimizer.nesterov=true needs optimizer.momentum > 0; set optimizer.nesterov=false",
-    "runtime.precision=tf32 runtime.device=cpu": "runtime.precision=tf32 needs a GPU, but runtime.device=cpu",
-    "dataset.num_train=64": "dataset.num_train=64 fills no batch of batch_size=128; lower batch_size",
+    "optimizer.momentum=0": "optimizer.nesterov=true needs optimizer.momentum > 0; set",
+    "runtime.precision=tf32 runtime.device=cpu": "runtime.precision=tf32 needs a GPU, but",
+    "dataset.num_train=64": "dataset.num_train=64 fills no batch of batch_size=128; lower",
     "dataset.image_size=64": "dataset.image_size is fixed for fashion_mnist_mini; leave it null",
     "dataset.num_train=6000": "dataset=fashion_mnist_mini: 6000 images were asked for, but there are 5000",
     "batch_size=6000": "batch_size=6000, but there are only 5000 training images; lower batch_size",
-    "augmentation=basic augmentation.crop_padding=28": "augmentation.crop_padding=28 must be below the image size",
+    "augmentation=basic augmentation.crop_padding=28": "augmentation.crop_padding=28 must be below",
     # machine and files
     "runtime.device=tpu9": "runtime.device=tpu9: not usable here",
     "dataset=cifar10 dataset.download=false": "data_batch_1 is missing (dataset.download=false). Either let it",

@@ -39,7 +39,7 @@ class CsvLog:
     def restart(self, rows: Sequence[dict[str, float]]) -> None:
         """Replace the file, in one move, by a header and these rows."""
         text = ",".join(COLUMNS) + "\n" + "".join(map(_line, rows))
-        unfinished = self._path.with_suffix(".unfinished")
+        unfinished = self._path.with_name(self._path.name + ".unfinished")
         with open(unfinished, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()

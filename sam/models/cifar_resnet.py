@@ -4,18 +4,21 @@ Three stages of n blocks with width, 2 width and 4 width channels on 32, 16 and 
 Shortcuts are the paper's option A: every second pixel, zeros for the new channels, no parameters.
 Initialisation: see layers.initialise (He et al. draw convolutions with fan-in; a difference of a factor
 sqrt(2) at the two strided convolutions only).
+
+Without skips: the "no short" network of Li et al. (2018), Visualizing the Loss Landscape of Neural Nets,
+whose ResNet-56 the SAM paper draws in Figure 1. Same layers, same parameters, no shortcut added.
 """
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sam.models.layers import conv3x3, initialise, pad_channels
+from sam.models.layers import block_shapes, blocks_per_stage, conv3x3, initialise, pad_channels
 
 
 class Block(nn.Module):
-    """conv - BN - ReLU - conv - BN, plus the shortcut, then ReLU."""
+    """conv - BN - ReLU - conv - BN, plus the shortcut if there is one, then ReLU."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int, skip: bool = True) -> None:
         super().__init__()
         self.conv1 = conv3x3(in_channels, out_channels, stride)
         self.bn1 = nn.BatchNorm2d(out_channels)
@@ -23,13 +26,15 @@ class Block(nn.Module):
         self.bn2 = nn.BatchNorm2d(out_channels)
         self.stride = stride
         self.out_channels = out_channels
+        self.skip = skip
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, in_channels, H, W] to [N, out_channels, H / stride, W / stride]."""
-        residual = functional.relu(self.bn1(self.conv1(x)))
+        residual: Tensor = functional.relu(self.bn1(self.conv1(x)))
         residual = self.bn2(self.conv2(residual))
-        shortcut = pad_channels(x[:, :, :: self.stride, :: self.stride], self.out_channels)
-        return functional.relu(shortcut + residual)
+        if self.skip:
+            residual = pad_channels(x[:, :, :: self.stride, :: self.stride], self.out_channels) + residual
+        return functional.relu(residual)
 
 
 class CifarResNet(nn.Module):
@@ -40,26 +45,22 @@ class CifarResNet(nn.Module):
         width: Channels of the first stage; 16 in the paper.
         in_channels: Channels of an image.
         num_classes: Length of the logits.
+        skip: Whether blocks have shortcuts.
 
     Raises:
         ValueError: If the depth is not 6n + 2.
     """
 
-    def __init__(self, *, depth: int, width: int, in_channels: int, num_classes: int) -> None:
+    def __init__(
+        self, *, depth: int, width: int, in_channels: int, num_classes: int, skip: bool = True
+    ) -> None:
         super().__init__()
-        if depth < 8 or depth % 6 != 2:
-            raise ValueError(f"depth must be 6n + 2 with n >= 1, such as 20, got {depth}")
+        num_blocks = blocks_per_stage(depth, layers_per_block=2, other_layers=2, example=20)
         self.conv = conv3x3(in_channels, width)
         self.bn = nn.BatchNorm2d(width)
-        blocks: list[nn.Module] = []
-        channels = width
-        for stage_width in (width, 2 * width, 4 * width):
-            for number in range((depth - 2) // 6):
-                stride = 2 if number == 0 and stage_width > width else 1
-                blocks.append(Block(channels, stage_width, stride))
-                channels = stage_width
-        self.blocks = nn.Sequential(*blocks)
-        self.classifier = nn.Linear(channels, num_classes)
+        shapes = block_shapes(width, (width, 2 * width, 4 * width), num_blocks)
+        self.blocks = nn.Sequential(*(Block(*shape, skip=skip) for shape in shapes))
+        self.classifier = nn.Linear(4 * width, num_classes)
         initialise(self)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -1,15 +1,22 @@
-"""What the residual networks for small images share: convolution, parameter-free shortcut, initialisation."""
+"""What the residual networks for small images share: convolutions, shortcuts, depths, initialisation."""
 
 import math
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 
-def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
-    """Return a 3 x 3 convolution without bias that keeps the size at stride 1."""
-    return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+def conv3x3(in_channels: int, out_channels: int, stride: int = 1, bias: bool = False) -> nn.Conv2d:
+    """Return a 3 x 3 convolution that keeps the size at stride 1 and halves it, rounded up, at stride 2."""
+    return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=bias)
+
+
+def conv1x1(in_channels: int, out_channels: int, stride: int = 1, bias: bool = False) -> nn.Conv2d:
+    """Return a 1 x 1 convolution with the sizes of conv3x3."""
+    return nn.Conv2d(in_channels, out_channels, 1, stride, bias=bias)
 
 
 def pad_channels(images: Tensor, num_channels: int) -> Tensor:
@@ -17,16 +24,82 @@ def pad_channels(images: Tensor, num_channels: int) -> Tensor:
     return functional.pad(images, (0, 0, 0, 0, 0, num_channels - images.shape[1]))
 
 
+class PooledShortcut(nn.Module):
+    """The shortcut without parameters: average over squares of pixels, zeros for the new channels.
+
+    Squares at the lower and right edge of an odd size hold what is left of it, so that the size agrees with
+    conv3x3.
+
+    Args:
+        out_channels: At least as many as come in.
+        stride: Side of a square in pixels; 1 leaves the pixels alone.
+    """
+
+    def __init__(self, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.out_channels = out_channels
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, c, H, W] to [N, out_channels, H / stride, W / stride]."""
+        if self.stride > 1:
+            x = functional.avg_pool2d(x, self.stride, ceil_mode=True)
+        return pad_channels(x, self.out_channels)
+
+
+def blocks_per_stage(depth: int, layers_per_block: int, other_layers: int, example: int) -> int:
+    """Return n, the blocks in each of three stages, of depth = 3 n * layers_per_block + other_layers.
+
+    Args:
+        depth: Of the network.
+        layers_per_block: Convolutions that a block counts for.
+        other_layers: Layers outside the blocks that the architecture counts.
+        example: A depth for the message.
+
+    Raises:
+        ValueError: If there is no such n >= 1.
+    """
+    num_blocks, rest = divmod(depth - other_layers, 3 * layers_per_block)
+    if rest or num_blocks < 1:
+        formula = f"{3 * layers_per_block}n + {other_layers}"
+        raise ValueError(f"depth must be {formula} with n >= 1, such as {example}, got {depth}")
+    return num_blocks
+
+
+def block_shapes(
+    in_channels: int, stage_widths: Sequence[int], num_blocks: int
+) -> Iterator[tuple[int, int, int]]:
+    """Yield input channels, output channels and stride of every block; each stage but the first halves.
+
+    Args:
+        in_channels: What enters the first stage.
+        stage_widths: Output channels of the blocks of each stage.
+        num_blocks: In each stage.
+    """
+    for stage, width in enumerate(stage_widths):
+        for number in range(num_blocks):
+            yield in_channels, width, 2 if stage > 0 and number == 0 else 1
+            in_channels = width
+
+
 @torch.no_grad()
-def initialise(model: nn.Module) -> None:
+def initialise(model: nn.Module, fan: Literal["fan_out", "fan_in"] = "fan_out") -> None:
     """Draw the weights as the released code of the SAM paper does.
 
-    Convolutions: normal with variance 2 / fan_out. The classifier: uniform within +-1 / sqrt(num_classes),
-    bias 0. (That code reports that the framework's default costs about 0.5 points on CIFAR-100.)
+    Convolutions: normal with variance 2 / fan_out, bias 0. The classifier: uniform within
+    +-1 / sqrt(num_classes), bias 0. (That code reports that the framework's default costs about 0.5 points
+    on CIFAR-100.)
+
+    Args:
+        model: Its convolutions and linear layers are drawn anew, in their order.
+        fan: What the variance of a convolution is 2 over: fan_out, or fan_in, which keeps the size of
+            signals from layer to layer where no batch norm does so.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.kaiming_normal_(module.weight, mode=fan, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Linear):
             bound = 1 / math.sqrt(module.out_features)
             nn.init.uniform_(module.weight, -bound, bound)

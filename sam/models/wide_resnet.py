@@ -6,37 +6,76 @@ Departures of that code from Zagoruyko and Komodakis, followed here:
   convolutions: WRN-28-10 has 36.22 M parameters instead of 36.48 M;
 - the first block normalises before the shortcut branches off.
 No dropout. Initialisation: see layers.initialise.
+
+shortcut="conv" is the form of Zagoruyko and Komodakis: where a block changes the shape, the shortcut is a
+1 x 1 convolution of its normalised and rectified input (so their k = 1 has none in the first stage); all
+other shortcuts branch off before the norm, in the first block too.
+
+batch_norm=False is the network of the SAM paper's Figure 3 (WRN-40-10). The paper does not say how it was
+initialised. Here every norm is left out, convolutions get a bias that starts at 0 and variance 2 / fan_in,
+and the last convolution of each of the d residual branches starts 1 / sqrt(d) smaller: De and Smith (2020),
+Batch Normalization Biases Residual Blocks Towards the Identity Function, show that batch norm shrinks the
+branches about so much, and set the initial factor of their SkipInit to at most that. Departure from them:
+the factor is multiplied into the weights once, no learned scalar. Averaged over the draw of the weights, a
+branch then adds at most 2/d of the second moment it gets, and all d together let it grow by less than
+(1 + 2/d)^d < e^2, whatever the depth.
 """
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sam.models.layers import conv3x3, initialise, pad_channels
+from sam.models.layers import PooledShortcut, block_shapes, blocks_per_stage, conv1x1, conv3x3, initialise
+
+
+def norm(num_channels: int, batch_norm: bool) -> nn.Module:
+    """Return a batch norm, or what leaves everything as it is."""
+    return nn.BatchNorm2d(num_channels) if batch_norm else nn.Identity()
 
 
 class Block(nn.Module):
-    """BN - ReLU - conv - BN - ReLU - conv, plus the shortcut."""
+    """BN - ReLU - conv - BN - ReLU - conv, plus the shortcut.
+
+    Args:
+        in_channels: What comes in.
+        out_channels: What goes out.
+        stride: Of the first convolution and the shortcut.
+        activate_before_shortcut: Whether the shortcut starts behind the first BN and ReLU.
+        convolve_shortcut: 1 x 1 convolution in place of the shortcut without parameters.
+        batch_norm: False leaves BN out and gives the convolutions a bias.
+        activation: In place of ReLU.
+    """
 
     def __init__(
-        self, in_channels: int, out_channels: int, stride: int, activate_before_shortcut: bool
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        activate_before_shortcut: bool,
+        *,
+        convolve_shortcut: bool = False,
+        batch_norm: bool = True,
+        activation: Callable[[Tensor], Tensor] = functional.relu,
     ) -> None:
         super().__init__()
-        self.bn1 = nn.BatchNorm2d(in_channels)
-        self.conv1 = conv3x3(in_channels, out_channels, stride)
-        self.bn2 = nn.BatchNorm2d(out_channels)
-        self.conv2 = conv3x3(out_channels, out_channels)
-        self.stride = stride
-        self.out_channels = out_channels
+        self.bn1 = norm(in_channels, batch_norm)
+        self.conv1 = conv3x3(in_channels, out_channels, stride, bias=not batch_norm)
+        self.bn2 = norm(out_channels, batch_norm)
+        self.conv2 = conv3x3(out_channels, out_channels, bias=not batch_norm)
+        self.shortcut: nn.Module = PooledShortcut(out_channels, stride)
+        if convolve_shortcut:
+            self.shortcut = conv1x1(in_channels, out_channels, stride, bias=not batch_norm)
         self.activate_before_shortcut = activate_before_shortcut
+        self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, in_channels, H, W] to [N, out_channels, H / stride, W / stride]."""
-        activated = functional.relu(self.bn1(x))
-        shortcut = activated if self.activate_before_shortcut else x
-        if self.stride > 1:
-            shortcut = functional.avg_pool2d(shortcut, self.stride)
-        residual: Tensor = self.conv2(functional.relu(self.bn2(self.conv1(activated))))
-        return pad_channels(shortcut, self.out_channels) + residual
+        activated = self.activation(self.bn1(x))
+        shortcut: Tensor = self.shortcut(activated if self.activate_before_shortcut else x)
+        residual: Tensor = self.conv2(self.activation(self.bn2(self.conv1(activated))))
+        return shortcut + residual
 
 
 class WideResNet(nn.Module):
@@ -47,30 +86,50 @@ class WideResNet(nn.Module):
         width: The widening factor k.
         in_channels: Channels of an image.
         num_classes: Length of the logits.
+        shortcut: pool, without parameters, or conv, 1 x 1 convolutions.
+        batch_norm: False leaves all batch norms out.
 
     Raises:
-        ValueError: If the depth is not 6n + 4.
+        ValueError: If the depth is not 6n + 4, or the shortcut another one.
     """
 
-    def __init__(self, *, depth: int, width: int, in_channels: int, num_classes: int) -> None:
+    def __init__(
+        self,
+        *,
+        depth: int,
+        width: int,
+        in_channels: int,
+        num_classes: int,
+        shortcut: str = "pool",
+        batch_norm: bool = True,
+    ) -> None:
         super().__init__()
-        if depth < 10 or depth % 6 != 4:
-            raise ValueError(f"depth must be 6n + 4 with n >= 1, such as 28, got {depth}")
-        self.conv = conv3x3(in_channels, 16)
-        blocks: list[nn.Module] = []
-        channels = 16
-        for stage, stage_width in enumerate((16 * width, 32 * width, 64 * width)):
-            for number in range((depth - 4) // 6):
-                stride = 2 if number == 0 and stage > 0 else 1
-                blocks.append(Block(channels, stage_width, stride, stage == 0 and number == 0))
-                channels = stage_width
+        num_blocks = blocks_per_stage(depth, layers_per_block=2, other_layers=4, example=28)
+        if shortcut not in ("pool", "conv"):
+            raise ValueError(f"shortcut must be pool or conv, got {shortcut}")
+        self.conv = conv3x3(in_channels, 16, bias=not batch_norm)
+        blocks: list[Block] = []
+        for shape in block_shapes(16, (16 * width, 32 * width, 64 * width), num_blocks):
+            from_channels, to_channels, stride = shape
+            convolve = shortcut == "conv" and (from_channels != to_channels or stride > 1)
+            activate = convolve if shortcut == "conv" else not blocks  # the first one only
+            blocks.append(Block(*shape, activate, convolve_shortcut=convolve, batch_norm=batch_norm))
         self.blocks = nn.Sequential(*blocks)
-        self.bn = nn.BatchNorm2d(channels)
-        self.classifier = nn.Linear(channels, num_classes)
-        initialise(self)
+        self.bn = norm(64 * width, batch_norm)
+        self.classifier = nn.Linear(64 * width, num_classes)
+        initialise(self, "fan_out" if batch_norm else "fan_in")
+        if not batch_norm:
+            shrink_branches(blocks)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map float [N, C, H, W] to logits [N, num_classes]."""
         x = self.blocks(self.conv(images))
         logits: Tensor = self.classifier(functional.relu(self.bn(x)).mean((2, 3)))
         return logits
+
+
+@torch.no_grad()
+def shrink_branches(blocks: list[Block]) -> None:
+    """Divide the last convolution of every residual branch by the root of their number."""
+    for block in blocks:
+        block.conv2.weight.div_(len(blocks) ** 0.5)

@@ -87,8 +87,10 @@ def test_setup_tries_a_failed_installation_again_at_the_next_start(scripts, tmp_
 def test_version_check_admits_3_10_to_3_13(version):
     text = (ROOT / "scripts" / "setup.sh").read_text()
     (check,) = [line for line in text.splitlines() if "sys.version_info" in line]
-    code = check.split("'")[1].replace("import sys; sys.exit(not ", "bad = not (").replace(
-        "sys.version_info[:2]", "version"
+    code = (
+        check.split("'")[1]
+        .replace("import sys; sys.exit(not ", "bad = not (")
+        .replace("sys.version_info[:2]", "version")
     )
     scope = {"version": version}
     exec(code, scope)

@@ -1,9 +1,12 @@
 """Tests of sam/training/checkpoint.py.
 
 A damaged checkpoint is made from a good one byte by byte. What counts: load() returns exactly what was saved,
-or the state before it with a warning, and nothing else ever.
+or the state before it with a warning, and nothing else ever. Longer than 300 lines, since each way to be
+damaged or killed is a test of its own.
 """
 
+import hashlib
+import io
 import os
 import pickle
 import random
@@ -171,11 +174,6 @@ def test_save_that_fails_anywhere_leaves_a_readable_checkpoint(
     assert content(store.load()) == {"number": 4}
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=ValueError,
-    reason="save() puts the damaged newest checkpoint in the place of the only good one",
-)
 def test_save_killed_after_a_fallback_leaves_a_readable_checkpoint(
     store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,11 +209,15 @@ def test_save_that_reads_back_something_else_leaves_both_checkpoints(
 
     def save_on_a_bad_disk(state: Any, file: Any) -> None:
         save(state, file)
-        file.seek(200)
-        file.write(b"\x55")
+        file.flush()
+        with open(store.newest.with_name("checkpoint.unfinished.pt"), "r+b") as disk:
+            disk.seek(200)
+            disk.write(b"\x55")
 
     monkeypatch.setattr(torch, "save", save_on_a_bad_disk)
-    with pytest.raises(OSError, match=r"checkpoint\.unfinished\.pt could not be read back: checksum of .*"):
+    with pytest.raises(
+        OSError, match=r"checkpoint\.unfinished\.pt could not be read back: its checksum differs"
+    ):
         store.save(NEW)
     assert {path: path.read_bytes() for path in before} == before
 
@@ -224,7 +226,7 @@ def test_load_of_a_damaged_checkpoint_warns_and_leaves_it_where_it_is(store: Che
     damaged = flip(store.newest.read_bytes(), 8 * 200)
     store.newest.write_bytes(damaged)
     message = (
-        rf"^{re.escape(str(store.newest))} is damaged: checksum of \S+ differs; "
+        rf"^{re.escape(str(store.newest))} is damaged: its checksum differs; "
         r"going back to checkpoint\.previous\.pt$"
     )
     with pytest.warns(UserWarning, match=message):
@@ -233,38 +235,16 @@ def test_load_of_a_damaged_checkpoint_warns_and_leaves_it_where_it_is(store: Che
     assert store.newest.read_bytes() == damaged
 
 
-def test_load_of_a_damaged_checkpoint_never_returns_anything_else(store: CheckpointStore) -> None:
+def test_load_of_a_damaged_checkpoint_goes_back_with_a_warning_whatever_the_damage(
+    store: CheckpointStore,
+) -> None:
     data = store.newest.read_bytes()
     for damage, copy in damaged_copies(data):
         store.newest.write_bytes(copy)
-        try:
-            state, told = load_quietly(store)
-        except Exception:
-            continue  # the next test wants more
-        assert equal(state, NEW) or (equal(state, OLD) and told), damage
+        state, told = load_quietly(store)
+        assert equal(state, OLD) and told, damage
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="damage in the zip file's headers passes or breaks find_damage(): UnicodeDecodeError, zlib.error, "
-    "RuntimeError of torch.load",
-)
-def test_load_goes_back_to_the_previous_checkpoint_whatever_the_damage(store: CheckpointStore) -> None:
-    data = store.newest.read_bytes()
-    failures = []
-    for damage, copy in damaged_copies(data):
-        store.newest.write_bytes(copy)
-        try:
-            load_quietly(store)
-        except Exception as error:
-            failures.append(f"{damage}: {type(error).__name__}")
-    assert failures == []
-
-
-@pytest.mark.xfail(
-    strict=True,
-    reason="a record marked as a folder passes the CRC check, but torch leaves its tensor uninitialised",
-)
 def test_load_notices_a_record_marked_as_a_folder(store: CheckpointStore) -> None:
     with zipfile.ZipFile(store.newest) as archive:
         position = archive.start_dir
@@ -299,9 +279,16 @@ def test_load_with_the_only_checkpoint_damaged_is_refused(tmp_path: Path) -> Non
 
 def test_load_refuses_another_format(store: CheckpointStore) -> None:
     store.previous.unlink()
-    torch.save({"format": 2, "model": {}}, store.newest)
+    write_with_digest({"format": 2, "model": {}}, store.newest)
     with pytest.raises(ValueError, match="is damaged: its format is 2, this version reads 1"):
         store.load()
+
+
+def write_with_digest(state: object, path: Path) -> None:
+    """Write a file whose digest is right, whatever it holds."""
+    whole = io.BytesIO()
+    torch.save(state, whole)
+    path.write_bytes(whole.getvalue() + hashlib.sha256(whole.getvalue()).digest())
 
 
 class Malicious:
@@ -316,7 +303,7 @@ class Malicious:
 
 @pytest.fixture
 def malicious_store(store: CheckpointStore) -> CheckpointStore:
-    torch.save({"format": 1, "model": Malicious(store.newest.parent / "ran")}, store.newest)
+    write_with_digest({"format": 1, "model": Malicious(store.newest.parent / "ran")}, store.newest)
     assert find_damage(store.newest) is None
     return store
 
@@ -328,7 +315,6 @@ def test_load_refuses_to_run_code_in_a_checkpoint(malicious_store: CheckpointSto
     assert not (malicious_store.newest.parent / "ran").exists()
 
 
-@pytest.mark.xfail(strict=True, reason="what torch.load refuses ends load() instead of counting as damage")
 def test_load_goes_back_where_a_checkpoint_holds_code(malicious_store: CheckpointStore) -> None:
     with pytest.warns(UserWarning, match="is damaged"):
         state = malicious_store.load()
@@ -342,10 +328,14 @@ def test_find_damage_of_a_good_file_is_none(store: CheckpointStore) -> None:
 
 def test_find_damage_tells_what_is_wrong(store: CheckpointStore, tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no zip file")
-    assert find_damage(tmp_path / "text") == "File is not a zip file"
+    assert find_damage(tmp_path / "text") == "its checksum differs"
     assert "No such file" in str(find_damage(tmp_path / "missing"))
     store.newest.write_bytes(flip(store.newest.read_bytes(), 8 * 200))
-    assert re.fullmatch(r"checksum of \S+ differs", str(find_damage(store.newest)))
+    assert find_damage(store.newest) == "its checksum differs"
+
+
+def test_checkpoint_is_a_file_that_torch_alone_can_read(store: CheckpointStore) -> None:
+    assert equal(content(torch.load(store.newest, weights_only=True)), NEW)
 
 
 def test_sync_folder_forces_the_folder_and_closes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,1 @@
+"""Images in memory: readers, label noise, augmentation, batches."""

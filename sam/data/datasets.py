@@ -1,0 +1,206 @@
+"""Readers: one function per dataset, from files to images in memory.
+
+Files of known content are verified by checksum before anything is read. Every reader raises
+FileNotFoundError (with what is missing, where it was looked for and how to provide it) or ValueError (with
+the file that is corrupt).
+
+mean and std: CIFAR as in the released code of the SAM paper. Fashion-MNIST: its own, where that code uses
+those of MNIST (0.1307 / 0.3081); the two differ by a linear map that the first batch norm removes, except
+at blanked pixels. An image folder: measured on its training images.
+"""
+
+import hashlib
+import pathlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+import torchvision
+from PIL import Image
+from torch import Tensor
+from torchvision.datasets.mnist import read_image_file, read_label_file
+from torchvision.datasets.utils import check_integrity
+from torchvision.transforms import functional as transforms
+
+from sam.data.fashion_mnist_mini import PATH as MINI_PATH
+from sam.data.images import Dataset, Images
+
+FASHION_MNIST_CLASSES = tuple(torchvision.datasets.FashionMNIST.classes)
+FASHION_MNIST_STATISTICS = ((0.2860,), (0.3530,))
+# md5 of the unpacked files; torchvision knows only those of the archives.
+FASHION_MNIST_FILES = {
+    "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+    "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+    "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+    "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+}
+MINI_SHA256 = "b3958d0922dddff2c32fc572e332adbd4da16c5ff8db736e25cca08a907afe78"
+CIFAR_STATISTICS = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+}
+
+
+def fashion_mnist_mini() -> Dataset:
+    """Read the dataset inside the package: 5,000 + 5,000 images, 28 x 28 x 1."""
+    if hashlib.sha256(MINI_PATH.read_bytes()).hexdigest() != MINI_SHA256:
+        raise ValueError(f"{MINI_PATH} is corrupt (checksum differs); restore it with git or reinstall")
+    with np.load(MINI_PATH) as arrays:
+        train, test = (
+            Images(
+                torch.from_numpy(arrays[f"{split}_images"]).unsqueeze(3),
+                torch.from_numpy(arrays[f"{split}_labels"]).long(),
+            )
+            for split in ("train", "test")
+        )
+    return Dataset(train, test, FASHION_MNIST_CLASSES, *FASHION_MNIST_STATISTICS)
+
+
+def fashion_mnist(root: pathlib.Path, download: bool) -> Dataset:
+    """Read Fashion-MNIST from ROOT/FashionMNIST/raw: 60,000 + 10,000 images, 28 x 28 x 1."""
+    folder = root / "FashionMNIST" / "raw"
+    _provide(
+        "Fashion-MNIST",
+        root,
+        {folder / name: md5 for name, md5 in FASHION_MNIST_FILES.items()},
+        download,
+        lambda: torchvision.datasets.FashionMNIST(root, download=True),
+    )
+    # Straight from the verified files: the class would prefer what an old torchvision left in `processed`.
+    train, test = (
+        Images(
+            read_image_file(str(folder / f"{prefix}-images-idx3-ubyte")).unsqueeze(3),
+            read_label_file(str(folder / f"{prefix}-labels-idx1-ubyte")),
+        )
+        for prefix in ("train", "t10k")
+    )
+    return Dataset(train, test, FASHION_MNIST_CLASSES, *FASHION_MNIST_STATISTICS)
+
+
+def cifar(name: str, root: pathlib.Path, download: bool) -> Dataset:
+    """Read CIFAR-10 or CIFAR-100 in its python version from ROOT: 50,000 + 10,000 images, 32 x 32 x 3.
+
+    Args:
+        name: cifar10 or cifar100.
+        root: Holds cifar-10-batches-py or cifar-100-python.
+        download: Whether torchvision may fetch what is missing.
+    """
+    reader = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}[name]
+    folder = root / reader.base_folder
+    known = [*reader.train_list, *reader.test_list, (reader.meta["filename"], reader.meta["md5"])]
+    _provide(
+        name.upper().replace("CIFAR", "CIFAR-"),
+        root,
+        {folder / file: md5 for file, md5 in known},
+        download,
+        lambda: reader(root, download=True),
+    )
+    parts = [reader(root, train=split) for split in (True, False)]
+    train, test = (Images(torch.from_numpy(part.data), torch.tensor(part.targets)) for part in parts)
+    return Dataset(train, test, tuple(parts[0].classes), *CIFAR_STATISTICS[name])
+
+
+def _provide(
+    name: str,
+    root: pathlib.Path,
+    files: dict[pathlib.Path, str],
+    download: bool,
+    fetch: Callable[[], object],
+) -> None:
+    """Make sure that every file is there and has its md5; fetch what is missing if allowed."""
+    missing = [path for path in files if not path.exists()]
+    problem = "dataset.download=false"
+    if missing and download:
+        try:
+            fetch()
+        except (OSError, RuntimeError) as error:
+            problem = f"the download failed: {error}"
+    for path, md5 in files.items():
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{name} is not there: {path.absolute()} is missing ({problem}). Either let it be fetched "
+                f"(network and dataset.download=true), or put a copy there, or name the folder above "
+                f"{path.relative_to(root).parts[0]} with dataset.root=..."
+            )
+        if not check_integrity(str(path), md5):
+            raise ValueError(
+                f"{path.absolute()} is corrupt (its md5 is not {md5}); delete it and provide it anew"
+            )
+
+
+def image_folder(root: pathlib.Path, image_size: int) -> Dataset:
+    """Read ROOT/train/CLASS/* and ROOT/test/CLASS/*, as RGB, shorter side resized, centre cropped.
+
+    Args:
+        root: Holds train and test, each with one folder per class.
+        image_size: Height and width in pixels.
+    """
+    splits = []
+    for split in ("train", "test"):
+        if not (root / split).is_dir():
+            raise FileNotFoundError(
+                f"an image folder needs {root.absolute() / split} with one folder of images per class; "
+                "make it, or name another folder with dataset.root=..."
+            )
+        try:
+            splits.append(torchvision.datasets.ImageFolder(root / split))
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{root.absolute() / split}: {error}") from error
+    if splits[0].classes != splits[1].classes:
+        differing = sorted(set(splits[0].classes) ^ set(splits[1].classes))
+        raise ValueError(f"{root}: classes of train and test differ: {', '.join(differing)}")
+    train, test = (_decode_all(split.samples, image_size) for split in splits)
+    return Dataset(train, test, tuple(splits[0].classes), *_statistics(train.pixels))
+
+
+def _statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and std of each channel, scaled to 0 .. 1, from counts of the 256 grey levels."""
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    mean, std = [], []
+    for channel in pixels.flatten(0, 2).unbind(1):
+        share = torch.bincount(channel, minlength=256).double() / len(channel)
+        mean.append(float(share @ levels))
+        # At least one grey level, so that a blank channel does not divide by zero.
+        std.append(max(float(share @ (levels - mean[-1]) ** 2) ** 0.5, 1 / 255))
+    return tuple(mean), tuple(std)
+
+
+def _decode_all(samples: list[tuple[str, int]], image_size: int) -> Images:
+    """Decode every file; PIL lets other threads run while it decodes."""
+    with ThreadPoolExecutor() as pool:
+        pixels = list(pool.map(lambda sample: _decode(sample[0], image_size), samples))
+    return Images(torch.stack(pixels), torch.tensor([target for _, target in samples]))
+
+
+def _decode(path: str, image_size: int) -> Tensor:
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):
+                raise ValueError("it has more than 8 bits per channel, which would be clipped to white")
+            resized = transforms.resize(image.convert("RGB"), [image_size])
+    except Exception as error:  # a broken file can make PIL raise almost anything
+        raise ValueError(f"{path} is no readable image ({error}); repair or delete it") from error
+    return torch.from_numpy(np.array(transforms.center_crop(resized, [image_size])))
+
+
+def synthetic(num_train: int, num_test: int, image_size: int, num_classes: int) -> Dataset:
+    """Make noisy copies of one random picture per class, C = 3; the same ones on every call.
+
+    Args:
+        num_train: Training images, at least 1.
+        num_test: Test images, at least 1.
+        image_size: Height and width in pixels.
+        num_classes: Classes, dealt out in turn.
+    """
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.rand(num_classes, image_size, image_size, 3, generator=generator)
+
+    def split(size: int) -> Images:
+        targets = torch.arange(size) % num_classes
+        noise = torch.randn(size, image_size, image_size, 3, generator=generator)
+        pixels = (127.5 + 40 * (pictures[targets] - 0.5) + 40 * noise).clamp(0, 255)
+        return Images(pixels.to(torch.uint8), targets)
+
+    names = tuple(str(number) for number in range(num_classes))
+    return Dataset(split(num_train), split(num_test), names, (0.5,) * 3, (0.2,) * 3)

@@ -1,0 +1,184 @@
+"""Tests of sam/data/batches.py."""
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sam.data.augmentation import Augmentation, Normalization
+from sam.data.batches import TrainBatches, evaluation_batches, generator_for
+from sam.data.images import Images
+
+AUGMENTATION = Augmentation(flip=True, crop_padding=2, cutout_size=2)
+# Leaves the numbers 0 .. 255 as they are.
+RAW = Normalization((0.0,), (1 / 255,), 4, torch.device("cpu"))
+
+
+def numbered_images(num_images: int) -> Images:
+    """Return images 4 x 4 whose every pixel is the image's number, and so is the target."""
+    numbers = torch.arange(num_images)
+    pixels = numbers.to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 4, 4, 1).contiguous()
+    return Images(pixels, numbers)
+
+
+def random_images(num_images: int) -> Images:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (num_images, 4, 4, 1), dtype=torch.uint8, generator=generator)
+    return Images(pixels, torch.arange(num_images))
+
+
+def train_batches(images: Images, **changes: Any) -> TrainBatches:
+    return TrainBatches(images, AUGMENTATION, RAW, **{"batch_size": 4, "seed": 3, **changes})
+
+
+def assert_same_batches(left: list[tuple[Tensor, Tensor]], right: list[tuple[Tensor, Tensor]]) -> None:
+    assert len(left) == len(right)
+    for (left_images, left_targets), (right_images, right_targets) in zip(left, right, strict=True):
+        assert torch.equal(left_images, right_images)
+        assert torch.equal(left_targets, right_targets)
+
+
+@settings(max_examples=20, deadline=None)
+@given(num_images=st.integers(1, 30), batch_size=st.integers(1, 8), epoch=st.integers(0, 1000))
+def test_epoch_sees_every_image_at_most_once(num_images: int, batch_size: int, epoch: int) -> None:
+    batch_size = min(batch_size, num_images)
+    batches = TrainBatches(numbered_images(num_images), Augmentation(), RAW, batch_size=batch_size, seed=0)
+    assert batches.steps_per_epoch == num_images // batch_size
+    seen = [targets for _, targets in batches.epoch(epoch)]
+    assert [len(targets) for targets in seen] == [batch_size] * batches.steps_per_epoch
+    numbers = torch.cat(seen).tolist()
+    assert len(set(numbers)) == len(numbers) == batches.steps_per_epoch * batch_size
+    assert set(numbers) <= set(range(num_images))
+
+
+def test_epoch_pairs_every_image_with_its_target() -> None:
+    for images, targets in TrainBatches(
+        numbered_images(23), Augmentation(flip=True, crop_padding=3), RAW, batch_size=5, seed=0
+    ).epoch(0):
+        assert torch.equal(images, targets.float().view(-1, 1, 1, 1).expand(-1, 1, 4, 4))
+
+
+def test_epoch_yields_float32_channels_last_and_int64() -> None:
+    images, targets = next(train_batches(random_images(9)).epoch(0))
+    assert images.shape == (4, 1, 4, 4)
+    assert images.dtype == torch.float32
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert targets.dtype == torch.int64
+
+
+def test_epoch_leaves_out_other_images_in_other_epochs() -> None:
+    batches = train_batches(numbered_images(11))
+    seen = [torch.cat([targets for _, targets in batches.epoch(epoch)]).tolist() for epoch in range(20)]
+    # Three of eleven are left out each time: an image is in all 20 epochs with probability (8 / 11)**20.
+    assert set.intersection(*map(set, seen)) == set()
+    assert len({tuple(numbers) for numbers in seen}) == 20
+
+
+def test_epoch_is_the_same_for_the_same_seed_and_epoch() -> None:
+    images = random_images(23)
+    torch.manual_seed(0)
+    first = list(train_batches(images).epoch(2))
+    torch.manual_seed(1)
+    batches = train_batches(images)
+    list(batches.epoch(7))
+    assert_same_batches(list(batches.epoch(2)), first)
+
+
+@pytest.mark.parametrize(("seed", "epoch"), [(4, 2), (3, 1)])
+def test_epoch_differs_for_another_seed_or_epoch(seed: int, epoch: int) -> None:
+    images = numbered_images(23)
+    order = torch.cat([targets for _, targets in train_batches(images).epoch(2)])
+    other = torch.cat([targets for _, targets in train_batches(images, seed=seed).epoch(epoch)])
+    assert not torch.equal(order, other)
+
+
+def test_epoch_draws_anew_for_every_step_epoch_and_image() -> None:
+    # Equal pictures, so that only the draws tell the batches apart: 5 x 5 crops x 2 flips x 16 squares.
+    picture = random_images(1).pixels.expand(64, -1, -1, -1).contiguous()
+    batches = train_batches(Images(picture, torch.arange(64)), batch_size=32)
+    drawn = [images for epoch in (0, 1) for images, _ in batches.epoch(epoch)]
+    for left, right in itertools.combinations(drawn, 2):
+        # Two of 800 equally likely outcomes agree about once in 800 times (more where cutout hides much).
+        assert sum(torch.equal(a, b) for a, b in zip(left, right, strict=True)) < 8
+    assert len({image.numpy().tobytes() for image in drawn[0]}) > 16
+
+
+@pytest.mark.parametrize("first_step", range(6))
+def test_epoch_resumed_at_a_step_equals_the_tail(first_step: int) -> None:
+    batches = train_batches(random_images(23))
+    assert batches.steps_per_epoch == 5
+    assert_same_batches(list(batches.epoch(1, first_step)), list(batches.epoch(1))[first_step:])
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_epoch_shares_of_all_ranks_make_the_whole_batch(world_size: int) -> None:
+    images = random_images(23)
+    ranks = [
+        list(train_batches(images, rank=rank, world_size=world_size).epoch(1)) for rank in range(world_size)
+    ]
+    joined = [
+        (torch.cat([share for share, _ in shares]), torch.cat([targets for _, targets in shares]))
+        for shares in zip(*ranks, strict=True)
+    ]
+    assert_same_batches(joined, list(train_batches(images).epoch(1)))
+
+
+def test_train_batches_refuse_fewer_images_than_a_batch() -> None:
+    with pytest.raises(
+        ValueError, match=r"^batch_size=4, but there are only 3 training images; lower batch_size$"
+    ):
+        train_batches(random_images(3))
+
+
+def test_train_batches_refuse_processes_that_cannot_share_a_batch() -> None:
+    with pytest.raises(
+        ValueError, match=r"^batch_size=4 cannot be shared by 3 processes; choose a multiple$"
+    ):
+        train_batches(random_images(9), world_size=3)
+
+
+def test_train_batches_refuse_a_border_wider_than_the_images() -> None:
+    with pytest.raises(ValueError, match=r"^augmentation.crop_padding=4 must be below the image size"):
+        TrainBatches(random_images(9), Augmentation(crop_padding=4), RAW, batch_size=4, seed=0)
+
+
+@pytest.mark.parametrize("num_images", [3, 23, 24])
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_evaluation_batches_cover_every_image_exactly_once(num_images: int, world_size: int) -> None:
+    numbers: list[int] = []
+    for rank in range(world_size):
+        for images, targets in evaluation_batches(numbered_images(num_images), RAW, 3, rank, world_size):
+            assert len(targets) <= 3
+            assert torch.equal(images, targets.float().view(-1, 1, 1, 1).expand(-1, 1, 4, 4))
+            numbers += targets.tolist()
+    assert sorted(numbers) == list(range(num_images))
+
+
+def test_evaluation_batches_keep_order_and_end_with_the_rest() -> None:
+    targets = [targets.tolist() for _, targets in evaluation_batches(numbered_images(8), RAW, 3)]
+    assert targets == [[0, 1, 2], [3, 4, 5], [6, 7]]
+
+
+def test_evaluation_batches_normalise_and_are_channels_last() -> None:
+    pixels = torch.full((2, 4, 4, 3), 51, dtype=torch.uint8)
+    normalize = Normalization((0.2, 0.1, 0.0), (0.2, 0.1, 0.4), 4, torch.device("cpu"))
+    ((images, _),) = evaluation_batches(Images(pixels, torch.zeros(2, dtype=torch.long)), normalize, 5)
+    expected = torch.tensor([0.0, 1.0, 0.5]).view(1, 3, 1, 1).expand(2, 3, 4, 4)
+    torch.testing.assert_close(images, expected, rtol=0, atol=1e-6)
+    assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_generator_for_other_keys_gives_other_numbers() -> None:
+    keys = [("order", 0, 0), ("order", 0, 1), ("order", 1, 0), ("augmentation", 0, 0), ("order", 0, 0, 0)]
+    drawn = {tuple(torch.rand(4, generator=generator_for(*key)).tolist()) for key in keys}
+    assert len(drawn) == len(keys)
+
+
+def test_generator_for_a_key_never_changes() -> None:
+    # Orders and draws of all earlier runs hang on these numbers.
+    assert generator_for("order", 0, 0).initial_seed() == 4876581156571347824
+    assert generator_for("label noise", 7).initial_seed() == 3221211316635522158

@@ -1,0 +1,88 @@
+"""Tests of sam/data/images.py."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sam.data.images import Dataset, Images, stratified_subset
+
+
+def shuffled_targets(class_sizes: list[int]) -> Tensor:
+    targets = torch.repeat_interleave(torch.arange(len(class_sizes)), torch.tensor(class_sizes))
+    return targets[torch.randperm(len(targets), generator=torch.Generator().manual_seed(1))]
+
+
+def test_stratified_subset_takes_equal_shares_of_unequal_classes() -> None:
+    targets = shuffled_targets([50, 30, 20])
+    chosen = stratified_subset(targets, 60)
+    assert torch.bincount(targets[chosen]).tolist() == [20, 20, 20]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=5), st.data())
+def test_stratified_subset_classes_differ_by_at_most_one_unless_exhausted(
+    class_sizes: list[int], data: st.DataObject
+) -> None:
+    targets = shuffled_targets(class_sizes)
+    size = data.draw(st.integers(1, len(targets)))
+    chosen = stratified_subset(targets, size)
+    assert len(chosen) == size
+    assert chosen.tolist() == sorted(set(chosen.tolist()))
+    shares = torch.bincount(targets[chosen], minlength=len(class_sizes)).tolist()
+    for share, class_size in zip(shares, class_sizes, strict=True):
+        assert share >= max(shares) - 1 or share == class_size
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=5), st.data())
+def test_stratified_subset_is_part_of_every_larger_one(class_sizes: list[int], data: st.DataObject) -> None:
+    targets = shuffled_targets(class_sizes)
+    small = data.draw(st.integers(1, len(targets)))
+    large = data.draw(st.integers(small, len(targets)))
+    assert set(stratified_subset(targets, small).tolist()) <= set(stratified_subset(targets, large).tolist())
+
+
+def test_stratified_subset_is_the_same_on_every_call() -> None:
+    targets = shuffled_targets([9, 9, 9])
+    torch.manual_seed(0)
+    first = stratified_subset(targets, 10)
+    torch.manual_seed(1)
+    assert torch.equal(stratified_subset(targets, 10), first)
+
+
+def test_stratified_subset_is_not_the_first_images() -> None:
+    targets = torch.zeros(1000, dtype=torch.long)
+    # The mean position of 100 out of 1000 has mean 500 and standard deviation 27.
+    assert abs(stratified_subset(targets, 100).double().mean() - 500) < 6 * 27
+
+
+def test_stratified_subset_of_all_images_is_all_of_them() -> None:
+    assert torch.equal(stratified_subset(shuffled_targets([3, 1, 5]), 9), torch.arange(9))
+
+
+def test_stratified_subset_refuses_more_images_than_there_are() -> None:
+    with pytest.raises(ValueError, match=r"^8 images were asked for, but there are 7; ask for fewer$"):
+        stratified_subset(torch.zeros(7, dtype=torch.long), 8)
+
+
+def test_images_take_keeps_pixels_beside_their_targets() -> None:
+    pixels = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1)
+    taken = Images(pixels, 10 * torch.arange(5)).take(torch.tensor([4, 0, 4]))
+    assert len(taken) == 3
+    assert taken.pixels.flatten().tolist() == [4, 0, 4]
+    assert taken.targets.tolist() == [40, 0, 40]
+
+
+def test_images_to_moves_pixels_and_targets() -> None:
+    images = Images(torch.zeros(2, 1, 1, 1, dtype=torch.uint8), torch.zeros(2, dtype=torch.long))
+    moved = images.to(torch.device("meta"))
+    assert moved.pixels.device.type == moved.targets.device.type == "meta"
+
+
+def test_dataset_counts_classes_and_channels() -> None:
+    images = Images(torch.zeros(2, 4, 5, 3, dtype=torch.uint8), torch.zeros(2, dtype=torch.long))
+    dataset = Dataset(images, images, ("cat", "dog"), (0.5,) * 3, (0.2,) * 3)
+    assert dataset.num_classes == 2
+    assert dataset.num_channels == 3

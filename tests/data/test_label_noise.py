@@ -1,0 +1,88 @@
+"""Tests of sam/data/label_noise.py."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chi2
+
+from sam.data.label_noise import symmetric_noise
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    size=st.integers(1, 60),
+    num_classes=st.integers(2, 7),
+    fraction=st.floats(0, 1, exclude_max=True),
+    seed=st.integers(0, 2**31 - 1),
+)
+def test_symmetric_noise_makes_exactly_the_share_wrong(
+    size: int, num_classes: int, fraction: float, seed: int
+) -> None:
+    targets = torch.arange(size) % num_classes
+    noisy = symmetric_noise(targets, num_classes, fraction, seed)
+    # A label that was drawn again as its true class would be missing here.
+    num_wrong = int((noisy != targets).sum())
+    assert abs(num_wrong - fraction * size) <= 0.5
+    assert noisy.dtype == torch.int64
+    assert noisy.min() >= 0 and noisy.max() < num_classes
+
+
+@pytest.mark.parametrize(("size", "fraction", "num_wrong"), [(5000, 0.4, 2000), (10, 0.26, 3), (10, 0.04, 0)])
+def test_symmetric_noise_share_in_known_cases(size: int, fraction: float, num_wrong: int) -> None:
+    targets = torch.zeros(size, dtype=torch.long)
+    assert int(symmetric_noise(targets, 10, fraction, seed=0).count_nonzero()) == num_wrong
+
+
+def test_symmetric_noise_draws_evenly_from_the_other_classes() -> None:
+    targets = torch.arange(20_000) % 10
+    noisy = symmetric_noise(targets, 10, 0.9, seed=0)
+    wrong = noisy != targets
+    counts = torch.bincount(10 * targets[wrong] + noisy[wrong], minlength=100).view(10, 10)
+    assert counts.diagonal().count_nonzero() == 0
+    observed = counts[~torch.eye(10, dtype=torch.bool)].double()
+    statistic = float(((observed - 200) ** 2 / 200).sum())
+    # 90 cells whose sum is fixed; the seed is fixed, so 1e-6 is the chance that a right code ever failed.
+    assert statistic < chi2.isf(1e-6, 89)
+
+
+def test_symmetric_noise_falls_anywhere_in_the_split() -> None:
+    wrong = symmetric_noise(torch.zeros(10_000, dtype=torch.long), 2, 0.5, seed=0)
+    # Hypergeometric: 2500 of the 5000 wrong ones in the first half, standard deviation 25.
+    assert abs(int(wrong[:5000].sum()) - 2500) < 6 * 25
+
+
+def test_symmetric_noise_depends_on_nothing_but_the_seed() -> None:
+    targets = torch.arange(200) % 4
+    torch.manual_seed(0)
+    first = symmetric_noise(targets, 4, 0.5, seed=7)
+    torch.manual_seed(1)
+    assert torch.equal(symmetric_noise(targets, 4, 0.5, seed=7), first)
+    assert not torch.equal(symmetric_noise(targets, 4, 0.5, seed=8), first)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.5])
+def test_symmetric_noise_leaves_its_input_unchanged(fraction: float) -> None:
+    targets = torch.arange(100) % 4
+    noisy = symmetric_noise(targets, 4, fraction, seed=0)
+    noisy.fill_(3)
+    assert torch.equal(targets, torch.arange(100) % 4)
+
+
+def test_symmetric_noise_of_zero_returns_the_true_classes() -> None:
+    targets = torch.zeros(5, dtype=torch.long)
+    assert torch.equal(symmetric_noise(targets, 1, 0.0, seed=0), targets)
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.0, math.nan])
+def test_symmetric_noise_refuses_a_fraction_out_of_range(fraction: float) -> None:
+    message = rf"^label noise must be a fraction with 0 <= fraction < 1, got {fraction}$"
+    with pytest.raises(ValueError, match=message):
+        symmetric_noise(torch.zeros(5, dtype=torch.long), 2, fraction, seed=0)
+
+
+def test_symmetric_noise_refuses_a_single_class() -> None:
+    with pytest.raises(ValueError, match=r"^label noise needs at least 2 classes, got 1$"):
+        symmetric_noise(torch.zeros(5, dtype=torch.long), 1, 0.2, seed=0)
