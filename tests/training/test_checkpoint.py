@@ -180,7 +180,7 @@ def test_save_killed_after_a_fallback_leaves_a_readable_checkpoint(
     store.newest.write_bytes(store.newest.read_bytes()[:100])
     assert equal(load_quietly(store)[0], OLD)
     with monkeypatch.context() as patch:
-        die_at_call(3, patch, Killed)
+        die_at_call(2, patch, Killed)
         with pytest.raises(Killed):
             store.save({"number": 3})
     assert equal(load_quietly(store)[0], OLD)
