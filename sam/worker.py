@@ -1,29 +1,25 @@
 """The one worker: one run, from config to result.json, in this process (or its part of it)."""
 
-import datetime
 import pathlib
-import platform
 import signal
-import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from types import FrameType
 from typing import Any
 
 import torch
-import torchvision
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-import sam
 from sam import build
 from sam.config import ConfigError, TrainConfig
 from sam.data.batches import evaluation_batches
 from sam.data.images import Dataset
-from sam.run_directory import clear, identity, locked, path_of, write_config, write_result
+from sam.result import make_result, reset_peak_memory
+from sam.run_directory import clear, locked, path_of, write_config, write_result
 from sam.training.checkpoint import CheckpointStore
 from sam.training.distributed import World, start_world
 from sam.training.evaluation import Evaluation, evaluate
@@ -70,7 +66,7 @@ def _train(
     command: str,
 ) -> dict[str, Any]:
     """Build, train, write the result."""
-    _reset_peak_memory(device)
+    reset_peak_memory(device)
     store = CheckpointStore(directory)
     state = _load(store)
     data = build.dataset(config.dataset, config.seed)
@@ -90,7 +86,16 @@ def _train(
         raise SystemExit(128 + stop.signal_number) from interruption
     finally:
         trainer.close()
-    result = _result(config, trainer, network, device, world, complete)
+    result = make_result(
+        config,
+        trainer.progress.rows,
+        complete=complete,
+        num_parameters=sum(weight.numel() for weight in network.parameters()),
+        num_passes=trainer.num_steps_done * trainer.num_passes,
+        total_seconds=trainer.progress.total_seconds,
+        device=device,
+        num_processes=world.size,
+    )
     if world.is_main:
         write_result(directory, result)
         store.drop_previous()
@@ -221,107 +226,3 @@ def _stopped_by_signals() -> Iterator[StopRequest]:
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
-
-
-def _result(
-    config: TrainConfig,
-    trainer: Trainer,
-    network: nn.Module,
-    device: torch.device,
-    world: World,
-    complete: bool,
-) -> dict[str, Any]:
-    """Return what result.json says."""
-    rows = trainer.progress.rows
-    last = rows[-1]
-    best = min(rows, key=lambda row: row["test_error_pct"])
-    message = "" if complete else f"loss is not finite after step {last['step']}; try a lower lr or rho"
-    is_sam = config.optimizer.name == "sam"
-    return {
-        "status": "complete" if complete else "diverged",
-        "message": message,
-        "identity": identity(config),
-        "seed": config.seed,
-        "dataset": config.dataset.name,
-        "model": config.model.name,
-        "augmentation": config.augmentation.name,
-        "optimizer": config.optimizer.name,
-        "rho": config.optimizer.rho if is_sam else None,
-        "epochs": config.epochs,
-        **{
-            key: _finite(last[key])
-            for key in (
-                "test_error_pct",
-                "test_top5_error_pct",
-                "test_loss",
-                "train_error_pct",
-                "train_loss",
-            )
-        },
-        # A note only: choosing the epoch on the test set makes this too low.
-        "best": {"epoch": best["epoch"], "test_error_pct": best["test_error_pct"]},
-        "num_parameters": sum(weight.numel() for weight in network.parameters()),
-        "steps": trainer.num_steps_done,
-        "forward_backward_passes": trainer.num_steps_done * trainer.num_passes,
-        "seconds": round(trainer.progress.total_seconds, 2),
-        "images_per_second": round(
-            sum(row["images_per_second"] * row["seconds"] for row in rows)
-            / sum(row["seconds"] for row in rows),
-            1,
-        ),
-        "peak_memory_mib": round(_peak_memory_mib(device), 1),
-        "ended_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "versions": {
-            "sam": sam.__version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-        },
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "precision": config.runtime.precision,
-        "threads": torch.get_num_threads(),
-        "processes": world.size,
-    }
-
-
-def _finite(value: float) -> float | None:
-    """Return a number that JSON can hold, or None."""
-    return value if abs(value) < float("inf") else None
-
-
-def commit() -> str | None:
-    """Return the git commit of this code, with "+changes" if files differ from it; None outside git."""
-    here = pathlib.Path(__file__).parent
-    git: Callable[..., str] = partial(
-        subprocess.check_output, cwd=here, text=True, stderr=subprocess.DEVNULL, timeout=10
-    )
-    try:
-        number = git(["git", "rev-parse", "--short=12", "HEAD"]).strip()
-        changed = git(["git", "status", "--porcelain", "--untracked-files=no", "--", ".", "../configs"])
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return number + ("+changes" if changed.strip() else "")
-
-
-def _reset_peak_memory(device: torch.device) -> None:
-    """Start a new maximum, since the runs of a sweep share a process."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    elif sys.platform == "linux":
-        try:
-            pathlib.Path("/proc/self/clear_refs").write_text("5")
-        except OSError:
-            pass  # a container may forbid it; the maximum is then that of the process
-
-
-def _peak_memory_mib(device: torch.device) -> float:
-    """Return the largest memory so far: allocated on the GPU, or resident in the process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    if sys.platform == "linux":
-        status = pathlib.Path("/proc/self/status").read_text()
-        return float(status.split("VmHWM:")[1].split()[0]) / 1024
-    import resource  # not on Windows
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -39,10 +39,10 @@ from sam import build  # noqa: E402
 from sam.cli import checked, report_mistakes  # noqa: E402
 from sam.config import TrainConfig  # noqa: E402
 from sam.data.images import Dataset  # noqa: E402
+from sam.result import commit  # noqa: E402
 from sam.training.distributed import World  # noqa: E402
 from sam.training.precision import Precision  # noqa: E402
 from sam.training.update import Update  # noqa: E402
-from sam.worker import commit  # noqa: E402
 
 Row = dict[str, Any]
 

@@ -20,7 +20,8 @@ ROOMS = {
     "optim": {"perturbation"},
     "training": {"optim", "logs", "perturbation"},
     "build": {"config", "data", "models", "logs", "optim", "training", "perturbation"},
-    "worker": {"build", "config", "data", "run_directory", "training"},
+    "result": {"config", "run_directory"},
+    "worker": {"build", "config", "data", "result", "run_directory", "training"},
 }
 SOURCES = sorted((ROOT / "sam").rglob("*.py"))
 

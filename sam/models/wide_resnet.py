@@ -45,6 +45,7 @@ class Block(nn.Module):
         activate_before_shortcut: Whether the shortcut starts behind the first BN and ReLU.
         convolve_shortcut: 1 x 1 convolution in place of the shortcut without parameters.
         batch_norm: False leaves BN out and gives the convolutions a bias.
+        branch_scale: What is added to the shortcut is so many times the second convolution.
         activation: In place of ReLU.
     """
 
@@ -57,6 +58,7 @@ class Block(nn.Module):
         *,
         convolve_shortcut: bool = False,
         batch_norm: bool = True,
+        branch_scale: float = 1.0,
         activation: Callable[[Tensor], Tensor] = functional.relu,
     ) -> None:
         super().__init__()
@@ -68,6 +70,7 @@ class Block(nn.Module):
         if convolve_shortcut:
             self.shortcut = conv1x1(in_channels, out_channels, stride, bias=not batch_norm)
         self.activate_before_shortcut = activate_before_shortcut
+        self.branch_scale = branch_scale
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
@@ -75,7 +78,7 @@ class Block(nn.Module):
         activated = self.activation(self.bn1(x))
         shortcut: Tensor = self.shortcut(activated if self.activate_before_shortcut else x)
         residual: Tensor = self.conv2(self.activation(self.bn2(self.conv1(activated))))
-        return shortcut + residual
+        return torch.add(shortcut, residual, alpha=self.branch_scale)
 
 
 class WideResNet(nn.Module):
@@ -118,18 +121,9 @@ class WideResNet(nn.Module):
         self.bn = norm(64 * width, batch_norm)
         self.classifier = nn.Linear(64 * width, num_classes)
         initialise(self, "fan_out" if batch_norm else "fan_in")
-        if not batch_norm:
-            shrink_branches(blocks)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map float [N, C, H, W] to logits [N, num_classes]."""
         x = self.blocks(self.conv(images))
         logits: Tensor = self.classifier(functional.relu(self.bn(x)).mean((2, 3)))
         return logits
-
-
-@torch.no_grad()
-def shrink_branches(blocks: list[Block]) -> None:
-    """Divide the last convolution of every residual branch by the root of their number."""
-    for block in blocks:
-        block.conv2.weight.div_(len(blocks) ** 0.5)

@@ -1,0 +1,122 @@
+"""What result.json says of an ended run: its numbers, what they cost, and where they come from."""
+
+import datetime
+import pathlib
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torchvision
+
+import sam
+from sam.config import TrainConfig
+from sam.run_directory import identity
+
+LAST_EPOCH = ("test_error_pct", "test_top5_error_pct", "test_loss", "train_error_pct", "train_loss")
+
+
+def make_result(
+    config: TrainConfig,
+    rows: Sequence[dict[str, float]],
+    *,
+    complete: bool,
+    num_parameters: int,
+    num_passes: int,
+    total_seconds: float,
+    device: torch.device,
+    num_processes: int,
+) -> dict[str, Any]:
+    """Return what result.json holds.
+
+    Args:
+        config: Of the run.
+        rows: Of metrics.csv, at least one.
+        complete: False if the run diverged.
+        num_parameters: Of the network.
+        num_passes: Forward-backward passes over a batch, two for each update of SAM.
+        total_seconds: Of training and evaluation, over all processes that worked on the run in turn.
+        device: Where it ran.
+        num_processes: How many shared a batch.
+    """
+    last = rows[-1]
+    best = min(rows, key=lambda row: row["test_error_pct"])
+    train_seconds = sum(row["seconds"] for row in rows)
+    num_images = sum(row["images_per_second"] * row["seconds"] for row in rows)
+    message = "" if complete else f"loss is not finite after step {last['step']}; try a lower lr or rho"
+    return {
+        "status": "complete" if complete else "diverged",
+        "message": message,
+        "identity": identity(config),
+        "seed": config.seed,
+        "dataset": config.dataset.name,
+        "model": config.model.name,
+        "augmentation": config.augmentation.name,
+        "optimizer": config.optimizer.name,
+        "rho": config.optimizer.rho if config.optimizer.name == "sam" else None,
+        "epochs": config.epochs,
+        **{key: last[key] if abs(last[key]) < float("inf") else None for key in LAST_EPOCH},
+        # A note only: choosing the epoch on the test set makes this too low.
+        "best": {"epoch": best["epoch"], "test_error_pct": best["test_error_pct"]},
+        "num_parameters": num_parameters,
+        "steps": last["step"],
+        "forward_backward_passes": num_passes,
+        "seconds": round(total_seconds, 2),
+        "images_per_second": round(num_images / train_seconds, 1),
+        "peak_memory_mib": round(peak_memory_mib(device), 1),
+        "ended_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "versions": {
+            "sam": sam.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+        },
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "precision": config.runtime.precision,
+        "threads": torch.get_num_threads(),
+        "processes": num_processes,
+    }
+
+
+def commit() -> str | None:
+    """Return the git commit of this code, with "+changes" if files differ from it; None outside git."""
+    git: Callable[..., str] = partial(
+        subprocess.check_output,
+        cwd=pathlib.Path(__file__).parent,
+        text=True,
+        stderr=subprocess.DEVNULL,
+        timeout=10,
+    )
+    try:
+        number = git(["git", "rev-parse", "--short=12", "HEAD"]).strip()
+        changed = git(["git", "status", "--porcelain", "--untracked-files=no", "--", ".", "../configs"])
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return number + ("+changes" if changed.strip() else "")
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Start a new maximum, since the runs of a sweep share a process."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif sys.platform == "linux":
+        try:
+            pathlib.Path("/proc/self/clear_refs").write_text("5")
+        except OSError:
+            pass  # a container may forbid it; the maximum is then that of the process
+
+
+def peak_memory_mib(device: torch.device) -> float:
+    """Return the largest memory so far: allocated on the GPU, or resident in the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "linux":
+        status = pathlib.Path("/proc/self/status").read_text()
+        return float(status.split("VmHWM:")[1].split()[0]) / 1024
+    import resource  # not on Windows
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
