@@ -5,15 +5,14 @@ and writes them to evaluation-<split>.json in the run directory.
 """
 
 import dataclasses
-import json
 import pathlib
 
 import hydra
 from omegaconf import DictConfig
 
-from sam.cli import MISTAKES, checked, report_mistakes, tell
+from sam.cli import checked, report_mistakes, told_at_once
 from sam.config import ConfigError, EvaluateConfig
-from sam.run_directory import read_config, write_text
+from sam.run_directory import read_config, write_json
 
 # Absolute, so that this module may also be imported, as worker processes and tests do.
 CONFIGS = str(pathlib.Path(__file__).resolve().parent / "configs")
@@ -22,11 +21,8 @@ CONFIGS = str(pathlib.Path(__file__).resolve().parent / "configs")
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="evaluate")
 def main(composed: DictConfig) -> None:
     """Evaluate one run."""
-    try:
+    with told_at_once():
         evaluate(checked(composed, EvaluateConfig))
-    except MISTAKES as error:
-        tell(error)
-        raise
 
 
 def evaluate(config: EvaluateConfig) -> None:
@@ -39,8 +35,8 @@ def evaluate(config: EvaluateConfig) -> None:
         training.dataset.root = config.root
     from sam.worker import evaluate_run  # brings torch, which faults and help do without
 
-    epoch, class_names, evaluation = evaluate_run(training, directory, config.split, config.device)
-    print(f"{directory}\n{config.split} split, {evaluation.num_images} images, after {epoch} epochs")
+    moment, class_names, evaluation = evaluate_run(training, directory, config.split, config.device)
+    print(f"{directory}\n{config.split} split, {evaluation.num_images} images, after {moment}")
     for label, value in (
         ("loss", f"{evaluation.loss:.4f}"),
         ("top-1 error", f"{evaluation.error_pct:.2f} %"),
@@ -50,8 +46,8 @@ def evaluate(config: EvaluateConfig) -> None:
     ):
         print(f"{label:<24}{value:>10}")
     path = directory / f"evaluation-{config.split}.json"
-    record = {"split": config.split, "epoch": epoch, "class_names": class_names}
-    write_text(path, json.dumps(record | dataclasses.asdict(evaluation), indent=2) + "\n")
+    record = {"split": config.split, "after": moment, "class_names": class_names}
+    write_json(path, record | dataclasses.asdict(evaluation))
     print(f"written to {path}")
 
 

@@ -3,13 +3,15 @@
 Composes and checks the config, skips a run that has ended, and hands the rest to the one worker.
 """
 
+import os
 import pathlib
+import shlex
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from sam.cli import MISTAKES, checked, report_mistakes, tell
+from sam.cli import checked, report_mistakes, told_at_once
 from sam.config import TrainConfig
 from sam.run_directory import path_of, read_result
 
@@ -20,11 +22,8 @@ CONFIGS = str(pathlib.Path(__file__).resolve().parent / "configs")
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="train")
 def main(composed: DictConfig) -> None:
     """Do one run."""
-    try:
+    with told_at_once():
         train(checked(composed, TrainConfig))
-    except MISTAKES as error:
-        tell(error)
-        raise
 
 
 def train(config: TrainConfig) -> None:
@@ -36,6 +35,8 @@ def train(config: TrainConfig) -> None:
         from sam.worker import run  # brings torch, which help, faults and ended runs do without
 
         result = run(config, command())
+    if os.environ.get("RANK", "0") != "0":
+        return  # torchrun started several of this process; the first one speaks
     ending = result["message"] or (
         f"test error {result['test_error_pct']:.2f} %, train error {result['train_error_pct']:.2f} %"
     )
@@ -44,8 +45,9 @@ def train(config: TrainConfig) -> None:
 
 
 def command() -> str:
-    """Return the command that runs this job again."""
-    return " ".join(["python train.py", *HydraConfig.get().overrides.task])
+    """Return the command that goes on with this job; without force, which would throw it away."""
+    overrides = [item for item in HydraConfig.get().overrides.task if not item.startswith("force=")]
+    return shlex.join(["python", "train.py", *overrides])
 
 
 if __name__ == "__main__":

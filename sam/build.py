@@ -3,6 +3,7 @@
 Mistakes in files and values that show only here become a ConfigError.
 """
 
+import os
 import pathlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,17 +31,24 @@ from sam.training.rule import ForwardBackward, Rule, SAMRule, SGDRule
 from sam.training.running_statistics import RunningStatistics
 from sam.training.update import Update
 
+
+def given(value: int | None) -> int:
+    """Return a number that the config's check has made sure of."""
+    assert value is not None
+    return value
+
+
 READERS: dict[str, Callable[[DatasetConfig, pathlib.Path], Dataset]] = {
     "fashion_mnist_mini": lambda _, root: datasets.fashion_mnist_mini(),
     "fashion_mnist": lambda config, root: datasets.fashion_mnist(root, config.download),
     "cifar10": lambda config, root: datasets.cifar("cifar10", root, config.download),
     "cifar100": lambda config, root: datasets.cifar("cifar100", root, config.download),
-    "image_folder": lambda config, root: datasets.image_folder(root, config.image_size or 64),
+    "image_folder": lambda config, root: datasets.image_folder(root, given(config.image_size)),
     "synthetic": lambda config, _: datasets.synthetic(
-        config.num_train or 512,
-        config.num_test or 256,
-        config.image_size or 32,
-        config.num_classes or 10,
+        given(config.num_train),
+        given(config.num_test),
+        given(config.image_size),
+        given(config.num_classes),
     ),
 }
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
@@ -60,21 +68,28 @@ def user_errors(key: str) -> Iterator[None]:
         raise ConfigError(f"{key}: {error}") from error
 
 
-def device(name: str, precision: str = "fp32") -> torch.device:
-    """Return the device that a config names; auto is the GPU if there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+def device(name: str, precision: str = "fp32", key: str = "runtime.device") -> torch.device:
+    """Return the device that a config names; auto is the GPU if there is one.
+
+    Under torchrun each process takes the GPU of its local rank.
+    """
+    gpu = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    chosen = {"auto": gpu if torch.cuda.is_available() else "cpu", "cuda": gpu}.get(name, name)
     try:
-        chosen = torch.device(name)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"runtime.device={name}: not usable here ({reason}); use cpu or auto") from error
-    if precision == "tf32" and chosen.type != "cuda":
+        where = torch.device(chosen)
+        torch.empty(0, device=where)
+        usable = where.type in ("cpu", "cuda")
+    except (RuntimeError, AssertionError):
+        usable = False
+    if not usable:
         raise ConfigError(
-            f"runtime.precision=tf32 needs a GPU, and the device is {chosen}; use runtime.precision=fp32"
+            f"{key}={name}: not usable here; allowed is auto, cpu, or cuda where there is a GPU"
         )
-    return chosen
+    if precision == "tf32" and where.type != "cuda":
+        raise ConfigError(
+            f"runtime.precision=tf32 needs a GPU, and the device is {where}; use runtime.precision=fp32"
+        )
+    return where
 
 
 def dataset(config: DatasetConfig, seed: int) -> Dataset:
@@ -107,7 +122,7 @@ def train_batches(config: TrainConfig, data: Dataset, where: torch.device, world
     )
     with user_errors("data"):
         batches = TrainBatches(
-            data.train.to(where),
+            data.train,
             augmentation,
             normalization(data, where),
             batch_size=config.batch_size,

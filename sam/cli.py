@@ -8,7 +8,9 @@ import difflib
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from hydra.core.config_store import ConfigStore
@@ -25,6 +27,9 @@ SCHEMAS: dict[str, type[Any]] = {"train_schema": TrainConfig, "evaluate_schema":
 MISTAKES = (ConfigError, OmegaConfBaseException, OSError)
 GROUPS = ("dataset", "model", "augmentation", "optimizer", "runtime", "experiment")
 
+_wants_tracebacks = False
+_crashed_jobs: list[str] = []
+
 for _name, _schema in SCHEMAS.items():
     ConfigStore.instance().store(_name, _schema)
 
@@ -37,6 +42,8 @@ def checked(config: DictConfig, schema: type[Config]) -> Config:
     """
     # Through plain containers: a composed config has lost its struct flag where a key was added with "+".
     plain = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    if missing := OmegaConf.missing_keys(plain):
+        raise ConfigError("\n".join(f"{key}=???: no value is given" for key in sorted(missing)))
     typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))
     check(typed)
     return typed  # type: ignore[return-value]
@@ -48,44 +55,62 @@ def report_mistakes(main: Callable[[], None]) -> None:
     Args:
         main: What hydra.main returned.
     """
-    wants_tracebacks = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    global _wants_tracebacks
+    _wants_tracebacks = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing a text of its own
+    _crashed_jobs.clear()
     try:
         main()
-    except (HydraException, *MISTAKES) as error:
-        if wants_tracebacks:
-            raise
-        if not getattr(error, "already_told", False):
-            print(f"error: {explain(error)}", file=sys.stderr)
-        sys.exit(2)
-    except ValueError as error:
-        # Hydra's own for a group set to null, its only mistake that is no HydraException.
-        if wants_tracebacks or "Config group override" not in str(error):
-            raise
-        nulls = " ".join(item for item in sys.argv if item.endswith("=null"))
-        print(f"error: {nulls}: a group needs a choice; leave it out, or see --help", file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        print("stopped; the same command goes on from the last checkpoint, if there is one", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        if getattr(error, "already_told", False):
+            sys.exit(1 if _crashed_jobs else 2)
+        if _wants_tracebacks or not _is_mistake(error):
+            raise
+        print(f"error: {explain(error)}", file=sys.stderr)
+        sys.exit(2)
 
 
-def tell(error: Exception) -> None:
-    """Print a mistake at once, as the jobs of a sweep must: Hydra keeps only the first to the end.
+def _is_mistake(error: Exception) -> bool:
+    # Hydra raises a plain ValueError for a group set to null.
+    return isinstance(error, (HydraException, *MISTAKES)) or "Config group override" in str(error)
+
+
+@contextmanager
+def told_at_once() -> Iterator[None]:
+    """Tell of a job's failure when it happens: of a sweep's failures, Hydra keeps only the first, to the end.
 
     Raises:
-        SystemExit: 2, outside a sweep; in a sweep that would end the other jobs too.
+        SystemExit: 2, for a mistake outside a sweep; in a sweep that would end the other jobs too.
     """
-    print(f"error: {explain(error)}", file=sys.stderr, flush=True)
-    if HydraConfig.get().mode is RunMode.RUN:
-        sys.exit(2)
-    error.already_told = True  # type: ignore[attr-defined]
+    try:
+        yield
+    except Exception as error:
+        in_sweep = HydraConfig.get().mode is RunMode.MULTIRUN
+        mistake = isinstance(error, MISTAKES)
+        if not in_sweep and (_wants_tracebacks or not mistake):
+            raise
+        job = f" (job {' '.join(HydraConfig.get().overrides.task)})" if in_sweep else ""
+        if not mistake or _wants_tracebacks:
+            traceback.print_exc()
+        if not mistake:
+            _crashed_jobs.append(job)
+        print(f"error: {explain(error)}{job}", file=sys.stderr, flush=True)
+        if not in_sweep:
+            sys.exit(2)
+        error.already_told = True  # type: ignore[attr-defined]
+        raise
 
 
 def explain(error: BaseException) -> str:
     """Return one message for a mistake: the key, the value, what is allowed, what to do."""
     if isinstance(error, ConfigError):
         return str(error)
+    if "Config group override" in str(error):
+        nulls = " ".join(item for item in sys.argv[1:] if "=" in item)
+        return f"{nulls}: a group needs one choice; leave it out, or see --help"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = error.missing_cfg_file.rpartition("/")
         return f"{group}={choice}: {_allowed(choice, error.options or ())}"
@@ -96,6 +121,8 @@ def explain(error: BaseException) -> str:
         if isinstance(cause, ValidationError):
             return _explain_type(cause, error)
     text = str(error)
+    if "nterpolation" in text:
+        return text.splitlines()[0] + "; to mean the characters ${ themselves, write \\${"
     if match := re.search(r"Could not (?:override|append|load|delete)[^']*'([^'=]+)", text):
         return _explain_key(match[1].lstrip("+~").split("@")[0])
     if match := re.search(r"Ambiguous value for argument '([^=]+)=(.*?)'", text):
@@ -153,8 +180,9 @@ def _allowed_key(key: str) -> str:
     if near:
         return f"there is no such key; did you mean {' or '.join(dict.fromkeys(near))}?"
     if not siblings:
-        return f"there is no such key; groups are {', '.join(GROUPS)}; see --help for all keys"
-    groups = "" if group else f"; groups are {', '.join(GROUPS)}"
+        return "there is no such key; see --help for all"
+    has_groups = not group and isinstance(_schema_in_use(), TrainConfig)
+    groups = f"; groups are {', '.join(GROUPS)}" if has_groups else ""
     return f"there is no such key; allowed is one of {', '.join(siblings)}{groups}"
 
 

@@ -112,12 +112,12 @@ class OptimizerConfig:
 class RuntimeConfig:
     """Where and how it runs; of these keys only `precision` decides the numbers."""
 
-    # auto takes a GPU if there is one; or cpu, cuda, cuda:1, mps.
+    # auto takes a GPU if there is one; or cpu, cuda, cuda:1.
     device: str = setting("auto", science=False)
     # tf32 needs a GPU; bf16 and fp16 are autocast over fp32 weights.
     precision: str = setting("fp32", choices=("fp32", "tf32", "bf16", "fp16"))
     # CPU threads; null leaves torch's choice.
-    threads: int | None = setting(None, at_least=1, science=False)
+    threads: int | None = setting(None, at_least=1, at_most=1024, science=False)
     # torch.compile; needs a C++ compiler.
     compile: bool = setting(False, science=False)
     # Save at least this often inside an epoch; every epoch ends with a save anyway.
@@ -214,8 +214,16 @@ def clashes(config: TrainConfig) -> Iterator[str]:
         yield f"dataset.image_size is fixed for {dataset.reader}; leave it null"
     if dataset.num_classes is not None and dataset.reader != "synthetic":
         yield f"dataset.num_classes is known for {dataset.reader}; leave it null"
-    if not dataset.root:
-        yield "dataset.root is empty; name the folder that holds the data"
+    for key, value in (("dataset.root", dataset.root), ("outputs", config.outputs)):
+        if not value:
+            yield f"{key} is empty; name a folder"
+    needed = {
+        "synthetic": ("num_train", "num_test", "image_size", "num_classes"),
+        "image_folder": ("image_size",),
+    }
+    for key in needed.get(dataset.reader, ()):
+        if getattr(dataset, key) is None:
+            yield f"dataset.{key}=null: {dataset.reader} needs a number here"
 
 
 def check(config: Any) -> None:

@@ -27,22 +27,14 @@ def global_norm(tensors: Sequence[Tensor]) -> Tensor:
     return joint
 
 
-def adaptive_directions(
-    weights: Sequence[Tensor], grads: Sequence[Tensor]
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Return |w|^2 g and |w| g, entry by entry, as copies.
+def scaled_by_weights(weights: Sequence[Tensor], tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Return w * t, entry by entry, as one copy.
 
-    ASAM (Kwon et al. 2021, Eq. 6): eps = rho * T^2 g / ||T g||_2 with T = |w|.
+    Of a gradient g, this is T g of ASAM (Kwon et al. 2021, Eq. 6, eps = rho * T^2 g / ||T g||_2 with
+    T = |w|) up to signs, which its norm does not see; applied twice it is T^2 g.
     Departs from that paper's code, which adds 0.01 to |w| and leaves biases unscaled.
-
-    Args:
-        weights: Parameters, in any shapes.
-        grads: One gradient per parameter, in its shape.
     """
-    size = torch._foreach_abs(list(weights))
-    scaled = torch._foreach_mul(size, list(grads))
-    torch._foreach_mul_(size, scaled)
-    return tuple(size), tuple(scaled)
+    return torch._foreach_mul(list(weights), list(tensors))
 
 
 def move_(weights: Sequence[Tensor], directions: Sequence[Tensor], rho: float, norm: Tensor) -> None:

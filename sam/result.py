@@ -58,7 +58,7 @@ def make_result(
         "optimizer": config.optimizer.name,
         "rho": config.optimizer.rho if config.optimizer.name == "sam" else None,
         "epochs": config.epochs,
-        **{key: last[key] if abs(last[key]) < float("inf") else None for key in LAST_EPOCH},
+        **{key: last[key] for key in LAST_EPOCH},
         # A note only: choosing the epoch on the test set makes this too low.
         "best": {"epoch": best["epoch"], "test_error_pct": best["test_error_pct"]},
         "num_parameters": num_parameters,
@@ -77,6 +77,7 @@ def make_result(
         },
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "precision": config.runtime.precision,
+        "compile": config.runtime.compile,
         "threads": torch.get_num_threads(),
         "processes": num_processes,
     }
@@ -93,7 +94,7 @@ def commit() -> str | None:
     )
     try:
         number = git(["git", "rev-parse", "--short=12", "HEAD"]).strip()
-        changed = git(["git", "status", "--porcelain", "--untracked-files=no", "--", ".", "../configs"])
+        changed = git(["git", "status", "--porcelain", "--", ".", "../configs"])
     except (OSError, subprocess.SubprocessError):
         return None
     return number + ("+changes" if changed.strip() else "")

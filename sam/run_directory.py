@@ -8,6 +8,7 @@ means that the run has ended.
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -18,16 +19,19 @@ from typing import Any
 import filelock
 from omegaconf import OmegaConf
 
-from sam.config import ConfigError, TrainConfig, leaves
+from sam.config import ConfigError, TrainConfig, check, leaves
 
+# The result first: while these are deleted one by one, no half of a run must look ended.
 CONTENTS = (
+    "result.json",
     "config.yaml",
     "metrics.csv",
     "tensorboard",
     "checkpoint.pt",
     "checkpoint.previous.pt",
     "checkpoint.unfinished.pt",
-    "result.json",
+    "evaluation-test.json",
+    "evaluation-train.json",
 )
 
 
@@ -44,6 +48,7 @@ def science(config: TrainConfig) -> dict[str, Any]:
         counts = field.metadata.get("science", True) and key != "seed"
         if key == "dataset.root":
             counts = config.dataset.reader == "image_folder"
+            value = os.path.abspath(os.path.expanduser(value))
         if field.metadata.get("sam_only") and config.optimizer.name != "sam":
             counts = False
         if counts and value != defaults[key]:
@@ -64,7 +69,7 @@ def path_of(config: TrainConfig) -> pathlib.Path:
     if optimizer.name == "sam":
         rule += f"-rho{optimizer.rho:g}" + ("-adaptive" if optimizer.adaptive else "")
     return pathlib.Path(
-        config.outputs,
+        os.path.expanduser(config.outputs),
         config.dataset.name,
         config.model.name,
         config.augmentation.name,
@@ -79,7 +84,8 @@ def read_result(directory: pathlib.Path) -> dict[str, Any] | None:
         result = json.loads((directory / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return result if isinstance(result, dict) and "status" in result else None
+    needed = ("status", "message", "seconds", "test_error_pct", "train_error_pct")
+    return result if isinstance(result, dict) and all(key in result for key in needed) else None
 
 
 def read_config(directory: pathlib.Path) -> TrainConfig:
@@ -103,6 +109,10 @@ def read_config(directory: pathlib.Path) -> TrainConfig:
     except Exception as error:  # yaml and omegaconf raise a dozen kinds, all meaning the same here
         raise ConfigError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
     assert isinstance(config, TrainConfig)
+    try:
+        check(config)
+    except ConfigError as error:
+        raise ConfigError(f"{path} is damaged: {error}") from error
     return config
 
 
@@ -123,12 +133,27 @@ def write_config(directory: pathlib.Path, config: TrainConfig, command: str) -> 
         "hydra.output_subdir=null hydra.run.dir=. hydra/job_logging=none hydra/hydra_logging=none"
     )
     head = f"# Made by: {' '.join(command.split())}\n# From this file alone: {again}\n"
-    write_text(directory / "config.yaml", head + OmegaConf.to_yaml(dataclasses.asdict(config)))
+    # Whoever repeats the run from here means to go on with it, not to throw it away.
+    resolved = dataclasses.asdict(dataclasses.replace(config, force=False))
+    write_text(directory / "config.yaml", head + OmegaConf.to_yaml(resolved))
 
 
 def write_result(directory: pathlib.Path, result: dict[str, Any]) -> None:
     """Write result.json, which ends the run."""
-    write_text(directory / "result.json", json.dumps(result, indent=2) + "\n")
+    write_json(directory / "result.json", result)
+
+
+def write_json(path: pathlib.Path, record: dict[str, Any]) -> None:
+    """Write a record, with null for numbers that are not finite, which JSON does not have."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [plain(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    write_text(path, json.dumps(plain(record), indent=2, allow_nan=False) + "\n")
 
 
 def clear(directory: pathlib.Path) -> None:

@@ -5,14 +5,13 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from types import FrameType
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from sam import build
 from sam.config import ConfigError, TrainConfig
@@ -21,12 +20,13 @@ from sam.data.images import Dataset
 from sam.result import make_result, reset_peak_memory
 from sam.run_directory import clear, locked, path_of, write_config, write_result
 from sam.training.checkpoint import CheckpointStore
-from sam.training.distributed import World, start_world
+from sam.training.distributed import World, data_parallel, start_world
 from sam.training.evaluation import Evaluation, evaluate
 from sam.training.loop import Interrupted, Trainer, load_model
 from sam.training.precision import Precision
 
 EVALUATION_BATCH_SIZE = 500
+DEFAULT_THREADS = torch.get_num_threads()
 
 
 def run(config: TrainConfig, command: str) -> dict[str, Any]:
@@ -40,44 +40,55 @@ def run(config: TrainConfig, command: str) -> dict[str, Any]:
         What result.json holds.
 
     Raises:
-        ConfigError: If the machine, the data or the run directory do not allow it.
+        ConfigError: If the machine, the data or the run directory do not allow it; nothing is changed then.
         SystemExit: 128 + the signal's number, if SIGTERM or SIGINT asked to stop; the state is saved.
     """
     device = build.device(config.runtime.device, config.runtime.precision)
-    if config.runtime.threads is not None:
-        torch.set_num_threads(config.runtime.threads)
+    torch.set_num_threads(config.runtime.threads or DEFAULT_THREADS)
     world = start_world(device)
-    directory = path_of(config)
+    reset_peak_memory(device)
     with _stopped_by_signals() as stop:
-        if not world.is_main:
-            return _train(config, directory, device, world, stop, command)
-        with locked(directory):
-            if config.force:
-                clear(directory)
-            return _train(config, directory, device, world, stop, command)
+        data = build.dataset(config.dataset, config.seed).to(device)
+        torch.manual_seed(config.seed)
+        network = build.model(config.model, data, device)
+        directory = path_of(config)
+        trainer = _trainer(config, directory, data, network, device, world, stop)
+        if stop.is_set():  # nothing is trained yet, so there is nothing to save
+            raise SystemExit(128 + stop.signal_number)
+        with locked(directory) if world.is_main else nullcontext():
+            _begin(config, directory, trainer, world, command)
+            result = _fit(config, directory, network, trainer, device, world, stop, command)
+        if stop.is_set():  # in the last epoch: this run is done, but a sweep is to end
+            raise SystemExit(128 + stop.signal_number)
+    return result
 
 
-def _train(
+def _begin(
+    config: TrainConfig, directory: pathlib.Path, trainer: Trainer, world: World, command: str
+) -> None:
+    """Load the checkpoint, or with force clear the directory, and write the config."""
+    if not config.force:
+        state = _load(trainer.store)
+        if state is not None:
+            with build.user_errors(str(directory)):
+                trainer.load(state)
+    if world.is_main:
+        if config.force:
+            clear(directory)
+        write_config(directory, config, command)
+
+
+def _fit(
     config: TrainConfig,
     directory: pathlib.Path,
+    network: nn.Module,
+    trainer: Trainer,
     device: torch.device,
     world: World,
     stop: "StopRequest",
     command: str,
 ) -> dict[str, Any]:
-    """Build, train, write the result."""
-    reset_peak_memory(device)
-    store = CheckpointStore(directory)
-    state = _load(store)
-    data = build.dataset(config.dataset, config.seed)
-    torch.manual_seed(config.seed)
-    network = build.model(config.model, data, device)
-    trainer = _trainer(config, directory, data, network, store, device, world, stop)
-    if state is not None:
-        with build.user_errors(str(directory)):
-            trainer.load(state)
-    if world.is_main:
-        write_config(directory, config, command)
+    """Train and write the result."""
     try:
         complete = trainer.fit()
     except Interrupted as interruption:
@@ -98,7 +109,7 @@ def _train(
     )
     if world.is_main:
         write_result(directory, result)
-        store.drop_previous()
+        trainer.store.drop_previous()
     return result
 
 
@@ -107,7 +118,6 @@ def _trainer(
     directory: pathlib.Path,
     data: Dataset,
     network: nn.Module,
-    store: CheckpointStore,
     device: torch.device,
     world: World,
     stop: "StopRequest",
@@ -117,7 +127,7 @@ def _trainer(
     if config.runtime.compile:
         called = torch.compile(called)  # type: ignore[assignment]
     if world.size > 1:
-        called = DistributedDataParallel(called, broadcast_buffers=False)
+        called = data_parallel(called)
     batches = build.train_batches(config, data, device, world)
     loggers = build.loggers(config, directory, batches.steps_per_epoch) if world.is_main else []
     return Trainer(
@@ -129,7 +139,7 @@ def _trainer(
         ),
         epochs=config.epochs,
         base_lr=config.optimizer.lr,
-        store=store,
+        store=CheckpointStore(directory),
         loggers=loggers,
         world=world,
         device=device,
@@ -148,7 +158,7 @@ def evaluate_split(
     world: World,
 ) -> Evaluation:
     """Evaluate a network on the test or train split, without augmentation."""
-    images = (data.test if split == "test" else data.train).to(device)
+    images = data.test if split == "test" else data.train
     batches = evaluation_batches(
         images, build.normalization(data, device), EVALUATION_BATCH_SIZE, world.rank, world.size
     )
@@ -164,28 +174,30 @@ def evaluate_split(
 
 def evaluate_run(
     config: TrainConfig, directory: pathlib.Path, split: str, device_name: str
-) -> tuple[int, list[str], Evaluation]:
+) -> tuple[str, list[str], Evaluation]:
     """Evaluate the newest checkpoint of a run on the test or train split.
 
     The train split has the labels that the run was trained on, with their noise.
 
     Returns:
-        Epochs that were complete, the names of the classes, and the evaluation.
+        After how many epochs and steps, the names of the classes, and the evaluation.
 
     Raises:
         ConfigError: If there is no readable checkpoint, no data or no such device.
     """
-    device = build.device(device_name)
+    device = build.device(device_name, key="device")
     state = _load(CheckpointStore(directory))
     if state is None:
         raise ConfigError(f"run={directory} has no checkpoint yet; train it first")
-    data = build.dataset(config.dataset, config.seed)
+    data = build.dataset(config.dataset, config.seed).to(device)
     network = build.model(config.model, data, device)
     with build.user_errors(str(directory)):
         load_model(network, state)
     precision = Precision(config.runtime.precision, device)
     evaluation = evaluate_split(network, data, split, device=device, precision=precision, world=World())
-    return state["progress"]["epoch"], list(data.class_names), evaluation
+    progress = state["progress"]
+    moment = f"{progress['epoch']} epochs" + (f" and {progress['step']} steps" if progress["step"] else "")
+    return moment, list(data.class_names), evaluation
 
 
 def _load(store: CheckpointStore) -> dict[str, Any] | None:
@@ -211,7 +223,7 @@ class StopRequest:
     def handle(self, signal_number: int, frame: FrameType | None) -> None:
         """Take a signal."""
         if self.is_set():
-            raise KeyboardInterrupt
+            raise SystemExit(128 + signal_number)
         self.signal_number = signal_number
 
 

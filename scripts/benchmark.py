@@ -69,7 +69,7 @@ class PlainImages(torch.utils.data.Dataset[Any]):
     """What most training scripts do: one PIL image at a time through torchvision's transforms."""
 
     def __init__(self, config: TrainConfig, data: Dataset) -> None:
-        self._pixels, self._targets = data.train.pixels.numpy(), data.train.targets
+        self._pixels, self._targets = data.train.pixels.cpu().numpy(), data.train.targets.cpu()
         size = self._pixels.shape[1:3]
         steps: list[Any] = [transforms.ToPILImage()]
         if config.augmentation.crop_padding:
@@ -92,8 +92,8 @@ class PlainImages(torch.utils.data.Dataset[Any]):
 def benchmark_data(config: TrainConfig, num_blocks: int) -> list[Row]:
     """Time an epoch of batches (ours) and 40 batches (the DataLoader)."""
     torch.set_num_threads(1)
-    data = build.dataset(config.dataset, config.seed)
     device = build.device(config.runtime.device)
+    data = build.dataset(config.dataset, config.seed).to(device)
     batches = build.train_batches(config, data, device, World())
     loader = torch.utils.data.DataLoader(
         PlainImages(config, data), config.batch_size, shuffle=True, num_workers=2, persistent_workers=True
@@ -151,7 +151,7 @@ def benchmark_step(config: TrainConfig, num_blocks: int) -> list[Row]:
     device = build.device(config.runtime.device, config.runtime.precision)
     if config.runtime.threads is not None:
         torch.set_num_threads(config.runtime.threads)
-    data = build.dataset(config.dataset, config.seed)
+    data = build.dataset(config.dataset, config.seed).to(device)
     images, targets = next(iter(build.train_batches(config, data, device, World()).epoch(0)))
     configs = {}
     for name in ("sgd", "sam"):

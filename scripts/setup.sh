@@ -2,26 +2,28 @@
 # Make .venv if it is missing and install requirement files into it, once: bash scripts/setup.sh FILE...
 # PYTHON=python3.12 chooses the interpreter; without it python3 is taken.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
 fail() {
     echo "error: $*" >&2
     exit 2
 }
 
-check_version() {
-    "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' ||
-        fail "$1 is $("$1" --version 2>&1), but Python 3.10 to 3.13 is needed; choose one with PYTHON=python3.12"
+is_supported() {
+    "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))'
 }
 
-if [ ! -x .venv/bin/python ]; then
+# A folder left by an installation that broke off, or by a Python that is gone, is made anew.
+if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     python=${PYTHON:-python3}
     command -v "$python" >/dev/null || fail "$python is not there; install Python 3.10 to 3.13"
-    check_version "$python"
+    is_supported "$python" ||
+        fail "$python is $("$python" --version 2>&1), but Python 3.10 to 3.13 is needed; choose one with PYTHON=python3.12"
     echo "Making .venv with $("$python" --version)"
-    "$python" -m venv .venv || fail "$python -m venv .venv failed; on Debian, apt install python3-venv"
+    "$python" -m venv --clear .venv || fail "$python -m venv .venv failed; on Debian, apt install python3-venv"
 fi
-check_version .venv/bin/python
+is_supported .venv/bin/python ||
+    fail ".venv has $(.venv/bin/python --version 2>&1), but Python 3.10 to 3.13 is needed; delete .venv and start again"
 
 for file in "$@"; do
     stamp=.venv/installed-$file

@@ -55,7 +55,7 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("optimizer.rho", -0.05, "a number >= 0"),
     ("optimizer.rho", float("inf"), "a finite number"),
     ("runtime.precision", "fp8", "one of fp32, tf32, bf16, fp16"),
-    ("runtime.threads", 0, "a number >= 1"),
+    ("runtime.threads", 0, "a number >= 1 and <= 1024"),
     ("runtime.checkpoint_minutes", 0.0, "a number > 0"),
     ("epochs", 0, "a number >= 1"),
     ("batch_size", 0, "a number >= 1"),
@@ -128,7 +128,8 @@ def test_check_allows_the_outermost_values(key: str, value: Any) -> None:
 
 @pytest.mark.parametrize("size", [8, 1024])
 def test_check_allows_the_outermost_image_sizes(size: int) -> None:
-    check(changed({"dataset.reader": "synthetic", "dataset.image_size": size, "dataset.num_classes": 2}))
+    sizes = {"dataset.num_train": 128, "dataset.num_test": 1, "dataset.num_classes": 2}
+    check(changed({"dataset.reader": "synthetic", "dataset.image_size": size, **sizes}))
 
 
 def test_check_tests_above_cover_every_key_with_a_rule() -> None:
@@ -168,10 +169,15 @@ def test_check_tests_above_cover_every_key_with_a_rule() -> None:
             "dataset.num_classes is known for cifar10; leave it null",
         ),
         (
-            {"dataset.reader": "image_folder", "dataset.num_classes": 10},
+            {"dataset.reader": "image_folder", "dataset.image_size": 8, "dataset.num_classes": 10},
             "dataset.num_classes is known for image_folder; leave it null",
         ),
-        ({"dataset.root": ""}, "dataset.root is empty; name the folder that holds the data"),
+        ({"outputs": ""}, "outputs is empty; name a folder"),
+        (
+            {"dataset.reader": "image_folder"},
+            "dataset.image_size=null: image_folder needs a number here",
+        ),
+        ({"dataset.root": ""}, "dataset.root is empty; name a folder"),
     ],
 )
 def test_check_tells_of_keys_that_clash(changes: dict[str, Any], message: str) -> None:
@@ -200,7 +206,7 @@ def test_check_shows_all_faults_together() -> None:
         "optimizer.lr=-1.0: allowed is a number > 0",
         "seed=-5: allowed is a number >= 0 and <= 2147483647",
         "m=48 does not divide batch_size=128; choose a divisor or m=null",
-        "dataset.root is empty; name the folder that holds the data",
+        "dataset.root is empty; name a folder",
     ]
 
 

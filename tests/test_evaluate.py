@@ -18,7 +18,7 @@ def test_evaluate_gives_the_errors_of_the_last_epoch(command, tmp_path):
     assert record["top5_error_pct"] == float(last["test_top5_error_pct"])
     assert record["loss"] == float(last["test_loss"])
     assert record["num_images"] == 16
-    assert record["epoch"] == 2
+    assert record["after"] == "2 epochs"
     assert len(record["class_error_pct"]) == len(record["class_names"]) == 4
     assert sum(record["class_error_pct"]) / 4 == pytest.approx(record["error_pct"])
     for line in ("top-1 error", "top-5 error", "calibration error", "loss", "evaluation-test.json"):

@@ -188,7 +188,8 @@ def test_path_of_the_default_run_never_changes() -> None:
 def test_read_config_returns_what_was_written(tmp_path: Path, command: str) -> None:
     # Names that YAML would take for a number, nothing and a truth value.
     odd = {"dataset.name": "1e5", "model.name": "null", "augmentation.name": "on"}
-    config = changed({**SCIENCE, **NO_SCIENCE, **odd, "optimizer.lr": 1e-5})
+    valid = {"dataset.reader": "synthetic", "model.depth": 16}
+    config = changed({**SCIENCE, **NO_SCIENCE, **odd, **valid, "force": False, "optimizer.lr": 1e-5})
     write_config(tmp_path, config, command)
     read = read_config(tmp_path)
     assert read == config
@@ -229,7 +230,8 @@ def test_read_config_refuses_a_damaged_file(tmp_path: Path, content: bytes) -> N
 
 
 def test_read_result_returns_what_was_written(tmp_path: Path) -> None:
-    result = {"status": "complete", "test_error_pct": 12.5, "rho": None, "best": {"epoch": 3}}
+    result = {"status": "complete", "message": "", "seconds": 3.5, "rho": None, "best": {"epoch": 3}}
+    result |= {"test_error_pct": 12.5, "train_error_pct": 1.5}
     write_result(tmp_path, result)
     assert read_result(tmp_path) == result
 

@@ -13,7 +13,10 @@ import time
 
 import pytest
 import torch
+from PIL import Image
 
+from sam import build
+from sam.result import make_result
 from sam.run_directory import read_config, read_result
 from tests.conftest import TINY
 
@@ -86,6 +89,69 @@ def test_force_starts_anew_and_gives_the_same_numbers(command, tmp_path):
     assert read_result(directory)["ended_at"] > ended
     assert without_times(metrics(directory)) == without_times(first)
     assert (directory / "notes.txt").read_text() == "mine", "only its own files are cleared"
+
+
+def test_force_keeps_an_ended_run_when_the_new_one_cannot_begin(command, tmp_path):
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(8):
+                image = Image.new("RGB", (9, 9), (30 * number, 0, 0))
+                image.save(tmp_path / split / name / f"{number}.png")
+    arguments = ["dataset=image_folder", f"dataset.root={tmp_path}", "dataset.image_size=12", "epochs=1"]
+    arguments += ["batch_size=16", "model.width=4"]
+    assert command("train.py", *arguments)[0] == 0
+    ended = read_result(only_run(tmp_path / "outputs"))
+    (tmp_path / "train" / "cat" / "0.png").write_bytes(b"damaged")
+    assert command("train.py", *arguments, "force=true")[0] == 2
+    assert read_result(only_run(tmp_path / "outputs")) == ended
+
+
+def test_stopped_forced_run_is_continued_by_the_command_it_names(command, tmp_path, monkeypatch):
+    monkeypatch.setattr("sam.worker.StopRequest.is_set", lambda self: self.asked())
+    steps = iter([False] * 3 + [True] * 99)
+    monkeypatch.setattr("sam.worker.StopRequest.asked", lambda self: next(steps), raising=False)
+    arguments = [*TINY, "epochs=3", "outputs=a b"]
+    _, _, err = command("train.py", *arguments, "force=true")
+    assert "stopped and saved; continue with: " in err
+    told = shlex.split(err.split("continue with: ")[1])
+    assert told[2:] == arguments
+    assert read_config(only_run(tmp_path)).force is False
+
+
+def test_stop_in_the_last_epoch_of_a_run_ends_the_sweep_after_it(command, tmp_path, monkeypatch):
+    monkeypatch.setattr("sam.worker.make_result", lambda *a, **k: stop_and_make(*a, **k))
+
+    def stop_and_make(*arguments, **keywords):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return make_result(*arguments, **keywords)
+
+    code, _, _ = command("train.py", "-m", *TINY, "seed=0,1")
+    assert code == 143
+    assert len(list(tmp_path.rglob("result.json"))) == 1
+
+
+def test_sweep_tells_of_a_crash_at_once_and_ends_with_1(command, tmp_path, monkeypatch):
+    model = build.model
+
+    def crash_at_seed_1(config, *arguments):
+        if config.width == 5:
+            raise RuntimeError("a fault of the program")
+        return model(config, *arguments)
+
+    monkeypatch.setattr("sam.build.model", crash_at_seed_1)
+    code, _, err = command("train.py", "-m", *TINY, "optimizer.lr=-1,0.1", "model.width=5,4")
+    assert code == 1
+    assert err.count("optimizer.lr=-1.0: allowed is a number > 0 (job ") == 2
+    assert "RuntimeError: a fault of the program" in err and "model.width=5)" in err
+    assert len(list(tmp_path.rglob("result.json"))) == 1
+
+
+def test_output_that_nobody_reads_does_not_stop_training(tmp_path):
+    line = f'"{sys.executable}" "{ROOT / "train.py"}" {" ".join(TINY)} epochs=9 | head -n 1'
+    ended = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True)
+    assert ended.stdout.startswith("synthetic/resnet8")
+    assert read_result(only_run(tmp_path))["status"] == "complete"
 
 
 def test_config_yaml_gives_the_same_run_again(command, tmp_path):

@@ -44,6 +44,10 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    def to(self, device: torch.device) -> "Dataset":
+        """Return the same dataset with its images on a device."""
+        return dataclasses.replace(self, train=self.train.to(device), test=self.test.to(device))
+
     @property
     def num_classes(self) -> int:
         """How many classes there are."""

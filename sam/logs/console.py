@@ -1,5 +1,6 @@
 """What the user sees while a run trains: a progress bar, or a line per epoch where there is no terminal."""
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -26,20 +27,25 @@ class ConsoleLog:
         if sys.stderr.isatty():
             total = self._epochs * self._steps_per_epoch
             initial = len(rows) * self._steps_per_epoch
-            self._bar = tqdm(total=total, initial=initial, desc=self._label, unit="step")
+            self._bar = tqdm(
+                total=total,
+                initial=initial,
+                desc=self._label.split("/")[-1],
+                bar_format="{desc} {percentage:3.0f}%|{bar:12}| {elapsed}<{remaining}{postfix}",
+                dynamic_ncols=True,
+            )
         if rows:
-            tqdm.write(f"{self._label}: goes on after epoch {len(rows)} of {self._epochs}")
+            _say(f"{self._label}: goes on after epoch {len(rows)} of {self._epochs}")
 
     def log(self, row: dict[str, float]) -> None:
         """Show the errors of an epoch."""
         errors = f"train {row['train_error_pct']:.2f} %, test {row['test_error_pct']:.2f} %"
         if self._bar is not None:
-            self._bar.set_postfix_str(f"epoch {row['epoch']:.0f}, error {errors}")
+            self._bar.set_postfix_str(f"epoch {row['epoch']:.0f}: {errors}")
         else:
-            print(
+            _say(
                 f"{self._label}: epoch {row['epoch']:.0f} of {self._epochs}, error {errors}, "
-                f"{row['images_per_second']:.0f} images/s",
-                flush=True,
+                f"{row['images_per_second']:.0f} images/s"
             )
 
     def advance(self, epoch: int, step: int) -> None:
@@ -51,3 +57,12 @@ class ConsoleLog:
         """Leave the finished bar on the screen."""
         if self._bar is not None:
             self._bar.close()
+
+
+def _say(text: str) -> None:
+    """Print a line; go on in silence once nobody reads, as after `| head`."""
+    try:
+        tqdm.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (it stays open to the end)

@@ -50,11 +50,10 @@ class Gate(nn.Module):
             coefficients: [N, 1, 1, 1].
             backward_coefficients: [N, 1, 1, 1]; not used if true_gradient is set.
         """
+        coefficients = coefficients.to(images.dtype)
         if self.true_gradient:
-            backward_coefficients = coefficients
-        scaled: Tensor = _Scale.apply(
-            images, coefficients.to(images.dtype), backward_coefficients.to(images.dtype)
-        )
+            return images * coefficients
+        scaled: Tensor = _Scale.apply(images, coefficients, backward_coefficients.to(images.dtype))
         return scaled
 
 

@@ -12,13 +12,12 @@ shortcut="conv" is the form of Zagoruyko and Komodakis: where a block changes th
 other shortcuts branch off before the norm, in the first block too.
 
 batch_norm=False is the network of the SAM paper's Figure 3 (WRN-40-10). The paper does not say how it was
-initialised. Here every norm is left out, convolutions get a bias that starts at 0 and variance 2 / fan_in,
-and the last convolution of each of the d residual branches starts 1 / sqrt(d) smaller: De and Smith (2020),
-Batch Normalization Biases Residual Blocks Towards the Identity Function, show that batch norm shrinks the
-branches about so much, and set the initial factor of their SkipInit to at most that. Departure from them:
-the factor is multiplied into the weights once, no learned scalar. Averaged over the draw of the weights, a
-branch then adds at most 2/d of the second moment it gets, and all d together let it grow by less than
-(1 + 2/d)^d < e^2, whatever the depth.
+made trainable. Here every norm is left out, convolutions get a bias, weights are drawn with fan_in, and each
+of the d = 3n residual branches is multiplied by 1 / sqrt(d), as in Hayou et al. (2021), Stable ResNet
+(uniform scaling). De and Smith (2020) show that batch norm shrinks branches about so much; the factor is no
+parameter here, as it is in their SkipInit. Averaged over the draw of the weights, a branch then adds at most
+2/d of the second moment it gets, so all together let it grow by less than (1 + 2/d)^d < e^2, whatever the
+depth. Expect a smaller best learning rate than with batch norm.
 """
 
 from collections.abc import Callable
@@ -111,12 +110,21 @@ class WideResNet(nn.Module):
         if shortcut not in ("pool", "conv"):
             raise ValueError(f"shortcut must be pool or conv, got {shortcut}")
         self.conv = conv3x3(in_channels, 16, bias=not batch_norm)
-        blocks: list[Block] = []
-        for shape in block_shapes(16, (16 * width, 32 * width, 64 * width), num_blocks):
-            from_channels, to_channels, stride = shape
-            convolve = shortcut == "conv" and (from_channels != to_channels or stride > 1)
-            activate = convolve if shortcut == "conv" else not blocks  # the first one only
-            blocks.append(Block(*shape, activate, convolve_shortcut=convolve, batch_norm=batch_norm))
+        branch_scale = 1.0 if batch_norm else (3 * num_blocks) ** -0.5
+        shapes = block_shapes(16, (16 * width, 32 * width, 64 * width), num_blocks)
+        blocks = []
+        for number, (from_channels, to_channels, stride) in enumerate(shapes):
+            convolve = shortcut == "conv" and from_channels != to_channels
+            block = Block(
+                from_channels,
+                to_channels,
+                stride,
+                activate_before_shortcut=convolve or (shortcut == "pool" and number == 0),
+                convolve_shortcut=convolve,
+                batch_norm=batch_norm,
+                branch_scale=branch_scale,
+            )
+            blocks.append(block)
         self.blocks = nn.Sequential(*blocks)
         self.bn = norm(64 * width, batch_norm)
         self.classifier = nn.Linear(64 * width, num_classes)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sam.perturbation import adaptive_directions, global_norm, move_
+from sam.perturbation import global_norm, move_, scaled_by_weights
 
 
 class SAM(torch.optim.Optimizer):
@@ -27,7 +27,9 @@ class SAM(torch.optim.Optimizer):
     Weights come back by copy from a buffer (one copy of the perturbed parameters, allocated once), never by
     subtraction, so rho = 0 is the base optimizer to the bit. Parameters without a gradient in the first
     pass are not perturbed. Nothing waits for the device. Parameter groups are those of the base optimizer,
-    so learning-rate schedulers act on it; `rho` and `adaptive` may differ by group.
+    to which learning-rate schedulers attach (`base_optimizer`); `rho` and `adaptive` may differ by group.
+    Departs from the released code of the paper in weight decay, which the base optimizer adds at w: there it
+    is part of the loss of both passes. Adding it to your loss gives that.
 
     Args:
         params: Parameters or parameter groups.
@@ -83,23 +85,21 @@ class SAM(torch.optim.Optimizer):
         """
         if self._perturbed is not None:
             raise RuntimeError("the weights are already perturbed; call second_step() or restore() first")
-        moves, scaled = [], []
+        moves: list[tuple[dict[str, Any], list[Tensor], Any]] = []
         for group in self.param_groups:
             weights = [weight for weight in group["params"] if weight.grad is not None]
-            if not weights:
-                continue
-            directions: Any = [weight.grad for weight in weights]
-            lengths = directions
-            if group["adaptive"]:
-                directions, lengths = adaptive_directions(weights, directions)
-            moves.append((weights, directions, group["rho"]))
-            scaled += lengths
+            if weights:
+                grads: Any = [weight.grad for weight in weights]
+                directions = scaled_by_weights(weights, grads) if group["adaptive"] else grads
+                moves.append((group, weights, directions))
         if not moves:
             raise RuntimeError("no parameter has a gradient; call backward() before the first step")
-        self._save([weight for weights, _, _ in moves for weight in weights])
-        norm = global_norm(scaled)
-        for weights, directions, rho in moves:
-            move_(weights, directions, rho, norm)
+        self._save([weight for _, weights, _ in moves for weight in weights])
+        norm = global_norm([direction for _, _, directions in moves for direction in directions])
+        for group, weights, directions in moves:
+            if group["adaptive"]:
+                torch._foreach_mul_(directions, weights)
+            move_(weights, directions, group["rho"], norm)
         return norm
 
     def _save(self, weights: list[Tensor]) -> None:
@@ -116,32 +116,37 @@ class SAM(torch.optim.Optimizer):
         Raises:
             RuntimeError: If the weights are not perturbed.
         """
-        if self._perturbed is None:
-            raise RuntimeError("the weights are not perturbed; call first_step() before the second step")
-        torch._foreach_copy_(self._perturbed, [self._saved[weight] for weight in self._perturbed])
+        weights = self._perturbed_weights()
+        torch._foreach_copy_(weights, [self._saved[weight] for weight in weights])
         self._perturbed = None
 
     @torch.no_grad()
     def restore_and_compare(self) -> Tensor:
         """Restore, and return the cosine between eps and the gradients in `.grad`.
 
-        For p = 2 that is the cosine between the gradients of the two passes, without a copy of the first:
-        <eps, g> = (||eps + g||^2 - ||eps||^2 - ||g||^2) / 2, worked out in the place of the weights just
-        before these are copied back. Parameters must have gradients, as after a second backward.
+        For p = 2 that is the cosine between the gradients of the two passes, without a copy of the first.
+        With eps stretched to the length of g, cos = ||eps + g||^2 / (2 ||g||^2) - 1: worked out in the
+        place of the weights, just before these are copied back.
 
         Returns:
             0-dimensional; nan where eps or the gradient is zero.
         """
+        weights = self._perturbed_weights()
+        grads: Any = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
+        try:
+            torch._foreach_sub_(weights, [self._saved[weight] for weight in weights])
+            grad_norm = global_norm(grads)
+            torch._foreach_mul_(weights, grad_norm / global_norm(weights))
+            torch._foreach_add_(weights, grads)
+            cosine = global_norm(weights) ** 2 / (2 * grad_norm**2) - 1
+        finally:
+            self.restore()
+        return cosine
+
+    def _perturbed_weights(self) -> list[Tensor]:
         if self._perturbed is None:
             raise RuntimeError("the weights are not perturbed; call first_step() before the second step")
-        weights = self._perturbed
-        grads: Any = [weight.grad for weight in weights]
-        torch._foreach_sub_(weights, [self._saved[weight] for weight in weights])
-        eps_norm, grad_norm = global_norm(weights), global_norm(grads)
-        torch._foreach_add_(weights, grads)
-        product = (global_norm(weights) ** 2 - eps_norm**2 - grad_norm**2) / 2
-        self.restore()
-        return product / (eps_norm * grad_norm)
+        return self._perturbed
 
     @torch.no_grad()
     def first_step(self, zero_grad: bool = True) -> None:

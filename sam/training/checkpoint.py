@@ -39,7 +39,10 @@ class CheckpointStore:
         """
         with open(self._unfinished, "wb") as file:
             hashing = _HashingWriter(file)
-            torch.save({"format": FORMAT, **state}, hashing)  # type: ignore[arg-type]
+            try:
+                torch.save({"format": FORMAT, **state}, hashing)  # type: ignore[arg-type]
+            except RuntimeError as error:  # what torch makes of a full disk
+                raise OSError(f"{self._unfinished} could not be written: {error}") from error
             file.write(hashing.digest.digest())
             file.flush()
             os.fsync(file.fileno())

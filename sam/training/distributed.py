@@ -1,11 +1,14 @@
 """Which process of how many this is, and the few things processes tell each other."""
 
 import dataclasses
+import inspect
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +41,15 @@ class World:
         if self.size == 1:
             return flag
         return bool(self.sum_(torch.tensor(float(flag), device=device)) > 0)
+
+
+def data_parallel(model: nn.Module) -> nn.Module:
+    """Wrap a model so that its gradients are averaged over processes, and its buffers are left alone."""
+    # torch 2.14 renamed the argument.
+    parameters = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
+    left_alone: dict[str, Any] = {name: False}
+    return DistributedDataParallel(model, **left_alone)
 
 
 def start_world(device: torch.device) -> World:

@@ -16,6 +16,8 @@ from sam.training.evaluation import Evaluation
 from sam.training.update import Update
 
 Row = dict[str, float]
+# Several processes ask each other only so often whether to stop or save: asking waits for the device.
+STEPS_BETWEEN_AGREEMENTS = 10
 
 
 class Batches(Protocol):
@@ -101,7 +103,7 @@ class Trainer:
         self._evaluate = evaluate
         self._epochs = epochs
         self._base_lr = base_lr
-        self._store = store
+        self.store = store
         self._loggers = loggers
         self._world = world
         self._device = device
@@ -158,18 +160,19 @@ class Trainer:
                 logger.advance(progress.epoch, progress.step)
             progress.epoch_seconds = time.monotonic() - started
             self._save_if_due()
-        # Reading a sum waits for the device, so that the time is that of work done.
-        progress.sums = progress.sums.cpu()
+        progress.sums.tolist()  # waits for the device, so that the time is that of work done
         progress.epoch_seconds = time.monotonic() - started
 
     def _save_if_due(self) -> None:
         if self.progress.step == self._batches.steps_per_epoch:
             return  # the epoch's end saves
+        if self._world.size > 1 and self.progress.step % STEPS_BETWEEN_AGREEMENTS:
+            return
         if self._world.any(self._stop_requested(), self._device):
             self.save()
             raise Interrupted
         due = time.monotonic() - self._last_save > self._checkpoint_seconds
-        if self._world.size == 1 and due:
+        if self._world.any(due and self._world.is_main, self._device):
             self.save()
 
     def _end_epoch(self) -> None:
@@ -183,14 +186,14 @@ class Trainer:
             logger.log(row)
         self.save()
         if progress.epoch < self._epochs and self._world.any(self._stop_requested(), self._device):
-            raise Interrupted
+            raise Interrupted  # in the last epoch the worker looks once the result is written
 
     def _row(self, test: Evaluation) -> Row:
         """Return what metrics.csv says of the epoch that just ended."""
         progress = self.progress
         assert progress.sums is not None
         num_images = self._batches.steps_per_epoch * self._batches.batch_size
-        totals = self._world.sum_(progress.sums.to(self._device)).tolist()
+        totals = self._world.sum_(progress.sums).tolist()
         num_steps = self._epochs * self._batches.steps_per_epoch
         row = {
             "epoch": progress.epoch + 1,
@@ -207,11 +210,19 @@ class Trainer:
         return row
 
     def save(self) -> None:
-        """Write a checkpoint of this moment; in the main process only, after the others have caught up."""
+        """Write a checkpoint of this moment, in the main process; all must call this at the same point."""
+        self._gather()
         self.progress.total_seconds = time.monotonic() - self._started
         self._last_save = time.monotonic()
         if self._world.is_main:
-            self._store.save(self.state())
+            self.store.save(self.state())
+
+    def _gather(self) -> None:
+        """Bring what each process has of its own, sums and running statistics, into the main process."""
+        self._world.mean_([b for b in self._model.buffers() if b.is_floating_point()])
+        if self._world.size > 1 and self.progress.sums is not None:
+            self._world.sum_(self.progress.sums)
+            self.progress.sums *= self._world.is_main
 
     def state(self) -> dict[str, Any]:
         """Return all that an exact continuation needs."""
@@ -236,7 +247,7 @@ class Trainer:
         self._update.scaler.load_state_dict(state["scaler"])
         self.progress = Progress(**state["progress"])
         if self.progress.sums is not None:
-            self.progress.sums = self.progress.sums.to(self._device)
+            self.progress.sums = self.progress.sums.to(self._device) * self._world.is_main
         torch.set_rng_state(state["random"]["cpu"])
         if self._device.type == "cuda" and state["random"]["cuda"]:
             torch.cuda.set_rng_state_all(state["random"]["cuda"])

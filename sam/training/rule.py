@@ -6,7 +6,7 @@ what it saw, as one float64 tensor that stays on the device.
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,8 @@ PASS_SUMS = ("loss", "errors", "top5_errors")
 class Rule(Protocol):
     """What the update needs to know of a rule."""
 
-    optimizer: torch.optim.Optimizer  # takes the step
+    optimizer: torch.optim.Optimizer  # its state is saved
+    base_optimizer: torch.optim.Optimizer  # takes the step
     sums: tuple[str, ...]  # names of what accumulate() returns
     num_passes: int  # forward-backward passes over each image
 
@@ -63,9 +64,16 @@ class ForwardBackward:
         self.statistics = statistics
         self._label_smoothing = label_smoothing
 
-    def __call__(self, images: Tensor, targets: Tensor, *, share: float, sync: bool, clean: bool) -> Tensor:
+    @property
+    def is_distributed(self) -> bool:
+        """Whether processes exchange gradients."""
+        return isinstance(self.model, DistributedDataParallel)
+
+    def __call__(
+        self, images: Tensor, targets: Tensor, *, share: float | Tensor, sync: bool, clean: bool
+    ) -> Tensor:
         """Add share * gradient (times the loss scale) to `.grad`; return sums over the images, PASS_SUMS."""
-        alone = isinstance(self.model, DistributedDataParallel) and not sync
+        alone = self.is_distributed and not sync
         if clean:
             self.statistics.begin_micro_batch()
         with self.model.no_sync() if alone else nullcontext():  # type: ignore[operator]
@@ -109,7 +117,7 @@ class SGDRule:
     num_passes = 1
 
     def __init__(self, forward_backward: ForwardBackward, optimizer: torch.optim.Optimizer) -> None:
-        self.optimizer = optimizer
+        self.optimizer = self.base_optimizer = optimizer
         self._pass = forward_backward
 
     def accumulate(self, images: Tensor, targets: Tensor, share: float, sync: bool) -> Tensor:
@@ -140,13 +148,16 @@ class SAMRule:
     num_passes = 2
 
     def __init__(self, forward_backward: ForwardBackward, sam: SAM) -> None:
-        self.optimizer = sam.base_optimizer
+        self.optimizer: torch.optim.Optimizer = sam
         self._sam = sam
+        self.base_optimizer = sam.base_optimizer
         self._pass = forward_backward
         self._parameters = [weight for group in sam.param_groups for weight in group["params"]]
-        # The cosine needs one gradient of the second pass by itself, and no loss scale beside eps.
-        self._can_compare = not forward_backward.precision.scales_loss and not any(
-            group["adaptive"] for group in sam.param_groups
+        # The cosine needs this process's gradient of the second pass by itself, without a loss scale.
+        self._can_compare = not (
+            forward_backward.precision.scales_loss
+            or forward_backward.is_distributed
+            or any(group["adaptive"] for group in sam.param_groups)
         )
 
     def accumulate(self, images: Tensor, targets: Tensor, share: float, sync: bool) -> Tensor:
@@ -155,7 +166,7 @@ class SAMRule:
             clean = self._pass(images, targets, share=1.0, sync=False, clean=True)
             norm = self._sam.perturb()
         try:
-            perturbed = self._pass(images, targets, share=share, sync=sync, clean=False)
+            perturbed = self._pass(images, targets, share=self._spoiled(share, norm), sync=sync, clean=False)
         except BaseException:
             self._sam.restore()
             raise
@@ -164,12 +175,18 @@ class SAMRule:
         else:
             self._sam.restore()
             cosine = torch.full_like(norm, torch.nan, dtype=torch.float64)
-        self._spoil_if_not_finite(norm)
         norm = self._pass.precision.unscaled(norm).double()
         pairs = (
             torch.stack([value.nan_to_num(0, 0, 0), value.isfinite().double()]) for value in (norm, cosine)
         )
         return torch.cat([clean, perturbed[:2], *pairs])
+
+    def _spoiled(self, share: float, norm: Tensor) -> float | Tensor:
+        """Return the share, or nan if the first pass overflowed in fp16.
+
+        The gradients of the update, in every process, are then nan too, and the loss scaler skips it.
+        """
+        return share * (1 + norm * 0) if self._pass.precision.scales_loss else share
 
     @contextmanager
     def _gradients_put_aside(self) -> Iterator[None]:
@@ -179,9 +196,3 @@ class SAMRule:
         yield
         for weight, grad in zip(self._parameters, aside, strict=True):
             weight.grad = grad
-
-    def _spoil_if_not_finite(self, norm: Tensor) -> None:
-        """Let the loss scaler skip an update whose first pass overflowed, without asking the device."""
-        if self._pass.precision.scales_loss:
-            grad: Any = next(w.grad for w in self._parameters if w.grad is not None)
-            grad += norm * 0  # nothing, or nan

@@ -43,7 +43,7 @@ class Update:
         Returns:
             float64 [len(rule.sums)], the rule's sums over the batch, on the device.
         """
-        optimizer = self.rule.optimizer
+        optimizer = self.rule.base_optimizer
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.zero_grad()

@@ -51,8 +51,7 @@ def test_console_on_a_terminal_shows_a_bar_with_the_last_errors(
     log.close()
     last = terminal.getvalue().rstrip("\n").split("\r")[-1]
     assert last.startswith("run:  50%")
-    assert " 20/40 " in last
-    assert "epoch 2, error train 12.35 %, test 6.79 %" in last
+    assert "epoch 2: train 12.35 %, test 6.79 %" in last
     assert capsys.readouterr().out == ""
 
 
@@ -66,6 +65,6 @@ def test_console_on_a_terminal_goes_on_in_the_middle_of_an_epoch(
     log.advance(2, 5)
     log.close()
     bars = terminal.getvalue().split("\r")
-    assert any(" 20/40 " in bar for bar in bars)
-    assert " 25/40 " in bars[-1]
+    assert any(" 50%|" in bar for bar in bars)
+    assert " 62%|" in bars[-1]
     assert "run: goes on after epoch 2 of 4" in capsys.readouterr().out

@@ -106,6 +106,27 @@ def test_restore_and_compare_returns_the_cosine_of_the_two_gradients():
     assert all(torch.equal(new, old) for new, old in zip(weights_of(model), before))
 
 
+def test_restore_and_compare_is_right_for_a_tiny_rho_in_float32():
+    # eps is 1e-4 of the gradient here; a difference of squared lengths would lose the cosine.
+    model, inputs, targets = make_problem()
+    model.float()
+    optimizer = SAM(model.parameters(), torch.optim.SGD, rho=1e-4, lr=0.1)
+    loss_of(model, inputs.float(), targets).backward()
+    optimizer.first_step()
+    loss_of(model, inputs.float(), targets).backward()
+    assert float(optimizer.restore_and_compare()) == pytest.approx(1, abs=2e-3)
+
+
+def test_restore_and_compare_takes_a_missing_gradient_for_zero():
+    one, other = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
+    optimizer = SAM([one, other], torch.optim.SGD, rho=0.5, lr=0.1)
+    (3 * one + 4 * other).sum().backward()
+    optimizer.first_step()
+    (2 * one).sum().backward()
+    assert float(optimizer.restore_and_compare()) == pytest.approx(0.6)
+    assert torch.equal(other.detach(), torch.ones(1))
+
+
 def test_groups_have_their_own_rho_under_one_joint_norm():
     model, inputs, targets = make_problem()
     first, second = model[0], model[2]

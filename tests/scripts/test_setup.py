@@ -16,8 +16,8 @@ case "$1" in
 -c) exit {refused} ;;
 -m)
     if [ "$2" = venv ]; then
-        mkdir -p "$3/bin" && cp "$0" "$3/bin/python"
-    else
+        mkdir -p "$4/bin" && cp "$0" "$4/bin/python"
+    elif [ "$3" != --version ]; then
         echo "$@" >> "$PIP_LOG"
         exit {pip_code}
     fi ;;
@@ -72,6 +72,22 @@ def test_setup_refuses_a_python_too_old_or_too_new_in_one_line(scripts, version)
     (line,) = ended.stderr.splitlines()
     assert line.startswith("error: ")
     assert f"is Python {version}, but Python 3.10 to 3.13 is needed" in line
+
+
+@pytest.mark.parametrize("broken", ["link to nowhere", "no pip"])
+def test_setup_makes_a_broken_environment_anew(scripts, tmp_path, broken):
+    repository, run = scripts
+    python = repository / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    if broken == "no pip":
+        python.write_text("#!/bin/sh\nexit 1\n")
+        python.chmod(0o755)
+    else:
+        python.symlink_to(tmp_path / "gone")
+        python.unlink()  # what `venv --clear` does to it
+    assert run().returncode == 0
+    assert "--clear" not in pip_calls(tmp_path)
+    assert len(pip_calls(tmp_path)) == 1
 
 
 def test_setup_tries_a_failed_installation_again_at_the_next_start(scripts, tmp_path):

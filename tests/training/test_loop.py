@@ -105,12 +105,12 @@ def test_run_stopped_after_any_step_ends_like_one_never_stopped(tmp_path, stop_a
 def test_checkpoints_inside_an_epoch_come_when_they_are_due(tmp_path):
     saved = []
     trainer, _ = make_trainer(tmp_path, checkpoint_seconds=0)
-    trainer._store.save = lambda state: saved.append(state["progress"]["step"])
+    trainer.store.save = lambda state: saved.append(state["progress"]["step"])
     trainer.fit()
     assert saved == [1, 2, 0] * 3
     saved.clear()
     trainer, _ = make_trainer(tmp_path)
-    trainer._store.save = lambda state: saved.append(state["progress"]["step"])
+    trainer.store.save = lambda state: saved.append(state["progress"]["step"])
     trainer.fit()
     assert saved == [0] * 3
 

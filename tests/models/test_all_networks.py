@@ -1,0 +1,118 @@
+"""What every network must do, whatever its options; the numbers of parameters are in the other files."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sam.models.cifar_resnet import CifarResNet
+from sam.models.pyramidnet import PyramidNet
+from sam.models.shake_shake import ShakeShakeNet
+from sam.models.wide_cifar_resnet import WideCifarResNet
+from sam.models.wide_resnet import WideResNet
+
+# Architecture and options, tiny; depth and width first.
+NETWORKS: dict[str, tuple[Callable[..., nn.Module], dict[str, object]]] = {
+    "resnet": (CifarResNet, {"depth": 14, "width": 4}),
+    "resnet without skips": (CifarResNet, {"depth": 14, "width": 4, "skip": False}),
+    "wide resnet": (WideResNet, {"depth": 16, "width": 1}),
+    "wide resnet conv": (WideResNet, {"depth": 16, "width": 2, "shortcut": "conv"}),
+    "wide resnet without norms": (WideResNet, {"depth": 16, "width": 1, "batch_norm": False}),
+    "wide resnet conv without norms": (
+        WideResNet,
+        {"depth": 16, "width": 2, "shortcut": "conv", "batch_norm": False},
+    ),
+    "wide cifar resnet": (WideCifarResNet, {"depth": 14, "width": 4}),
+    "shake shake": (ShakeShakeNet, {"depth": 14, "width": 4}),
+    "pyramidnet": (PyramidNet, {"depth": 20, "width": 4, "alpha": 6}),
+    "pyramidnet shakedrop": (PyramidNet, {"depth": 20, "width": 4, "alpha": 6, "shakedrop": True}),
+}
+every_network = pytest.mark.parametrize("name", NETWORKS)
+
+
+def make(name: str, in_channels: int = 3, num_classes: int = 10) -> nn.Module:
+    architecture, options = NETWORKS[name]
+    torch.manual_seed(0)
+    return architecture(**options, in_channels=in_channels, num_classes=num_classes)
+
+
+def untouched(model: nn.Module) -> list[str]:
+    """Return the names of parameters that no gradient reached."""
+    parameters = model.named_parameters()
+    return [name for name, weight in parameters if weight.grad is None or not weight.grad.count_nonzero()]
+
+
+@every_network
+@pytest.mark.parametrize(
+    ("in_channels", "size", "num_classes"), [(3, 32, 10), (1, 28, 10), (3, 9, 2), (3, 30, 100)]
+)
+def test_network_maps_images_to_logits(name: str, in_channels: int, size: int, num_classes: int) -> None:
+    model = make(name, in_channels, num_classes)
+    for mode in (True, False):
+        logits = model.train(mode)(torch.randn(2, in_channels, size, size))
+        assert logits.shape == (2, num_classes)
+        assert bool(logits.isfinite().all())
+
+
+@every_network
+@pytest.mark.parametrize("in_channels", [1, 3])
+def test_network_keeps_channels_last_through_every_block(name: str, in_channels: int) -> None:
+    model = make(name, in_channels).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    kept: dict[str, bool] = {}
+    for path, module in model.named_modules():
+        if path not in ("", "classifier"):
+
+            def look(_: nn.Module, __: object, output: Tensor, path: str = path) -> None:
+                kept[path] = output.is_contiguous(memory_format=torch.channels_last)
+
+            module.register_forward_hook(look)
+    model(torch.randn(2, in_channels, 16, 16).to(memory_format=torch.channels_last))
+    assert len(kept) > 20
+    assert all(kept.values()), kept
+
+
+@every_network
+def test_network_gradient_reaches_every_parameter(name: str) -> None:
+    model = make(name)
+    model(torch.randn(8, 3, 16, 16)).square().sum().backward()
+    assert untouched(model) == []
+
+
+@every_network
+def test_network_trains_in_bfloat16_autocast(name: str) -> None:
+    model = make(name)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(torch.randn(8, 3, 16, 16))
+    assert logits.dtype == torch.bfloat16
+    logits.float().square().sum().backward()
+    assert untouched(model) == []
+    assert all(bool(weight.grad.isfinite().all()) for weight in model.parameters() if weight.grad is not None)
+
+
+@every_network
+def test_network_in_float64_agrees_with_float32(name: str) -> None:
+    model = make(name)
+    images = torch.randn(4, 3, 16, 16)
+    torch.manual_seed(1)
+    logits = model(images)
+    torch.manual_seed(1)
+    precise = model.double()(images.double())
+    assert precise.dtype == torch.float64
+    # About 20 layers, each of them rounded to 24 bits; measured 1e-6 at most.
+    torch.testing.assert_close(logits.double(), precise, rtol=1e-4, atol=1e-4)
+
+
+@every_network
+def test_network_has_the_same_state_names_on_every_build(name: str) -> None:
+    first, second = make(name).state_dict(), make(name).state_dict()
+    assert list(first) == list(second)
+    assert all(map(torch.equal, first.values(), second.values()))
+
+
+@every_network
+def test_network_has_no_buffers_but_those_of_batch_norm(name: str) -> None:
+    model = make(name)
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert len(list(model.buffers())) == 3 * len(norms)
+    assert bool(norms) == ("without norms" not in name)
