@@ -7,12 +7,13 @@ import os
 import pathlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from sam.config import ConfigError, DatasetConfig, ModelConfig, TrainConfig
+from sam.config import MODEL_OPTIONS, ConfigError, DatasetConfig, ModelConfig, TrainConfig
 from sam.data import datasets
 from sam.data.augmentation import Augmentation, Normalization
 from sam.data.batches import TrainBatches
@@ -22,6 +23,10 @@ from sam.logs.console import ConsoleLog
 from sam.logs.csv_log import CsvLog
 from sam.logs.tensorboard import TensorBoardLog
 from sam.models.cifar_resnet import CifarResNet
+from sam.models.gates import set_true_gradient
+from sam.models.pyramidnet import PyramidNet
+from sam.models.shake_shake import ShakeShakeNet
+from sam.models.wide_cifar_resnet import WideCifarResNet
 from sam.models.wide_resnet import WideResNet
 from sam.optim import SAM
 from sam.training.distributed import World
@@ -53,7 +58,10 @@ READERS: dict[str, Callable[[DatasetConfig, pathlib.Path], Dataset]] = {
 }
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "cifar_resnet": CifarResNet,
+    "wide_cifar_resnet": WideCifarResNet,
     "wide_resnet": WideResNet,
+    "shake_shake": ShakeShakeNet,
+    "pyramidnet": PyramidNet,
 }
 
 
@@ -146,6 +154,7 @@ def model(config: ModelConfig, data: Dataset, where: torch.device) -> nn.Module:
             width=config.width,
             in_channels=data.num_channels,
             num_classes=data.num_classes,
+            **{option: getattr(config, option) for option in MODEL_OPTIONS[config.architecture]},
         )
     return network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
@@ -170,7 +179,8 @@ def update(config: TrainConfig, network: nn.Module, called: nn.Module, precision
     rule: Rule
     if chosen.name == "sam":
         sam = SAM(network.parameters(), torch.optim.SGD, rho=chosen.rho, adaptive=chosen.adaptive, **base)
-        rule = SAMRule(forward_backward, sam)
+        true_gradient = partial(set_true_gradient, network) if chosen.true_gradient else None
+        rule = SAMRule(forward_backward, sam, true_gradient=true_gradient, replay=chosen.replay)
     else:
         rule = SGDRule(forward_backward, torch.optim.SGD(network.parameters(), **base))
     return Update(rule, forward_backward, config.m, chosen.clip_norm)

@@ -11,6 +11,23 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+# Depth of each architecture: (a, b, example) for depth a * n + b.
+DEPTHS = {
+    "cifar_resnet": (6, 2, 20),
+    "wide_cifar_resnet": (6, 2, 32),
+    "wide_resnet": (6, 4, 28),
+    "shake_shake": (6, 2, 26),
+    "pyramidnet": (9, 2, 272),
+}
+# The options of ModelConfig that each architecture reads, besides depth and width.
+MODEL_OPTIONS = {
+    "cifar_resnet": ("skip",),
+    "wide_cifar_resnet": (),
+    "wide_resnet": ("shortcut", "batch_norm"),
+    "shake_shake": (),
+    "pyramidnet": ("alpha", "shakedrop"),
+}
+
 
 class ConfigError(ValueError):
     """A mistake of the user, told in full by its message: exit code 2, no traceback."""
@@ -66,11 +83,21 @@ class ModelConfig:
 
     # The name in paths and tables.
     name: str = setting("resnet8", label=True)
-    architecture: str = setting("cifar_resnet", choices=("cifar_resnet", "wide_resnet"))
-    # cifar_resnet: 6n+2; wide_resnet: 6n+4.
-    depth: int = setting(8, at_least=8)
-    # cifar_resnet: channels of the first stage; wide_resnet: the widening factor k.
+    architecture: str = setting("cifar_resnet", choices=tuple(DEPTHS))
+    # cifar_resnet, wide_cifar_resnet, shake_shake: 6n+2; wide_resnet: 6n+4; pyramidnet: 9n+2.
+    depth: int = setting(8, at_least=8, at_most=2000)
+    # Channels of the first stage (pyramidnet: of the stem); wide_resnet: the widening factor k.
     width: int = setting(16, at_least=1)
+    # wide_resnet: pool (pooling and zeros, as in the released code) or conv (1 x 1 convolutions).
+    shortcut: str = setting("pool", choices=("pool", "conv"))
+    # wide_resnet: false for the network of the paper's Figure 3.
+    batch_norm: bool = True
+    # cifar_resnet: false for the network without shortcuts of the paper's Figure 1.
+    skip: bool = True
+    # pyramidnet: channels added from the first block to the last.
+    alpha: int = setting(200, at_least=1)
+    # pyramidnet: ShakeDrop in every block.
+    shakedrop: bool = False
 
 
 @dataclasses.dataclass
@@ -106,6 +133,10 @@ class OptimizerConfig:
     rho: float = setting(0.05, at_least=0, sam_only=True)
     # ASAM (Kwon et al. 2021): scale the ball by |w|, weight by weight.
     adaptive: bool = setting(False, sam_only=True)
+    # Shake-Shake and ShakeDrop: the first pass uses the true gradient, as in the released code.
+    true_gradient: bool = setting(True, sam_only=True)
+    # Both passes see the same random draws (gates, dropout), as in the released code.
+    replay: bool = setting(True, sam_only=True)
 
 
 @dataclasses.dataclass
@@ -195,12 +226,7 @@ def clashes(config: TrainConfig) -> Iterator[str]:
     dataset, model, runtime = config.dataset, config.model, config.runtime
     if config.m and config.batch_size % config.m:
         yield f"m={config.m} does not divide batch_size={config.batch_size}; choose a divisor or m=null"
-    remainder, example = {"cifar_resnet": (2, 20), "wide_resnet": (4, 28)}.get(model.architecture, (0, 0))
-    if example and model.depth % 6 != remainder:
-        yield (
-            f"model.depth={model.depth}: a {model.architecture} has depth 6n+{remainder}, "
-            f"for example {example}"
-        )
+    yield from model_clashes(model)
     if config.optimizer.nesterov and config.optimizer.momentum == 0:
         yield "optimizer.nesterov=true needs optimizer.momentum > 0; set optimizer.nesterov=false"
     if runtime.precision == "tf32" and not runtime.device.startswith(("cuda", "auto")):
@@ -224,6 +250,24 @@ def clashes(config: TrainConfig) -> Iterator[str]:
     for key in needed.get(dataset.reader, ()):
         if getattr(dataset, key) is None:
             yield f"dataset.{key}=null: {dataset.reader} needs a number here"
+
+
+def model_clashes(model: ModelConfig) -> Iterator[str]:
+    """Yield one message for each key of a model that its architecture does not allow or read."""
+    if model.architecture not in DEPTHS:
+        return  # a fault of its own
+    step, remainder, example = DEPTHS[model.architecture]
+    if model.depth % step != remainder:
+        yield (
+            f"model.depth={model.depth}: a {model.architecture} has depth {step}n+{remainder}, "
+            f"for example {example}"
+        )
+    if model.architecture == "shake_shake" and model.width % 2:
+        yield f"model.width={model.width}: a shake_shake has an even width, for example 96"
+    for option in sorted({name for names in MODEL_OPTIONS.values() for name in names}):
+        read = option in MODEL_OPTIONS[model.architecture]
+        if not read and getattr(model, option) != getattr(ModelConfig(), option):
+            yield f"model.{option} is nothing that a {model.architecture} reads; leave it out"
 
 
 def check(config: Any) -> None:

@@ -39,9 +39,15 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("dataset.image_size", 1025, "a number >= 8 and <= 1024"),
     ("dataset.num_classes", 1, "a number >= 2"),
     ("model.name", "a b", NAME),
-    ("model.architecture", "vgg", "one of cifar_resnet, wide_resnet"),
-    ("model.depth", 2, "a number >= 8"),
+    (
+        "model.architecture",
+        "vgg",
+        "one of cifar_resnet, wide_cifar_resnet, wide_resnet, shake_shake, pyramidnet",
+    ),
+    ("model.depth", 2, "a number >= 8 and <= 2000"),
     ("model.width", 0, "a number >= 1"),
+    ("model.shortcut", "none", "one of pool, conv"),
+    ("model.alpha", 0, "a number >= 1"),
     ("augmentation.name", "a:b", NAME),
     ("augmentation.crop_padding", -1, "a number >= 0"),
     ("augmentation.padding", "constant", "one of reflect, zero"),
@@ -172,6 +178,15 @@ def test_check_tests_above_cover_every_key_with_a_rule() -> None:
             {"dataset.reader": "image_folder", "dataset.image_size": 8, "dataset.num_classes": 10},
             "dataset.num_classes is known for image_folder; leave it null",
         ),
+        (
+            {"model.architecture": "pyramidnet", "model.depth": 12},
+            "model.depth=12: a pyramidnet has depth 9n+2, for example 272",
+        ),
+        (
+            {"model.architecture": "shake_shake", "model.width": 3},
+            "model.width=3: a shake_shake has an even width, for example 96",
+        ),
+        ({"model.alpha": 84}, "model.alpha is nothing that a cifar_resnet reads; leave it out"),
         ({"outputs": ""}, "outputs is empty; name a folder"),
         (
             {"dataset.reader": "image_folder"},

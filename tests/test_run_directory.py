@@ -46,6 +46,11 @@ SCIENCE: dict[str, Any] = {
     "model.architecture": "wide_resnet",
     "model.depth": 20,
     "model.width": 8,
+    "model.shortcut": "conv",
+    "model.batch_norm": False,
+    "model.skip": False,
+    "model.alpha": 100,
+    "model.shakedrop": True,
     "augmentation.name": "other",
     "augmentation.flip": True,
     "augmentation.crop_padding": 4,
@@ -59,6 +64,8 @@ SCIENCE: dict[str, Any] = {
     "optimizer.clip_norm": None,
     "optimizer.rho": 0.1,
     "optimizer.adaptive": True,
+    "optimizer.true_gradient": False,
+    "optimizer.replay": False,
     "runtime.precision": "bf16",
     "epochs": 7,
     "batch_size": 64,
@@ -188,7 +195,8 @@ def test_path_of_the_default_run_never_changes() -> None:
 def test_read_config_returns_what_was_written(tmp_path: Path, command: str) -> None:
     # Names that YAML would take for a number, nothing and a truth value.
     odd = {"dataset.name": "1e5", "model.name": "null", "augmentation.name": "on"}
-    valid = {"dataset.reader": "synthetic", "model.depth": 16}
+    valid = {"dataset.reader": "synthetic", "model.depth": 16, "model.skip": True, "model.alpha": 200}
+    valid["model.shakedrop"] = False
     config = changed({**SCIENCE, **NO_SCIENCE, **odd, **valid, "force": False, "optimizer.lr": 1e-5})
     write_config(tmp_path, config, command)
     read = read_config(tmp_path)

@@ -260,6 +260,32 @@ def test_half_precision_trains(command, tmp_path, precision, optimizer):
     assert read_result(only_run(tmp_path))["precision"] == precision
 
 
+SMALL = {
+    "wide_resnet": ["model.depth=10", "model.width=1", "model.shortcut=conv", "model.batch_norm=false"],
+    "wide_cifar_resnet": ["model.depth=8", "model.width=4"],
+    "shake_shake": ["model.depth=8", "model.width=4"],
+    "pyramidnet": ["model.depth=11", "model.width=4", "model.alpha=8", "model.shakedrop=true"],
+}
+
+
+@pytest.mark.parametrize("architecture", SMALL)
+@pytest.mark.parametrize("optimizer", ["sgd", "sam"])
+def test_every_architecture_trains_and_goes_on_with_the_same_bits(command, tmp_path, architecture, optimizer):
+    arguments = [*(item for item in TINY if not item.startswith("model.")), f"optimizer={optimizer}"]
+    arguments += [f"model.architecture={architecture}", *SMALL[architecture], "epochs=2", "m=8"]
+    assert command("train.py", *arguments)[0] == 0
+    directory = only_run(tmp_path)
+    whole = torch.load(directory / "checkpoint.pt", weights_only=True)["model"]
+    shutil.rmtree(tmp_path / "outputs")
+    with pytest.MonkeyPatch.context() as patch:
+        steps = iter([False] * 4 + [True] * 9)
+        patch.setattr("sam.worker.StopRequest.is_set", lambda self: next(steps))
+        assert command("train.py", *arguments)[0] == 128
+    assert command("train.py", *arguments)[0] == 0
+    resumed = torch.load(directory / "checkpoint.pt", weights_only=True)["model"]
+    assert all(torch.equal(tensor, resumed[key]) for key, tensor in whole.items())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "sam"])
 def test_compiled_run_is_close_to_an_eager_one(tmp_path, optimizer):

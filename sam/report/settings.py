@@ -21,6 +21,8 @@ IGNORED_KEYS = frozenset(
         "optimizer.name",
         "optimizer.rho",
         "optimizer.adaptive",
+        "optimizer.true_gradient",
+        "optimizer.replay",
     }
 )
 KEPT_RUNTIME_KEYS = frozenset({"runtime.precision"})

@@ -4,7 +4,7 @@ A rule adds its gradient to `.grad`, weighted by the micro-batch's share of the 
 what it saw, as one float64 tensor that stays on the device.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sam.optim import SAM
 from sam.training.precision import Precision
+from sam.training.random_state import RandomState
 from sam.training.running_statistics import RunningStatistics
 
 PASS_SUMS = ("loss", "errors", "top5_errors")
@@ -134,6 +135,9 @@ class SAMRule:
     Args:
         forward_backward: How a pass is made.
         sam: Holds the geometry and the base optimizer, which takes the step.
+        true_gradient: Called with True before the first pass and with False after it, for layers that can
+            choose (Shake-Shake, ShakeDrop); None leaves them alone.
+        replay: Let the second pass see the same random draws as the first.
     """
 
     sums: tuple[str, ...] = (
@@ -147,11 +151,19 @@ class SAMRule:
     )
     num_passes = 2
 
-    def __init__(self, forward_backward: ForwardBackward, sam: SAM) -> None:
+    def __init__(
+        self,
+        forward_backward: ForwardBackward,
+        sam: SAM,
+        true_gradient: Callable[[bool], None] | None = None,
+        replay: bool = True,
+    ) -> None:
         self.optimizer: torch.optim.Optimizer = sam
         self._sam = sam
         self.base_optimizer = sam.base_optimizer
         self._pass = forward_backward
+        self._true_gradient = true_gradient or (lambda _: None)
+        self._replay = replay
         self._parameters = [weight for group in sam.param_groups for weight in group["params"]]
         # The cosine needs this process's gradient of the second pass by itself, without a loss scale.
         self._can_compare = not (
@@ -162,9 +174,14 @@ class SAMRule:
 
     def accumulate(self, images: Tensor, targets: Tensor, share: float, sync: bool) -> Tensor:
         """Add the gradient at w + eps; see Rule."""
+        draws = RandomState(images.device)
         with self._gradients_put_aside():
+            self._true_gradient(True)
             clean = self._pass(images, targets, share=1.0, sync=False, clean=True)
+            self._true_gradient(False)
             norm = self._sam.perturb()
+        if self._replay:
+            draws.restore()
         try:
             perturbed = self._pass(images, targets, share=self._spoiled(share, norm), sync=sync, clean=False)
         except BaseException:

@@ -202,3 +202,41 @@ def test_fp16_overflow_in_the_first_pass_skips_the_update_and_lowers_the_scale(p
     assert update.scaler.get_scale() == scale / 2
     for name, weight in model.named_parameters():
         assert torch.equal(weight, before[name])
+
+
+class Dice(nn.Module):
+    """Multiplies images by random numbers, and writes down what it drew and which gradient it was to have."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+        self.drawn, self.modes, self.true_gradient = [], [], False
+
+    def forward(self, images):
+        self.drawn.append(torch.rand(len(images), 1))
+        self.modes.append(self.true_gradient)
+        return self.linear(images * self.drawn[-1])
+
+
+@pytest.mark.parametrize("replay", [True, False])
+def test_second_pass_draws_the_same_numbers_if_told_to_and_the_first_has_the_true_gradient(replay):
+    torch.manual_seed(0)
+    model = Dice()
+    forward_backward = ForwardBackward(
+        model, Precision("fp32", torch.device("cpu")), RunningStatistics(model)
+    )
+    sam = SAM(model.parameters(), torch.optim.SGD, rho=RHO, **SGD)
+
+    def true_gradient(flag):
+        model.true_gradient = flag
+
+    rule = SAMRule(forward_backward, sam, true_gradient=true_gradient, replay=replay)
+    update = Update(rule, forward_backward, m=2)
+    for _ in range(2):
+        update(torch.randn(4, 4), torch.tensor([0, 1, 2, 0]), lr=0.1)
+    pairs = list(zip(model.drawn[::2], model.drawn[1::2]))
+    assert len(pairs) == 4
+    assert all(torch.equal(first, second) == replay for first, second in pairs)
+    firsts = torch.stack([first for first, _ in pairs])
+    assert len(firsts.unique()) == firsts.numel(), "the stream goes on from micro-batch to micro-batch"
+    assert model.modes == [True, False] * 4
