@@ -30,7 +30,7 @@ BAD_COMMANDS = {
     "hydra.foo=1": "Hydra has no such key; see train.py --hydra-help",
     "~epochs.x": "epochs.x",
     # choices
-    "model=wrn2810": "model=wrn2810: there is no such choice; allowed is one of resnet20, resnet32",
+    "model=wrn2810": "model=wrn2810: there is no such choice; allowed is one of pyramidnet_110",
     "optimizer=adam": "optimizer=adam: there is no such choice; allowed is one of sam, sgd",
     "experiment=null": "experiment=null",
     "experiment=nope": "experiment=nope: there is no such choice; allowed is one of quickstart",
