@@ -31,7 +31,7 @@ class ConsoleLog:
                 total=total,
                 initial=initial,
                 desc=self._label.split("/")[-1],
-                bar_format="{desc}{percentage:3.0f}%|{bar:12}| {elapsed}<{remaining}{postfix}",
+                bar_format="{desc} {percentage:3.0f}%|{bar:12}| {elapsed}<{remaining}{postfix}",
                 dynamic_ncols=True,
             )
         if rows:

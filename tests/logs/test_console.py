@@ -50,7 +50,7 @@ def test_console_on_a_terminal_shows_a_bar_with_the_last_errors(
     log.log(ROW)
     log.close()
     last = terminal.getvalue().rstrip("\n").split("\r")[-1]
-    assert last.startswith("run:  50%")
+    assert last.startswith("run  50%|")
     assert "epoch 2: train 12.35 %, test 6.79 %" in last
     assert capsys.readouterr().out == ""
 
