@@ -78,7 +78,7 @@ class PlainImages(torch.utils.data.Dataset[Any]):
         if config.augmentation.flip:
             steps.append(transforms.RandomHorizontalFlip())
         steps += [transforms.ToTensor(), transforms.Normalize(data.mean, data.std)]
-        if share := config.augmentation.cutout_size**2 / (size[0] * size[1]):
+        if share := min(1.0, config.augmentation.cutout_size**2 / (size[0] * size[1])):
             steps.append(transforms.RandomErasing(p=1, scale=(share, share), ratio=(1, 1)))
         self._transform = transforms.Compose(steps)
 
