@@ -67,6 +67,13 @@ def make_result(
         "seconds": round(total_seconds, 2),
         "images_per_second": round(num_images / train_seconds, 1),
         "peak_memory_mib": round(peak_memory_mib(device), 1),
+        **_provenance(config, device, num_processes),
+    }
+
+
+def _provenance(config: TrainConfig, device: torch.device, num_processes: int) -> dict[str, Any]:
+    """Return when and from what the numbers came."""
+    return {
         "ended_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "commit": commit(),
         "versions": {

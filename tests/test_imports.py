@@ -1,4 +1,4 @@
-"""The rooms of the house and who may enter which; see the table of import rules in README.md."""
+"""The rooms of the house and who may enter which: the one place that says so."""
 
 import ast
 import pathlib
