@@ -3,6 +3,7 @@
 Mistakes in files and values that show only here become a ConfigError.
 """
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from sam.logs.console import ConsoleLog
 from sam.logs.csv_log import CsvLog
 from sam.logs.tensorboard import TensorBoardLog
 from sam.models.cifar_resnet import CifarResNet
-from sam.models.gates import set_true_gradient
+from sam.models.gates import Gate, set_true_gradient
 from sam.models.pyramidnet import PyramidNet
 from sam.models.shake_shake import ShakeShakeNet
 from sam.models.wide_cifar_resnet import WideCifarResNet
@@ -110,8 +111,7 @@ def dataset(config: DatasetConfig, seed: int) -> Dataset:
         if config.num_test is not None:
             test = test.take(stratified_subset(test.targets, config.num_test))
         noisy = symmetric_noise(train.targets, full.num_classes, config.label_noise, seed)
-        train = type(train)(train.pixels, noisy)
-    return Dataset(train, test, full.class_names, full.mean, full.std)
+    return dataclasses.replace(full, train=dataclasses.replace(train, targets=noisy), test=test)
 
 
 def normalization(data: Dataset, where: torch.device) -> Normalization:
@@ -179,7 +179,9 @@ def update(config: TrainConfig, network: nn.Module, called: nn.Module, precision
     rule: Rule
     if chosen.name == "sam":
         sam = SAM(network.parameters(), torch.optim.SGD, rho=chosen.rho, adaptive=chosen.adaptive, **base)
-        true_gradient = partial(set_true_gradient, network) if chosen.true_gradient else None
+        # Setting it walks over all layers in every micro-batch: only where there is a gate to set.
+        gated = any(isinstance(layer, Gate) for layer in network.modules())
+        true_gradient = partial(set_true_gradient, network) if gated and chosen.true_gradient else None
         rule = SAMRule(forward_backward, sam, true_gradient=true_gradient, replay=chosen.replay)
     else:
         rule = SGDRule(forward_backward, torch.optim.SGD(network.parameters(), **base))

@@ -1,5 +1,6 @@
 import os
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ import torch
 import evaluate as evaluate_script
 import train as train_script
 from sam.cli import report_mistakes
+from sam.config import TrainConfig
 
 # Two tests at once on two cores, and the same bits whatever the machine.
 torch.set_num_threads(1)
@@ -23,6 +25,19 @@ TINY = [
     "epochs=1",
     "runtime.threads=1",
 ]
+
+
+def changed(changes: dict[str, Any]) -> TrainConfig:
+    """Return the default config with other values at dotted keys."""
+    config = TrainConfig()
+    for key, value in changes.items():
+        *groups, last = key.split(".")
+        section: Any = config
+        for group in groups:
+            section = getattr(section, group)
+        assert hasattr(section, last)
+        setattr(section, last, value)
+    return config
 
 
 @pytest.fixture

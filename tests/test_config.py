@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 
 from sam.cli import checked
 from sam.config import ConfigError, EvaluateConfig, TrainConfig, check, leaves
+from tests.conftest import changed
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 CHOICES = {
@@ -100,19 +101,6 @@ ALLOWED: list[tuple[str, Any]] = [
     ("seed", 0),
     ("seed", 2**31 - 1),
 ]
-
-
-def changed(changes: dict[str, Any]) -> TrainConfig:
-    """Return the default config with other values at dotted keys."""
-    config = TrainConfig()
-    for key, value in changes.items():
-        *groups, last = key.split(".")
-        section: Any = config
-        for group in groups:
-            section = getattr(section, group)
-        assert hasattr(section, last)
-        setattr(section, last, value)
-    return config
 
 
 def faults_of(config: Any) -> list[str]:

@@ -30,6 +30,7 @@ from sam.run_directory import (
     write_result,
     write_text,
 )
+from tests.conftest import changed
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -83,19 +84,6 @@ NO_SCIENCE: dict[str, Any] = {
     "outputs": "/elsewhere",
     "force": True,
 }
-
-
-def changed(changes: dict[str, Any]) -> TrainConfig:
-    """Return the default config with other values at dotted keys."""
-    config = TrainConfig()
-    for key, value in changes.items():
-        *groups, last = key.split(".")
-        section: Any = config
-        for group in groups:
-            section = getattr(section, group)
-        assert hasattr(section, last)
-        setattr(section, last, value)
-    return config
 
 
 def test_identity_of_known_configs_never_changes() -> None:

@@ -177,7 +177,7 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         progress = self.progress
-        self._world.mean_([b for b in self._model.buffers() if b.is_floating_point()])
+        self._average_statistics()
         row = self._row(self._evaluate())
         progress.rows.append(row)
         progress.epoch, progress.step = progress.epoch + 1, 0
@@ -195,7 +195,7 @@ class Trainer:
         num_images = self._batches.steps_per_epoch * self._batches.batch_size
         totals = self._world.sum_(progress.sums).tolist()
         num_steps = self._epochs * self._batches.steps_per_epoch
-        row = {
+        return {
             "epoch": progress.epoch + 1,
             "step": self.num_steps_done,
             # Of the last update of the epoch.
@@ -207,22 +207,25 @@ class Trainer:
             "seconds": progress.epoch_seconds,
             "images_per_second": num_images / max(progress.epoch_seconds, 1e-9),
         }
-        return row
 
     def save(self) -> None:
         """Write a checkpoint of this moment, in the main process; all must call this at the same point."""
-        self._gather()
+        if self.progress.sums is not None:  # inside an epoch; its end has brought everything together
+            self._average_statistics()
+            self._gather_sums(self.progress.sums)
         self.progress.total_seconds = time.monotonic() - self._started
         self._last_save = time.monotonic()
         if self._world.is_main:
             self.store.save(self.state())
 
-    def _gather(self) -> None:
-        """Bring what each process has of its own, sums and running statistics, into the main process."""
+    def _average_statistics(self) -> None:
+        """Give every process the mean of all running statistics."""
         self._world.mean_([b for b in self._model.buffers() if b.is_floating_point()])
-        if self._world.size > 1 and self.progress.sums is not None:
-            self._world.sum_(self.progress.sums)
-            self.progress.sums *= self._world.is_main
+
+    def _gather_sums(self, sums: Tensor) -> None:
+        """Bring the sums of all processes into the main process, whose checkpoint holds them."""
+        self._world.sum_(sums)
+        sums *= self._world.is_main
 
     def state(self) -> dict[str, Any]:
         """Return all that an exact continuation needs."""
@@ -247,6 +250,7 @@ class Trainer:
         self._update.scaler.load_state_dict(state["scaler"])
         self.progress = Progress(**state["progress"])
         if self.progress.sums is not None:
+            # As _gather_sums() left them: all in the main process.
             self.progress.sums = self.progress.sums.to(self._device) * self._world.is_main
         torch.set_rng_state(state["random"]["cpu"])
         if self._device.type == "cuda" and state["random"]["cuda"]:

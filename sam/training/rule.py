@@ -174,13 +174,13 @@ class SAMRule:
 
     def accumulate(self, images: Tensor, targets: Tensor, share: float, sync: bool) -> Tensor:
         """Add the gradient at w + eps; see Rule."""
-        draws = RandomState(images.device)
+        draws = RandomState(images.device) if self._replay else None
         with self._gradients_put_aside():
             self._true_gradient(True)
             clean = self._pass(images, targets, share=1.0, sync=False, clean=True)
             self._true_gradient(False)
             norm = self._sam.perturb()
-        if self._replay:
+        if draws is not None:
             draws.restore()
         try:
             perturbed = self._pass(images, targets, share=self._spoiled(share, norm), sync=sync, clean=False)
