@@ -33,7 +33,7 @@ def evaluate(config: EvaluateConfig) -> None:
     training = read_config(directory)
     if config.root is not None:
         training.dataset.root = config.root
-    from sam.worker import evaluate_run  # brings torch, which faults and help do without
+    from sam.trained import evaluate_run  # brings torch, which faults and help do without
 
     moment, class_names, evaluation = evaluate_run(training, directory, config.split, config.device)
     print(f"{directory}\n{config.split} split, {evaluation.num_images} images, after {moment}")

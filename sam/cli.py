@@ -20,12 +20,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from sam.config import ConfigError, EvaluateConfig, TrainConfig, check, leaves
+from sam.check import check
+from sam.config import ConfigError, EvaluateConfig, TrainConfig, leaves
 
 Config = TypeVar("Config", TrainConfig, EvaluateConfig)
 SCHEMAS: dict[str, type[Any]] = {"train_schema": TrainConfig, "evaluate_schema": EvaluateConfig}
 MISTAKES = (ConfigError, OmegaConfBaseException, OSError)
-GROUPS = ("dataset", "model", "augmentation", "optimizer", "runtime", "experiment")
+GROUPS = ("dataset", "model", "augmentation", "optimizer", "recipe", "runtime", "experiment")
 
 _wants_tracebacks = False
 _crashed_jobs: list[str] = []

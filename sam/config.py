@@ -1,4 +1,4 @@
-"""The typed schema of a run: every key with its default, its range, and what it may not be combined with.
+"""The typed schema of a run: every key with its default and its range; sam/check.py holds configs against it.
 
 Imports no torch, so that help, faults and finished runs cost no start-up time. A field's metadata says
 what is allowed; `science=False` marks keys that do not decide the numbers (they are recorded, but are no
@@ -6,9 +6,8 @@ part of a run's identity), `sam_only=True` keys that SGD never reads.
 """
 
 import dataclasses
-import math
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 # Depth of each architecture: (a, b, example) for depth a * n + b.
@@ -19,18 +18,41 @@ DEPTHS = {
     "shake_shake": (6, 2, 26),
     "pyramidnet": (9, 2, 272),
 }
-# The options of ModelConfig that each architecture reads, besides depth and width.
+# The options of ModelConfig that each architecture reads.
 MODEL_OPTIONS = {
-    "cifar_resnet": ("skip",),
-    "wide_cifar_resnet": (),
-    "wide_resnet": ("shortcut", "batch_norm"),
-    "shake_shake": (),
-    "pyramidnet": ("alpha", "shakedrop"),
+    "cifar_resnet": ("depth", "width", "init", "skip"),
+    "wide_cifar_resnet": ("depth", "width", "init"),
+    "wide_resnet": ("depth", "width", "init", "shortcut", "batch_norm"),
+    "shake_shake": ("depth", "width", "init"),
+    "pyramidnet": ("depth", "width", "init", "alpha", "shakedrop"),
+    "timm": ("timm_name", "weights", "freeze_statistics", "input_size"),
 }
+# A recipe or every config sets these: nobody means anything by them where they are not read.
+SILENT_MODEL_OPTIONS = ("depth", "width", "shortcut")
+# Readers that find files on disk and decode them, as the run goes on or at its start.
+FILE_READERS = (
+    "image_folder",
+    "fgvc_aircraft",
+    "flowers102",
+    "oxford_iiit_pet",
+    "stanford_cars",
+    "food101",
+)
 
 
 class ConfigError(ValueError):
     """A mistake of the user, told in full by its message: exit code 2, no traceback."""
+
+
+@contextmanager
+def user_errors(key: str) -> Iterator[None]:
+    """Turn what readers and constructors say about files and values into a ConfigError that names a key."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{key}: {error}") from error
 
 
 def setting(default: Any, **rules: Any) -> Any:
@@ -58,8 +80,9 @@ class DatasetConfig:
             "fashion_mnist",
             "cifar10",
             "cifar100",
-            "image_folder",
+            "svhn",
             "synthetic",
+            *FILE_READERS,
         ),
     )
     # The folder that holds the data; part of the identity for image_folder only.
@@ -69,10 +92,29 @@ class DatasetConfig:
     # Use only so many images, classes in equal shares, the same ones in every run; null means all.
     num_train: int | None = setting(None, at_least=1)
     num_test: int | None = setting(None, at_least=1)
-    # Share of training labels replaced by another class, drawn with the run's seed.
+    # Train on nine tenths of the training images and put the rest in the place of the test images: the last
+    # ones, as in the released code, or a fixed random tenth. For choosing rho.
+    validation: str = setting("none", choices=("none", "last", "random"))
+    # An epoch walks the training images so many times; for training sets of a few batches.
+    repeats: int = setting(1, at_least=1)
+    # Share of training labels drawn anew, with the run's seed.
     label_noise: float = setting(0.0, at_least=0, below=1)
-    # Height and width in pixels; for image_folder (resize, centre crop) and synthetic.
+    # What they are drawn from: the other classes, so that all of them are wrong, or all classes.
+    label_noise_over: str = setting("other_classes", choices=("other_classes", "all_classes"))
+    # Training labels from a file (.npz, .npy, .pt), such as CIFAR-10N's human ones, and which of its arrays.
+    label_file: str | None = None
+    label_name: str | None = None
+    # Training labels predicted by an ended run (bootstrapping): its run directory.
+    relabel_from: str | None = None
+    # Height and width in pixels; for synthetic and for files.
     image_size: int | None = setting(None, at_least=8, at_most=1024)
+    # Files: the shorter side is resized to so many pixels before the centre crop; null means image_size.
+    resize_size: int | None = setting(None, at_least=8, at_most=2048)
+    interpolation: str = setting("bilinear", choices=("bilinear", "bicubic"))
+    # Files: decode all at the start and keep them as bytes; else worker processes decode them as they come.
+    in_memory: bool = True
+    # svhn: train on its 531,131 extra images too.
+    extra: bool = True
     # For synthetic only; every other dataset knows its own.
     num_classes: int | None = setting(None, at_least=2)
 
@@ -83,8 +125,8 @@ class ModelConfig:
 
     # The name in paths and tables.
     name: str = setting("resnet8", label=True)
-    architecture: str = setting("cifar_resnet", choices=tuple(DEPTHS))
-    # cifar_resnet, wide_cifar_resnet, shake_shake: 6n+2; wide_resnet: 6n+4; pyramidnet: 9n+2.
+    architecture: str = setting("cifar_resnet", choices=tuple(MODEL_OPTIONS))
+    # cifar_resnet, wide_cifar_resnet, shake_shake: 6n+2; wide_resnet: 6n+4; pyramidnet: 9n+2; not for timm.
     depth: int = setting(8, at_least=8, at_most=2000)
     # Channels of the first stage (pyramidnet: of the stem); wide_resnet: the widening factor k.
     width: int = setting(16, at_least=1)
@@ -98,6 +140,18 @@ class ModelConfig:
     alpha: int = setting(200, at_least=1)
     # pyramidnet: ShakeDrop in every block.
     shakedrop: bool = False
+    # How the weights are drawn: released_code (He, a uniform classifier), or torch (its own defaults).
+    init: str = setting("released_code", choices=("released_code", "torch"))
+    # Seed of that draw; null means the run's. The released code draws the same weights in every run.
+    init_seed: int | None = setting(None, at_least=0, at_most=2**31 - 1)
+    # timm: any name that timm knows, with a tag or without, such as tf_efficientnet_b7.ra_in1k.
+    timm_name: str | None = None
+    # timm: start from trained weights: hub (timm's), or a file. The head is new unless it has the right size.
+    weights: str | None = None
+    # timm: batch norm uses its running statistics in training too, and leaves them alone.
+    freeze_statistics: bool = False
+    # timm: resize images to so many pixels before the network; null leaves them as they come.
+    input_size: int | None = setting(None, at_least=8, at_most=2048)
 
 
 @dataclasses.dataclass
@@ -112,8 +166,16 @@ class AugmentationConfig:
     crop_padding: int = setting(0, at_least=0)
     # What fills the border: reflect as in the released code, or zero (the mean colour).
     padding: str = setting("reflect", choices=("reflect", "zero"))
-    # Side in pixels of one square per image set to the mean colour, clipped at the border; 0 means off.
+    # Side in pixels of a square set to the mean colour, clipped at the border; 0 means off.
     cutout_size: int = setting(0, at_least=0)
+    # One square per image, or one per batch, in the same place for all, as in the released code.
+    cutout_scope: str = setting("image", choices=("image", "batch"))
+    # AutoAugment (Cubuk et al. 2019): the policy found on that dataset, before flip and crop.
+    auto_augment: str = setting("none", choices=("none", "cifar10", "svhn", "imagenet"))
+    # Files: crop 8 to 100 % of the area at a ratio of 3/4 to 4/3 instead of the centre.
+    inception_crop: bool = False
+    # Mixup (Zhang et al. 2018) with lambda ~ Beta(alpha, alpha), one a batch; 0 means off.
+    mixup_alpha: float = setting(0.0, at_least=0)
 
 
 @dataclasses.dataclass
@@ -125,14 +187,26 @@ class OptimizerConfig:
     lr: float = setting(0.1, above=0)
     momentum: float = setting(0.9, at_least=0, below=1)
     nesterov: bool = True
-    # Added to the gradient of the update by the base optimizer, on every parameter.
+    # L2, on every parameter.
     weight_decay: float = setting(5e-4, at_least=0)
+    # optimizer: added to the gradient of the update, at w. loss: 1/2 weight_decay ||w||^2 is part of the loss
+    # of both passes, so of the direction of eps and of clipping too, as in the released code.
+    weight_decay_in: str = setting("optimizer", choices=("optimizer", "loss"))
     # Largest 2-norm of the final gradient; null means no clipping.
     clip_norm: float | None = setting(5.0, above=0)
     # Radius of the ball in which SAM looks for the highest loss, in weight units.
     rho: float = setting(0.05, at_least=0, sam_only=True)
     # ASAM (Kwon et al. 2021): scale the ball by |w|, weight by weight.
     adaptive: bool = setting(False, sam_only=True)
+    # The norm of the ball, 1 < p <= inf (Eq. 2); the paper found 2 the best.
+    p: float = setting(2.0, above=1, infinite=True, sam_only=True)
+    # Where eps points: along the gradient, or along Gaussian noise.
+    direction: str = setting("gradient", choices=("gradient", "random"), sam_only=True)
+    # Ascent steps, each projected onto the ball (appendix C.5), and their length in units of rho.
+    ascent_steps: int = setting(1, at_least=1, sam_only=True)
+    ascent_step_size: float = setting(1.0, above=0, sam_only=True)
+    # Keep the term of the gradient that SAM drops (appendix C.4), by double backward.
+    second_order: bool = setting(False, sam_only=True)
     # Shake-Shake and ShakeDrop: the first pass uses the true gradient, as in the released code.
     true_gradient: bool = setting(True, sam_only=True)
     # Both passes see the same random draws (gates, dropout), as in the released code.
@@ -151,6 +225,10 @@ class RuntimeConfig:
     threads: int | None = setting(None, at_least=1, at_most=1024, science=False)
     # torch.compile; needs a C++ compiler.
     compile: bool = setting(False, science=False)
+    # Processes that decode and AutoAugment images; null means one per CPU core, 0 none.
+    workers: int | None = setting(None, at_least=0, at_most=1024, science=False)
+    # timm: keep few activations and compute the others anew going backward: less memory, more time.
+    grad_checkpointing: bool = setting(False, science=False)
     # Save at least this often inside an epoch; every epoch ends with a save anyway.
     checkpoint_minutes: float = setting(5.0, above=0, science=False)
 
@@ -183,7 +261,7 @@ class EvaluateConfig:
 
     # The run directory.
     run: str = ""
-    split: str = setting("test", choices=("test", "train"))
+    split: str = setting("test", choices=("test", "train", "train_clean"))
     device: str = "auto"
     # Where the dataset lies now; null means where the run found it.
     root: str | None = None
@@ -197,91 +275,3 @@ def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasse
             yield from leaves(value, f"{prefix}{field.name}.")
         else:
             yield prefix + field.name, value, field
-
-
-def range_fault(value: Any, rules: Any) -> str | None:
-    """Say what is allowed where a value is not; None where it is."""
-    if value is None:
-        return None
-    if "choices" in rules:
-        return None if value in rules["choices"] else "one of " + ", ".join(rules["choices"])
-    if rules.get("label") and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", value):
-        return "a name of letters, digits, '_', '-' and '.', since it becomes part of a path"
-    if isinstance(value, float) and not math.isfinite(value):
-        return "a finite number"
-    bounds: dict[str, tuple[str, Callable[[Any], bool]]] = {
-        "at_least": (">=", lambda bound: value >= bound),
-        "above": (">", lambda bound: value > bound),
-        "at_most": ("<=", lambda bound: value <= bound),
-        "below": ("<", lambda bound: value < bound),
-    }
-    named = [(sign, rules[rule], holds) for rule, (sign, holds) in bounds.items() if rule in rules]
-    if all(holds(bound) for _, bound, holds in named):
-        return None
-    return "a number " + " and ".join(f"{sign} {bound}" for sign, bound, _ in named)
-
-
-def clashes(config: TrainConfig) -> Iterator[str]:
-    """Yield one message for each set of keys that are allowed alone but not together."""
-    dataset, model, runtime = config.dataset, config.model, config.runtime
-    if config.m and config.batch_size % config.m:
-        yield f"m={config.m} does not divide batch_size={config.batch_size}; choose a divisor or m=null"
-    yield from model_clashes(model)
-    if config.optimizer.nesterov and config.optimizer.momentum == 0:
-        yield "optimizer.nesterov=true needs optimizer.momentum > 0; set optimizer.nesterov=false"
-    if runtime.precision == "tf32" and not runtime.device.startswith(("cuda", "auto")):
-        yield f"runtime.precision=tf32 needs a GPU, but runtime.device={runtime.device}; use fp32"
-    if dataset.num_train is not None and dataset.num_train < config.batch_size:
-        yield (
-            f"dataset.num_train={dataset.num_train} fills no batch of batch_size={config.batch_size}; "
-            "lower batch_size"
-        )
-    if dataset.image_size is not None and dataset.reader not in ("image_folder", "synthetic"):
-        yield f"dataset.image_size is fixed for {dataset.reader}; leave it null"
-    if dataset.num_classes is not None and dataset.reader != "synthetic":
-        yield f"dataset.num_classes is known for {dataset.reader}; leave it null"
-    for key, value in (("dataset.root", dataset.root), ("outputs", config.outputs)):
-        if not value:
-            yield f"{key} is empty; name a folder"
-    needed = {
-        "synthetic": ("num_train", "num_test", "image_size", "num_classes"),
-        "image_folder": ("image_size",),
-    }
-    for key in needed.get(dataset.reader, ()):
-        if getattr(dataset, key) is None:
-            yield f"dataset.{key}=null: {dataset.reader} needs a number here"
-
-
-def model_clashes(model: ModelConfig) -> Iterator[str]:
-    """Yield one message for each key of a model that its architecture does not allow or read."""
-    if model.architecture not in DEPTHS:
-        return  # a fault of its own
-    step, remainder, example = DEPTHS[model.architecture]
-    if model.depth % step != remainder:
-        yield (
-            f"model.depth={model.depth}: a {model.architecture} has depth {step}n+{remainder}, "
-            f"for example {example}"
-        )
-    if model.architecture == "shake_shake" and model.width % 2:
-        yield f"model.width={model.width}: a shake_shake has an even width, for example 96"
-    for option in sorted({name for names in MODEL_OPTIONS.values() for name in names}):
-        read = option in MODEL_OPTIONS[model.architecture]
-        if not read and getattr(model, option) != getattr(ModelConfig(), option):
-            yield f"model.{option} is nothing that a {model.architecture} reads; leave it out"
-
-
-def check(config: Any) -> None:
-    """Check every range and every clash of one config.
-
-    Raises:
-        ConfigError: If anything is not allowed; the message lists all faults of the config, a line each.
-    """
-    faults = [
-        f"{key}={value}: allowed is {allowed}"
-        for key, value, field in leaves(config)
-        if (allowed := range_fault(value, field.metadata))
-    ]
-    if isinstance(config, TrainConfig):
-        faults += clashes(config)
-    if faults:
-        raise ConfigError("\n".join(faults))

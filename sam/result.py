@@ -59,6 +59,8 @@ def make_result(
         "rho": config.optimizer.rho if config.optimizer.name == "sam" else None,
         "epochs": config.epochs,
         **{key: last[key] for key in LAST_EPOCH},
+        # Against the true labels, where others were trained on.
+        "train_clean_error_pct": last.get("train_clean_error_pct"),
         # A note only: choosing the epoch on the test set makes this too low.
         "best": {"epoch": best["epoch"], "test_error_pct": best["test_error_pct"]},
         "num_parameters": num_parameters,

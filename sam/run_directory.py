@@ -11,6 +11,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,8 @@ from typing import Any
 import filelock
 from omegaconf import OmegaConf
 
-from sam.config import ConfigError, TrainConfig, check, leaves
+from sam.check import check
+from sam.config import ConfigError, TrainConfig, leaves
 
 # The result first: while these are deleted one by one, no half of a run must look ended.
 CONTENTS = (
@@ -32,7 +34,10 @@ CONTENTS = (
     "checkpoint.unfinished.pt",
     "evaluation-test.json",
     "evaluation-train.json",
+    "evaluation-train_clean.json",
+    "labels.npz",
 )
+PATHS = ("dataset.root", "dataset.label_file", "dataset.relabel_from", "model.weights")
 
 
 def science(config: TrainConfig) -> dict[str, Any]:
@@ -40,7 +45,8 @@ def science(config: TrainConfig) -> dict[str, Any]:
 
     Defaults are left out, so that a key added later does not change the identity of older runs. Keys that
     only SAM reads are left out for SGD, and the root of the data for all but image_folder, where it is the
-    only thing that tells one dataset from another.
+    only thing that tells one dataset from another. Paths count in full, but for the seed of a run directory:
+    seeds of a bootstrapped condition are one condition.
     """
     defaults = {key: value for key, value, _ in leaves(TrainConfig())}
     chosen = {}
@@ -48,7 +54,10 @@ def science(config: TrainConfig) -> dict[str, Any]:
         counts = field.metadata.get("science", True) and key != "seed"
         if key == "dataset.root":
             counts = config.dataset.reader == "image_folder"
+        if key in PATHS and value not in (None, "hub"):
             value = os.path.abspath(os.path.expanduser(value))
+        if key == "dataset.relabel_from" and value is not None:
+            value = re.sub(r"seed\d+-", "seed*-", value)
         if field.metadata.get("sam_only") and config.optimizer.name != "sam":
             counts = False
         if counts and value != defaults[key]:
@@ -88,8 +97,12 @@ def read_result(directory: pathlib.Path) -> dict[str, Any] | None:
     return result if isinstance(result, dict) and all(key in result for key in needed) else None
 
 
-def read_config(directory: pathlib.Path) -> TrainConfig:
+def read_config(directory: pathlib.Path, key: str = "run") -> TrainConfig:
     """Return the config of a run.
+
+    Args:
+        directory: Of the run.
+        key: That named it, for the message.
 
     Raises:
         ConfigError: If the directory is no run directory, or its config cannot be read.
@@ -97,7 +110,7 @@ def read_config(directory: pathlib.Path) -> TrainConfig:
     path = directory / "config.yaml"
     if not path.is_file():
         raise ConfigError(
-            f"run={directory} is no run directory: {path} is missing; runs lie at "
+            f"{key}={directory} is no run directory: {path} is missing; runs lie at "
             "outputs/<dataset>/<model>/<augmentation>/<optimizer>/seed<k>-<id>"
         )
     try:

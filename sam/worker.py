@@ -3,7 +3,6 @@
 import pathlib
 import signal
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -13,19 +12,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from sam import build
-from sam.config import ConfigError, TrainConfig
-from sam.data.batches import evaluation_batches
+from sam import build, build_data
+from sam.config import ConfigError, TrainConfig, user_errors
+from sam.data.batches import generator_for
+from sam.data.image_files import ImageError
 from sam.data.images import Dataset
+from sam.data.label_files import write_labels
 from sam.result import make_result, reset_peak_memory
 from sam.run_directory import clear, locked, path_of, write_config, write_result
+from sam.trained import load_checkpoint, relabelled
 from sam.training.checkpoint import CheckpointStore
 from sam.training.distributed import World, data_parallel, start_world
-from sam.training.evaluation import Evaluation, evaluate
-from sam.training.loop import Interrupted, Trainer, load_model
+from sam.training.evaluation import evaluate
+from sam.training.loop import Interrupted, Trainer
 from sam.training.precision import Precision
 
-EVALUATION_BATCH_SIZE = 500
 DEFAULT_THREADS = torch.get_num_threads()
 
 
@@ -48,34 +49,58 @@ def run(config: TrainConfig, command: str) -> dict[str, Any]:
     world = start_world(device)
     reset_peak_memory(device)
     with _stopped_by_signals() as stop:
-        data = build.dataset(config.dataset, config.seed).to(device)
-        torch.manual_seed(config.seed)
-        network = build.model(config.model, data, device)
         directory = path_of(config)
+        data = build_data.dataset(config.dataset, config.seed)
+        data = relabelled(config, data, directory, device, world)
+        network = _network(config, data, device, world)
         trainer = _trainer(config, directory, data, network, device, world, stop)
         if stop.is_set():  # nothing is trained yet, so there is nothing to save
             raise SystemExit(128 + stop.signal_number)
         with locked(directory) if world.is_main else nullcontext():
-            _begin(config, directory, trainer, world, command)
+            _begin(config, directory, trainer, data, world, command)
             result = _fit(config, directory, network, trainer, device, world, stop, command)
         if stop.is_set():  # in the last epoch: this run is done, but a sweep is to end
             raise SystemExit(128 + stop.signal_number)
     return result
 
 
+def _network(config: TrainConfig, data: Dataset, device: torch.device, world: World) -> nn.Module:
+    """Draw the network, the same in all processes, and seed what they draw later, each for itself."""
+    torch.manual_seed(config.seed)
+    if config.model.init_seed is None:
+        network = build.model(config.model, data, device)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.model.init_seed)
+            network = build.model(config.model, data, device)
+    if not world.is_main:
+        torch.manual_seed(generator_for("process", config.seed, world.rank).initial_seed())
+    if config.runtime.grad_checkpointing:
+        with user_errors("runtime.grad_checkpointing=true"):
+            network.set_grad_checkpointing()  # type: ignore[operator]
+    return network
+
+
 def _begin(
-    config: TrainConfig, directory: pathlib.Path, trainer: Trainer, world: World, command: str
+    config: TrainConfig,
+    directory: pathlib.Path,
+    trainer: Trainer,
+    data: Dataset,
+    world: World,
+    command: str,
 ) -> None:
-    """Load the checkpoint, or with force clear the directory, and write the config."""
+    """Load the checkpoint, or with force clear the directory, and write the config and spoiled labels."""
     if not config.force:
-        state = _load(trainer.store)
+        state = load_checkpoint(directory)
         if state is not None:
-            with build.user_errors(str(directory)):
+            with user_errors(str(directory)):
                 trainer.load(state)
     if world.is_main:
         if config.force:
             clear(directory)
         write_config(directory, config, command)
+        if data.train.clean_targets is not None:
+            write_labels(directory / "labels.npz", data.train.clean_targets, data.train.targets)
 
 
 def _fit(
@@ -95,6 +120,8 @@ def _fit(
         if world.is_main:
             print(f"stopped and saved; continue with: {command}", file=sys.stderr, flush=True)
         raise SystemExit(128 + stop.signal_number) from interruption
+    except ImageError as error:
+        raise ConfigError(f"dataset={config.dataset.name}: {error}") from error
     finally:
         trainer.close()
     result = make_result(
@@ -128,14 +155,21 @@ def _trainer(
         called = torch.compile(called)  # type: ignore[assignment]
     if world.size > 1:
         called = data_parallel(called)
-    batches = build.train_batches(config, data, device, world)
+    batches = build_data.train_batches(config, data, device, world)
+    test_batches = build_data.evaluation_batches(config, data, data.test, device, world)
     loggers = build.loggers(config, directory, batches.steps_per_epoch) if world.is_main else []
     return Trainer(
         model=network,
         update=build.update(config, network, called, precision),
         batches=batches,
         evaluate=partial(
-            evaluate_split, network, data, "test", device=device, precision=precision, world=world
+            evaluate,
+            network,
+            test_batches,
+            num_classes=data.num_classes,
+            device=device,
+            precision=precision,
+            world=world,
         ),
         epochs=config.epochs,
         base_lr=config.optimizer.lr,
@@ -146,68 +180,6 @@ def _trainer(
         checkpoint_seconds=60 * config.runtime.checkpoint_minutes,
         stop_requested=stop.is_set,
     )
-
-
-def evaluate_split(
-    network: nn.Module,
-    data: Dataset,
-    split: str,
-    *,
-    device: torch.device,
-    precision: Precision,
-    world: World,
-) -> Evaluation:
-    """Evaluate a network on the test or train split, without augmentation."""
-    images = data.test if split == "test" else data.train
-    batches = evaluation_batches(
-        images, build.normalization(data, device), EVALUATION_BATCH_SIZE, world.rank, world.size
-    )
-    return evaluate(
-        network,
-        batches,
-        num_classes=data.num_classes,
-        device=device,
-        precision=precision,
-        world=world,
-    )
-
-
-def evaluate_run(
-    config: TrainConfig, directory: pathlib.Path, split: str, device_name: str
-) -> tuple[str, list[str], Evaluation]:
-    """Evaluate the newest checkpoint of a run on the test or train split.
-
-    The train split has the labels that the run was trained on, with their noise.
-
-    Returns:
-        After how many epochs and steps, the names of the classes, and the evaluation.
-
-    Raises:
-        ConfigError: If there is no readable checkpoint, no data or no such device.
-    """
-    device = build.device(device_name, key="device")
-    state = _load(CheckpointStore(directory))
-    if state is None:
-        raise ConfigError(f"run={directory} has no checkpoint yet; train it first")
-    data = build.dataset(config.dataset, config.seed).to(device)
-    network = build.model(config.model, data, device)
-    with build.user_errors(str(directory)):
-        load_model(network, state)
-    precision = Precision(config.runtime.precision, device)
-    evaluation = evaluate_split(network, data, split, device=device, precision=precision, world=World())
-    progress = state["progress"]
-    moment = f"{progress['epoch']} epochs" + (f" and {progress['step']} steps" if progress["step"] else "")
-    return moment, list(data.class_names), evaluation
-
-
-def _load(store: CheckpointStore) -> dict[str, Any] | None:
-    """Return the state to continue from; tell of a damaged checkpoint in one line."""
-    with warnings.catch_warnings(record=True) as caught, build.user_errors("checkpoint"):
-        warnings.simplefilter("always")
-        state = store.load()
-    for warning in caught:
-        print(f"warning: {warning.message}", file=sys.stderr)
-    return state
 
 
 class StopRequest:

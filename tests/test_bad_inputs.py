@@ -30,10 +30,10 @@ BAD_COMMANDS = {
     "hydra.foo=1": "Hydra has no such key; see train.py --hydra-help",
     "~epochs.x": "epochs.x",
     # choices
-    "model=wrn2810": "model=wrn2810: there is no such choice; allowed is one of pyramidnet_110",
+    "model=wrn2810": "model=wrn2810: there is no such choice; allowed is one of efficientnet_b7",
     "optimizer=adam": "optimizer=adam: there is no such choice; allowed is one of sam, sgd",
     "experiment=null": "experiment=null",
-    "experiment=nope": "experiment=nope: there is no such choice; allowed is one of quickstart",
+    "experiment=nope": "experiment=nope: there is no such choice; allowed is one of finetune",
     "-m optimizer=sgd,adam": "optimizer=adam: there is no such choice; allowed is one of sam, sgd",
     "runtime.precision=fp8": "runtime.precision=fp8: allowed is one of fp32, tf32, bf16, fp16",
     "augmentation.padding=wrap": "augmentation.padding=wrap: allowed is one of reflect, zero",

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sam import build
+from sam import build, build_data
 from sam.models.gates import Gate
 from sam.training.precision import Precision
 from tests.conftest import changed
@@ -26,7 +26,7 @@ def test_gates_have_the_true_gradient_in_the_first_pass_only_and_if_told_to(true
             "optimizer.true_gradient": true_gradient,
         }
     )
-    data = build.dataset(config.dataset, seed=0)
+    data = build_data.dataset(config.dataset, seed=0)
     network = build.model(config.model, data, CPU)
     modes = []
     gates = [layer for layer in network.modules() if isinstance(layer, Gate)]

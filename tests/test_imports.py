@@ -10,18 +10,21 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 ROOMS = {
     "config": set(),
-    "run_directory": {"config"},
-    "cli": {"config"},
+    "check": {"config"},
+    "run_directory": {"check", "config"},
+    "cli": {"check", "config"},
     "perturbation": set(),
     "models": set(),
     "data": set(),
     "logs": set(),
-    "report": set(),
+    "report": {"config"},
     "optim": {"perturbation"},
     "training": {"optim", "logs", "perturbation"},
     "build": {"config", "data", "models", "logs", "optim", "training", "perturbation"},
+    "build_data": {"config", "data", "models", "training"},
     "result": {"config", "run_directory"},
-    "worker": {"build", "config", "data", "result", "run_directory", "training"},
+    "trained": {"build", "build_data", "config", "data", "run_directory", "training"},
+    "worker": {"build", "build_data", "config", "data", "result", "run_directory", "trained", "training"},
 }
 SOURCES = sorted((ROOT / "sam").rglob("*.py"))
 

@@ -40,9 +40,19 @@ SCIENCE: dict[str, Any] = {
     "dataset.reader": "cifar10",
     "dataset.num_train": 1000,
     "dataset.num_test": 1000,
+    "dataset.validation": "random",
+    "dataset.repeats": 2,
     "dataset.label_noise": 0.4,
+    "dataset.label_noise_over": "all_classes",
+    "dataset.label_file": "labels.npy",
+    "dataset.label_name": "worse_label",
+    "dataset.relabel_from": "outputs/a/b/c/sgd/seed0-12345678",
     "dataset.image_size": 32,
     "dataset.num_classes": 3,
+    "dataset.resize_size": 40,
+    "dataset.interpolation": "bicubic",
+    "dataset.in_memory": False,
+    "dataset.extra": False,
     "model.name": "other",
     "model.architecture": "wide_resnet",
     "model.depth": 20,
@@ -52,19 +62,35 @@ SCIENCE: dict[str, Any] = {
     "model.skip": False,
     "model.alpha": 100,
     "model.shakedrop": True,
+    "model.init": "torch",
+    "model.init_seed": 0,
+    "model.timm_name": "resnet50",
+    "model.weights": "hub",
+    "model.freeze_statistics": True,
+    "model.input_size": 224,
     "augmentation.name": "other",
     "augmentation.flip": True,
     "augmentation.crop_padding": 4,
     "augmentation.padding": "zero",
     "augmentation.cutout_size": 16,
+    "augmentation.cutout_scope": "batch",
+    "augmentation.auto_augment": "svhn",
+    "augmentation.inception_crop": True,
+    "augmentation.mixup_alpha": 1.0,
     "optimizer.name": "sgd",
     "optimizer.lr": 0.05,
     "optimizer.momentum": 0.8,
     "optimizer.nesterov": False,
     "optimizer.weight_decay": 1e-3,
+    "optimizer.weight_decay_in": "loss",
     "optimizer.clip_norm": None,
     "optimizer.rho": 0.1,
     "optimizer.adaptive": True,
+    "optimizer.p": float("inf"),
+    "optimizer.direction": "random",
+    "optimizer.ascent_steps": 3,
+    "optimizer.ascent_step_size": 0.5,
+    "optimizer.second_order": True,
     "optimizer.true_gradient": False,
     "optimizer.replay": False,
     "runtime.precision": "bf16",
@@ -79,6 +105,8 @@ NO_SCIENCE: dict[str, Any] = {
     "runtime.device": "cuda:1",
     "runtime.threads": 2,
     "runtime.compile": True,
+    "runtime.workers": 3,
+    "runtime.grad_checkpointing": True,
     "runtime.checkpoint_minutes": 1.0,
     "seed": 5,
     "outputs": "/elsewhere",
@@ -124,6 +152,20 @@ def test_identity_counts_the_root_of_an_image_folder_alone() -> None:
             identity(changed({"dataset.reader": reader, "dataset.root": root})) for root in ("pets", "birds")
         )
         assert (pets != birds) == is_counted
+
+
+def test_identity_counts_a_run_to_relabel_from_but_not_its_seed() -> None:
+    paths = ("o/sgd/seed0-1234abcd", "o/sgd/seed12-1234abcd", "o/sgd/seed0-1234abce", "p/sgd/seed0-1234abcd")
+    first, seed, condition, place = (identity(changed({"dataset.relabel_from": path})) for path in paths)
+    assert first == seed
+    assert len({first, condition, place}) == 3
+
+
+def test_identity_counts_absolute_paths_of_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for key in ("dataset.label_file", "dataset.relabel_from", "model.weights"):
+        assert identity(changed({key: "x"})) == identity(changed({key: str(tmp_path / "x")}))
+    assert science(changed({"model.weights": "hub"})) == {"model.weights": "hub"}
 
 
 def test_science_leaves_defaults_out() -> None:
@@ -183,9 +225,13 @@ def test_path_of_the_default_run_never_changes() -> None:
 def test_read_config_returns_what_was_written(tmp_path: Path, command: str) -> None:
     # Names that YAML would take for a number, nothing and a truth value.
     odd = {"dataset.name": "1e5", "model.name": "null", "augmentation.name": "on"}
-    valid = {"dataset.reader": "synthetic", "model.depth": 16, "model.skip": True, "model.alpha": 200}
-    valid["model.shakedrop"] = False
-    config = changed({**SCIENCE, **NO_SCIENCE, **odd, **valid, "force": False, "optimizer.lr": 1e-5})
+    # What may not be combined stays at its default.
+    alone = ("dataset.label_noise", "dataset.label_file", "dataset.label_name", "optimizer.adaptive")
+    alone += ("optimizer.direction", "optimizer.ascent_steps", "optimizer.second_order", "runtime.compile")
+    alone += ("model.skip", "model.alpha", "model.shakedrop", "model.batch_norm", "model.init")
+    together = {key: value for key, value in {**SCIENCE, **NO_SCIENCE}.items() if key not in alone}
+    valid = {"dataset.reader": "image_folder", "dataset.num_classes": None, "model.architecture": "timm"}
+    config = changed({**together, **odd, **valid, "force": False, "optimizer.lr": 1e-5})
     write_config(tmp_path, config, command)
     read = read_config(tmp_path)
     assert read == config

@@ -4,8 +4,8 @@ Flip and crop move pixels, so both are one table of source rows and one of sourc
 batch is then two gathers from the uint8 images in memory, done before anything is converted to float.
 
 Axes: N images in memory, B images in the batch, H, W, C as in images.py.
-Cutout follows DeVries and Taylor (2017): a square around a random centre, clipped at the border. Departure
-from the released code of the SAM paper: one square per image, where that code draws one per batch.
+Cutout follows DeVries and Taylor (2017): a square around a random centre, clipped at the border, one per
+image. The released code of the SAM paper draws one per batch, shared by all devices: cutout_scope="batch".
 """
 
 import dataclasses
@@ -26,6 +26,7 @@ class Augmentation:
     crop_padding: int = 0  # pixels
     padding: str = "reflect"  # or "zero", which is the mean colour after normalisation
     cutout_size: int = 0  # pixels
+    cutout_scope: str = "image"  # or "batch": whoever draws then passes the draws through shared_cutout
 
     def check(self, height: int, width: int) -> None:
         """Check that images are large enough.
@@ -81,6 +82,14 @@ class Augmentation:
         return (distance >= 0) & (distance < self.cutout_size)
 
 
+def shared_cutout(draws: Tensor) -> Tensor:
+    """Return draws, float [5, B], that put every cutout square where the first image has its own.
+
+    Done before the processes take their shares, so that all of them blank the same square.
+    """
+    return torch.cat([draws[:3], draws[3:, :1].expand(-1, draws.shape[1])])
+
+
 class Normalization:
     """(pixel / 255 - mean) / std, one mean and std per channel.
 
@@ -94,6 +103,7 @@ class Normalization:
     def __init__(
         self, mean: tuple[float, ...], std: tuple[float, ...], width: int, device: torch.device
     ) -> None:
+        self.mean, self.std = mean, std
         scale = 1 / (255 * torch.tensor(std, dtype=torch.float64))
         shift = -torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)
         self._scale = scale.repeat(width).to(device, torch.float32)

@@ -1,8 +1,11 @@
-"""From images in memory to the batches of an epoch, a pure function of seed, epoch and step.
+"""The batches of an epoch, a pure function of seed, epoch and step.
 
 Nothing here has a state to save: whoever knows the epoch and the step gets the same batch again. Every
 process draws for the whole batch and takes its share, so the images of an update do not depend on how many
-processes there are.
+processes there are. (Mixup is the exception: it mixes within the share of a process.)
+
+Bytes come from one of two places: from images in memory, on the device that trains, or from worker
+processes that decode files or apply AutoAugment (loading.py). All that follows is the same for both.
 """
 
 import hashlib
@@ -11,8 +14,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from sam.data.augmentation import NUM_DRAWS, Augmentation, Normalization
-from sam.data.images import Images
+from sam.data.augmentation import NUM_DRAWS, Augmentation, Normalization, shared_cutout
+from sam.data.images import Images, Split
+from sam.data.loading import Loader, Request
+from sam.data.mixup import draw_mixup, mix_images, mix_targets
+
+LARGEST_SEED = 2**63 - 1
+Batch = tuple[Tensor, Tensor, Tensor | None]
 
 
 def generator_for(*key: object) -> torch.Generator:
@@ -25,11 +33,16 @@ class TrainBatches:
     """The shuffled, augmented batches of every epoch; the rest that fills no batch is dropped.
 
     Args:
-        images: The training split, on the device that trains.
+        split: The training split; images in memory are moved to the device.
         augmentation: What is drawn for every image.
-        normalize: Made for this split's image width and device.
+        normalize: Made for this split's image width and the device.
+        device: That trains.
         batch_size: Images per update over all processes; a multiple of world_size.
         seed: Of the order and of the draws.
+        num_classes: K of soft targets, for mixup.
+        mixup_alpha: Of mixup; 0 means off.
+        repeats: How often an epoch walks the split.
+        loader: Makes the bytes, in processes of its own; None takes them from memory.
         rank: Number of this process, 0 .. world_size - 1.
         world_size: How many processes share a batch.
 
@@ -39,34 +52,51 @@ class TrainBatches:
 
     def __init__(
         self,
-        images: Images,
+        split: Split,
         augmentation: Augmentation,
         normalize: Normalization,
         *,
+        device: torch.device,
         batch_size: int,
         seed: int,
+        num_classes: int,
+        mixup_alpha: float = 0.0,
+        repeats: int = 1,
+        loader: Loader | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if len(images) < batch_size:
+        if len(split) * repeats < batch_size:
             raise ValueError(
-                f"batch_size={batch_size}, but there are only {len(images)} training images; lower batch_size"
+                f"batch_size={batch_size}, but there are only {len(split) * repeats} training images; "
+                "lower batch_size"
             )
         if batch_size % world_size:
             raise ValueError(
                 f"batch_size={batch_size} cannot be shared by {world_size} processes; choose a multiple"
             )
-        augmentation.check(*images.pixels.shape[1:3])
-        self.images = images
-        self.steps_per_epoch = len(images) // batch_size
+        augmentation.check(*split.shape[:2])
+        self._split = split if loader else split.to(device)
+        self.steps_per_epoch = len(split) * repeats // batch_size
         self._augmentation = augmentation
         self._normalize = normalize
+        self._device = device
         self.batch_size = batch_size
         self._seed = seed
+        self._num_classes = num_classes
+        self._mixup_alpha = mixup_alpha
+        self._repeats = repeats
+        self._loader = loader
+        self._rank = rank
         share = batch_size // world_size
         self._share = slice(rank * share, (rank + 1) * share)
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    @property
+    def uses_workers(self) -> bool:
+        """Whether the bytes are made one image at a time, by worker processes if there are any."""
+        return self._loader is not None
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """Yield this process's share of each batch from a step on.
 
         Args:
@@ -74,36 +104,111 @@ class TrainBatches:
             first_step: Where to begin, 0 .. steps_per_epoch.
 
         Yields:
-            Images, float32 [B, C, H, W] in channels_last format, and targets, int64 [B].
+            Images, float32 [B, C, H, W] in channels_last format; targets, int64 [B], or with mixup float32
+            [B, K]; and clean targets likewise where the targets are not the true ones, else None.
         """
-        device = self.images.targets.device
-        order = torch.randperm(len(self.images), generator=generator_for("order", self._seed, epoch))
-        for step in range(first_step, self.steps_per_epoch):
-            indices = order[step * self.batch_size : (step + 1) * self.batch_size]
+        orders = generator_for("order", self._seed, epoch)
+        order = torch.cat([torch.randperm(len(self._split), generator=orders) for _ in range(self._repeats)])
+        batches = order.split(self.batch_size)[first_step : self.steps_per_epoch]
+        steps = range(first_step, self.steps_per_epoch)
+        sources = self._sources(epoch, steps, [batch[self._share] for batch in batches])
+        for step, (images, indices) in zip(steps, sources, strict=True):
             draws = torch.rand(
                 NUM_DRAWS,
                 self.batch_size,
                 generator=generator_for("augmentation", self._seed, epoch, step),
             )
-            indices = indices[self._share].to(device, non_blocking=True)
-            draws = draws[:, self._share].to(device, non_blocking=True)
-            batch = self._augmentation(self.images, indices, draws, self._normalize)
-            yield batch, self.images.targets[indices]
+            if self._augmentation.cutout_scope == "batch":
+                draws = shared_cutout(draws)
+            draws = draws[:, self._share].to(self._device, non_blocking=True)
+            batch = self._augmentation(images, indices, draws, self._normalize)
+            clean = None if images.clean_targets is None else images.clean_targets[indices]
+            yield self._mixed(epoch, step, batch, images.targets[indices], clean)
+
+    def _sources(self, epoch: int, steps: range, batches: list[Tensor]) -> Iterator[tuple[Images, Tensor]]:
+        """Yield, for each step, images on the device and which of them make the batch."""
+        if self._loader is None:
+            assert isinstance(self._split, Images)
+            for indices in batches:
+                yield self._split, indices.to(self._device, non_blocking=True)
+            return
+        everything = torch.arange(self._share.stop - self._share.start, device=self._device)
+        requests = [self._request(epoch, *pair) for pair in zip(steps, batches, strict=True)]
+        for (indices, _), pixels in zip(requests, self._loader(requests), strict=True):
+            yield _on_device(pixels, self._split, indices, self._device), everything
+
+    def _request(self, epoch: int, step: int, indices: Tensor) -> Request:
+        generator = generator_for("prepare", self._seed, epoch, step)
+        seeds = torch.randint(LARGEST_SEED, (self.batch_size,), generator=generator)
+        return indices, seeds[self._share]
+
+    def _mixed(self, epoch: int, step: int, images: Tensor, targets: Tensor, clean: Tensor | None) -> Batch:
+        if not self._mixup_alpha:
+            return images, targets, clean
+        generator = generator_for("mixup", self._seed, epoch, step, self._rank)
+        lam, permutation = draw_mixup(generator, self._mixup_alpha, len(targets))
+        permutation = permutation.to(self._device, non_blocking=True)
+        soft = mix_targets(targets, self._num_classes, lam, permutation)
+        if clean is not None:
+            clean = mix_targets(clean, self._num_classes, lam, permutation)
+        return mix_images(images, lam, permutation), soft, clean
 
 
-def evaluation_batches(
-    images: Images, normalize: Normalization, batch_size: int, rank: int = 0, world_size: int = 1
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield every image of this process's share once, as it is, in order; the last batch may be smaller.
+class EvaluationBatches:
+    """Every image of this process's share once, as it is, in order; the last batch may be smaller.
 
     Shares are rank, rank + world_size, ...: together they are the split, each image exactly once.
 
-    Yields:
-        Images, float32 [B, C, H, W] in channels_last format, and targets, int64 [B].
+    Args:
+        split: Images in memory are moved to the device, once.
+        normalize: Made for this split's image width and the device.
+        device: Where the network is.
+        batch_size: Images per batch.
+        loader: Decodes files, in processes of its own; None takes images from memory.
+        rank: Number of this process, 0 .. world_size - 1.
+        world_size: How many processes share the split.
     """
-    pixels, targets = images.pixels[rank::world_size], images.targets[rank::world_size]
-    for rows, batch_targets in zip(
-        pixels.flatten(2).split(batch_size), targets.split(batch_size), strict=True
-    ):
-        batch = normalize(rows).view(len(rows), *pixels.shape[1:])
-        yield batch.permute(0, 3, 1, 2), batch_targets
+
+    def __init__(
+        self,
+        split: Split,
+        normalize: Normalization,
+        *,
+        device: torch.device,
+        batch_size: int,
+        loader: Loader | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self._split = split if loader else split.to(device)
+        self._indices = torch.arange(len(split))[rank::world_size].split(batch_size)
+        self._normalize = normalize
+        self._device = device
+        self._loader = loader
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images, float32 [B, C, H, W] in channels_last format, and targets, int64 [B]."""
+        for images in self._sources():
+            height, width, channels = images.shape
+            rows = self._normalize(images.pixels.flatten(2))
+            yield rows.view(-1, height, width, channels).permute(0, 3, 1, 2), images.targets
+
+    def _sources(self) -> Iterator[Images]:
+        if self._loader is None:
+            assert isinstance(self._split, Images)
+            for indices in self._indices:
+                yield self._split.take(indices.to(self._device))
+            return
+        requests = [(indices, torch.zeros_like(indices)) for indices in self._indices]
+        for indices, pixels in zip(self._indices, self._loader(requests), strict=True):
+            yield _on_device(pixels, self._split, indices, self._device)
+
+
+def _on_device(pixels: Tensor, split: Split, indices: Tensor, device: torch.device) -> Images:
+    """Bring bytes that a worker made, and the labels that go with them, to the device."""
+    labels = (split.targets, split.clean_targets)
+    targets, clean = (
+        None if part is None else part[indices].to(device, non_blocking=True) for part in labels
+    )
+    assert targets is not None
+    return Images(pixels.to(device, non_blocking=True), targets, clean)

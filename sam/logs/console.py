@@ -14,9 +14,11 @@ class ConsoleLog:
         label: What to call the run.
         epochs: How many.
         steps_per_epoch: Updates in each.
+        split: Name of the images that are not trained on.
     """
 
-    def __init__(self, label: str, epochs: int, steps_per_epoch: int) -> None:
+    def __init__(self, label: str, epochs: int, steps_per_epoch: int, split: str = "test") -> None:
+        self._split = split
         self._label = label
         self._epochs = epochs
         self._steps_per_epoch = steps_per_epoch
@@ -39,7 +41,7 @@ class ConsoleLog:
 
     def log(self, row: dict[str, float]) -> None:
         """Show the errors of an epoch."""
-        errors = f"train {row['train_error_pct']:.2f} %, test {row['test_error_pct']:.2f} %"
+        errors = f"train {row['train_error_pct']:.2f} %, {self._split} {row['test_error_pct']:.2f} %"
         if self._bar is not None:
             self._bar.set_postfix_str(f"epoch {row['epoch']:.0f}: {errors}")
         else:

@@ -13,6 +13,7 @@ COLUMNS = (
     "train_loss",
     "train_error_pct",
     "train_top5_error_pct",
+    "train_clean_error_pct",
     "test_loss",
     "test_error_pct",
     "test_top5_error_pct",

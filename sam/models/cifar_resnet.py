@@ -46,13 +46,21 @@ class CifarResNet(nn.Module):
         in_channels: Channels of an image.
         num_classes: Length of the logits.
         skip: Whether blocks have shortcuts.
+        init: How the weights are drawn, see layers.initialise.
 
     Raises:
         ValueError: If the depth is not 6n + 2.
     """
 
     def __init__(
-        self, *, depth: int, width: int, in_channels: int, num_classes: int, skip: bool = True
+        self,
+        *,
+        depth: int,
+        width: int,
+        in_channels: int,
+        num_classes: int,
+        skip: bool = True,
+        init: str = "released_code",
     ) -> None:
         super().__init__()
         num_blocks = blocks_per_stage(depth, layers_per_block=2, other_layers=2, example=20)
@@ -61,7 +69,7 @@ class CifarResNet(nn.Module):
         shapes = block_shapes(width, (width, 2 * width, 4 * width), num_blocks)
         self.blocks = nn.Sequential(*(Block(*shape, skip=skip) for shape in shapes))
         self.classifier = nn.Linear(4 * width, num_classes)
-        initialise(self)
+        initialise(self, init)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map float [N, C, H, W] to logits [N, num_classes]."""

@@ -65,6 +65,7 @@ class PyramidNet(nn.Module):
         num_classes: Length of the logits.
         alpha: How much wider than the stem the last block is, above 0; 200 in the SAM paper.
         shakedrop: Whether branches are multiplied by random numbers.
+        init: How the weights are drawn, see layers.initialise.
 
     Raises:
         ValueError: If the depth is not 9n + 2, or alpha not above 0.
@@ -79,6 +80,7 @@ class PyramidNet(nn.Module):
         num_classes: int,
         alpha: float = 200,
         shakedrop: bool = False,
+        init: str = "released_code",
     ) -> None:
         super().__init__()
         num_blocks = blocks_per_stage(depth, layers_per_block=3, other_layers=2, example=272)
@@ -98,7 +100,7 @@ class PyramidNet(nn.Module):
         self.blocks = nn.Sequential(*blocks)
         self.bn2 = nn.BatchNorm2d(channels)
         self.classifier = nn.Linear(channels, num_classes)
-        initialise(self)
+        initialise(self, init)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map float [N, C, H, W] to logits [N, num_classes]."""

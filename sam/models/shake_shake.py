@@ -73,12 +73,15 @@ class ShakeShakeNet(nn.Module):
         width: Channels of the first stage, an even number; 96 in the SAM paper.
         in_channels: Channels of an image.
         num_classes: Length of the logits.
+        init: How the weights are drawn, see layers.initialise.
 
     Raises:
         ValueError: If the depth is not 6n + 2, or the width odd.
     """
 
-    def __init__(self, *, depth: int, width: int, in_channels: int, num_classes: int) -> None:
+    def __init__(
+        self, *, depth: int, width: int, in_channels: int, num_classes: int, init: str = "released_code"
+    ) -> None:
         super().__init__()
         num_blocks = blocks_per_stage(depth, layers_per_block=2, other_layers=2, example=26)
         if width % 2:
@@ -88,7 +91,7 @@ class ShakeShakeNet(nn.Module):
         shapes = block_shapes(16, (width, 2 * width, 4 * width), num_blocks)
         self.blocks = nn.Sequential(*(Block(*shape) for shape in shapes))
         self.classifier = nn.Linear(4 * width, num_classes)
-        initialise(self)
+        initialise(self, init)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map float [N, C, H, W] to logits [N, num_classes]."""

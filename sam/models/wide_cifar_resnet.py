@@ -33,12 +33,15 @@ class WideCifarResNet(nn.Module):
         width: Channels of the stem, 64 in the protocol; the stages have 2, 4 and 8 times as many.
         in_channels: Channels of an image.
         num_classes: Length of the logits.
+        init: How the weights are drawn, see layers.initialise.
 
     Raises:
         ValueError: If the depth is not 6n + 2.
     """
 
-    def __init__(self, *, depth: int, width: int, in_channels: int, num_classes: int) -> None:
+    def __init__(
+        self, *, depth: int, width: int, in_channels: int, num_classes: int, init: str = "released_code"
+    ) -> None:
         super().__init__()
         num_blocks = blocks_per_stage(depth, layers_per_block=2, other_layers=2, example=32)
         self.activation = partial(functional.leaky_relu, negative_slope=0.1)
@@ -49,7 +52,7 @@ class WideCifarResNet(nn.Module):
         )
         self.bn = nn.BatchNorm2d(8 * width)
         self.classifier = nn.Linear(8 * width, num_classes)
-        initialise(self)
+        initialise(self, init)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map float [N, C, H, W] to logits [N, num_classes]."""

@@ -17,7 +17,8 @@ of the d = 3n residual branches is multiplied by 1 / sqrt(d), as in Hayou et al.
 (uniform scaling). De and Smith (2020) show that batch norm shrinks branches about so much; the factor is no
 parameter here, as it is in their SkipInit. Averaged over the draw of the weights, a branch then adds at most
 2/d of the second moment it gets, so all together let it grow by less than (1 + 2/d)^d < e^2, whatever the
-depth. Expect a smaller best learning rate than with batch norm.
+depth. Expect a smaller best learning rate than with batch norm. (init="torch" leaves smaller weights, so that
+branches add less still.)
 """
 
 from collections.abc import Callable
@@ -90,6 +91,7 @@ class WideResNet(nn.Module):
         num_classes: Length of the logits.
         shortcut: pool, without parameters, or conv, 1 x 1 convolutions.
         batch_norm: False leaves all batch norms out.
+        init: How the weights are drawn, see layers.initialise.
 
     Raises:
         ValueError: If the depth is not 6n + 4, or the shortcut another one.
@@ -104,6 +106,7 @@ class WideResNet(nn.Module):
         num_classes: int,
         shortcut: str = "pool",
         batch_norm: bool = True,
+        init: str = "released_code",
     ) -> None:
         super().__init__()
         num_blocks = blocks_per_stage(depth, layers_per_block=2, other_layers=4, example=28)
@@ -128,7 +131,7 @@ class WideResNet(nn.Module):
         self.blocks = nn.Sequential(*blocks)
         self.bn = norm(64 * width, batch_norm)
         self.classifier = nn.Linear(64 * width, num_classes)
-        initialise(self, "fan_out" if batch_norm else "fan_in")
+        initialise(self, init, "fan_out" if batch_norm else "fan_in")
 
     def forward(self, images: Tensor) -> Tensor:
         """Map float [N, C, H, W] to logits [N, num_classes]."""

@@ -12,22 +12,24 @@ In a training loop:
     optimizer.second_step()                       # back to w, then the base optimizer's step
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sam.perturbation import global_norm, move_, scaled_by_weights
+from sam.perturbation import dual_directions, global_norm, move_, project_, scaled_by_weights
 
 
 class SAM(torch.optim.Optimizer):
-    """SAM with the p = 2 ball of Eq. 2, or that of ASAM, around any torch optimizer.
+    """SAM with the ball of Eq. 2, or that of ASAM, around any torch optimizer.
 
     Weights come back by copy from a buffer (one copy of the perturbed parameters, allocated once), never by
     subtraction, so rho = 0 is the base optimizer to the bit. Parameters without a gradient in the first
     pass are not perturbed. Nothing waits for the device. Parameter groups are those of the base optimizer,
-    to which learning-rate schedulers attach (`base_optimizer`); `rho` and `adaptive` may differ by group.
+    to which learning-rate schedulers attach (`base_optimizer`); `rho` and `adaptive` may differ by group,
+    p and the kind of direction may not: they belong to the one norm, and are not part of the saved state.
     Departs from the released code of the paper in weight decay, which the base optimizer adds at w: there it
     is part of the loss of both passes. Adding it to your loss gives that.
 
@@ -36,10 +38,14 @@ class SAM(torch.optim.Optimizer):
         base_optimizer: A torch optimizer class, such as torch.optim.SGD.
         rho: Radius of the ball, in weight units; finite and >= 0. The paper uses 0.01 to 0.5.
         adaptive: Scale the ball by |w| (ASAM); rho is then about ten times larger.
+        p: Norm of the ball, 1 < p <= infinity: eps of Eq. 2 has p-norm rho. Only 2 costs no copy of g.
+        random_direction: Move to rho * z / ||z||_2 instead, z Gaussian from torch's default generator of
+            the weights' device: the paper's comparison with random perturbations (appendix C.5).
         **base_arguments: For the base optimizer, such as lr.
 
     Raises:
-        ValueError: If rho is negative or not finite.
+        ValueError: If rho is negative or not finite, if p is out of range, or if more than one of
+            adaptive, a p other than 2, and random_direction is asked for.
     """
 
     def __init__(
@@ -48,8 +54,16 @@ class SAM(torch.optim.Optimizer):
         base_optimizer: type[torch.optim.Optimizer],
         rho: float = 0.05,
         adaptive: bool = False,
+        p: float = 2.0,
+        random_direction: bool = False,
         **base_arguments: Any,
     ) -> None:
+        if not p > 1:
+            raise ValueError(f"p must be greater than 1, infinity included, got {p}")
+        if p != 2 and random_direction:
+            raise ValueError(f"random_direction=True needs p=2, got p={p}; a random direction has length rho")
+        self._p = p
+        self._random_direction = random_direction
         super().__init__(params, {"rho": rho, "adaptive": adaptive, **base_arguments})
         self.base_optimizer = base_optimizer(self.param_groups, **base_arguments)
         self.param_groups = self.base_optimizer.param_groups
@@ -61,11 +75,17 @@ class SAM(torch.optim.Optimizer):
         """Add a group of parameters, with its own rho, adaptive and base settings if given.
 
         Raises:
-            ValueError: If the group's rho is negative or not finite.
+            ValueError: If the group's rho is negative or not finite, or adaptive does not go with p or
+                random_direction.
         """
         rho = param_group.get("rho", self.defaults["rho"])
         if not 0 <= rho < float("inf"):
             raise ValueError(f"rho must be finite and >= 0, got {rho}")
+        if param_group.get("adaptive", self.defaults["adaptive"]) and not self._is_plain:
+            raise ValueError(
+                f"adaptive=True needs p=2 and random_direction=False, got p={self._p} and "
+                f"random_direction={self._random_direction}"
+            )
         if not hasattr(self, "base_optimizer"):  # called by the constructor of torch's Optimizer
             super().add_param_group(param_group)
             return
@@ -73,33 +93,94 @@ class SAM(torch.optim.Optimizer):
             param_group.setdefault(key, self.defaults[key])
         self.base_optimizer.add_param_group(param_group)
 
+    @property
+    def _is_plain(self) -> bool:
+        return self._p == 2 and not self._random_direction
+
+    @property
+    def follows_gradient(self) -> bool:
+        """Whether eps is a multiple of the gradient: p = 2, not random, not adaptive."""
+        return self._is_plain and not any(group["adaptive"] for group in self.param_groups)
+
+    @property
+    def is_perturbed(self) -> bool:
+        """Whether the weights stand at w + eps."""
+        return self._perturbed is not None
+
     @torch.no_grad()
     def perturb(self) -> Tensor:
         """Save the weights and move them to w + eps, from the gradients in `.grad`, which stay as they are.
 
         Returns:
-            The norm that eps was divided by, 0-dimensional: of g, or of |w| g where adaptive.
+            The 2-norm of g, or of |w| g where adaptive; 0-dimensional.
 
         Raises:
             RuntimeError: If the weights are already perturbed, or no parameter has a gradient.
         """
-        if self._perturbed is not None:
+        if self.is_perturbed:
             raise RuntimeError("the weights are already perturbed; call second_step() or restore() first")
-        moves: list[tuple[dict[str, Any], list[Tensor], Any]] = []
-        for group in self.param_groups:
-            weights = [weight for weight in group["params"] if weight.grad is not None]
-            if weights:
-                grads: Any = [weight.grad for weight in weights]
-                directions = scaled_by_weights(weights, grads) if group["adaptive"] else grads
-                moves.append((group, weights, directions))
-        if not moves:
+        groups = [(group, [w for w in group["params"] if w.grad is not None]) for group in self.param_groups]
+        weights = [weight for _, members in groups for weight in members]
+        if not weights:
             raise RuntimeError("no parameter has a gradient; call backward() before the first step")
-        self._save([weight for _, weights, _ in moves for weight in weights])
-        norm = global_norm([direction for _, _, directions in moves for direction in directions])
-        for group, weights, directions in moves:
-            if group["adaptive"]:
-                torch._foreach_mul_(directions, weights)
-            move_(weights, directions, group["rho"], norm)
+        self._save(weights)
+        adaptive = [weight for group, members in groups if group["adaptive"] for weight in members]
+        directions, length, norm = self._directions(weights, adaptive)
+        remaining = iter(directions)
+        for group, members in groups:
+            move_(members, list(itertools.islice(remaining, len(members))), group["rho"], length)
+        return norm
+
+    def _directions(
+        self, weights: list[Tensor], adaptive: list[Tensor]
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Return directions, the length they are divided by to have norm 1, and the gradient's norm."""
+        grads: list[Any] = [weight.grad for weight in weights]
+        if self._random_direction:
+            noise = [torch.randn_like(grad) for grad in grads]
+            return noise, global_norm(noise), global_norm(grads)
+        if self._p != 2:
+            return *dual_directions(grads, self._p), global_norm(grads)
+        if not adaptive:
+            norm = global_norm(grads)
+            return grads, norm, norm
+        parts: list[Any] = [weight.grad for weight in adaptive]
+        scaled = dict(zip(adaptive, scaled_by_weights(adaptive, parts), strict=True))
+        directions: list[Any] = [scaled.get(weight, weight.grad) for weight in weights]
+        norm = global_norm(directions)
+        torch._foreach_mul_(list(scaled.values()), adaptive)
+        return directions, norm, norm
+
+    @torch.no_grad()
+    def climb(self, step_size: float = 1.0) -> Tensor:
+        """Take one more step of projected gradient ascent, from w + eps and the gradients in `.grad` there.
+
+        eps <- P(eps + step_size * rho * g / ||g||_2), P being the projection onto ||eps||_2 <= rho. The paper
+        (appendix C.5, Table 11) does not give its step size. Parameters that perturb() left alone stay there.
+
+        Args:
+            step_size: Length of the step in units of rho; > 0.
+
+        Returns:
+            ||g||_2 over the perturbed parameters, 0-dimensional; where it is 0 or not finite eps stays.
+
+        Raises:
+            RuntimeError: If the weights are not perturbed, or none of them has a gradient.
+            ValueError: If the ball is not the plain one of p = 2, or rho differs by group.
+        """
+        if not self.follows_gradient:
+            raise ValueError("climb() needs p=2, adaptive=False and random_direction=False")
+        rhos = sorted({group["rho"] for group in self.param_groups})
+        if len(rhos) > 1:
+            raise ValueError(f"climb() needs one rho for all parameter groups, got {rhos}; make them equal")
+        perturbed = self._perturbed_weights()
+        weights = [weight for weight in perturbed if weight.grad is not None]
+        if not weights:
+            raise RuntimeError("no parameter has a gradient; call backward() before climb()")
+        grads: Any = [weight.grad for weight in weights]
+        norm = global_norm(grads)
+        move_(weights, grads, step_size * rhos[0], norm)
+        project_(perturbed, [self._saved[weight] for weight in perturbed], rhos[0])
         return norm
 
     def _save(self, weights: list[Tensor]) -> None:
@@ -124,9 +205,10 @@ class SAM(torch.optim.Optimizer):
     def restore_and_compare(self) -> Tensor:
         """Restore, and return the cosine between eps and the gradients in `.grad`.
 
-        For p = 2 that is the cosine between the gradients of the two passes, without a copy of the first.
-        With eps stretched to the length of g, cos = ||eps + g||^2 / (2 ||g||^2) - 1: worked out in the
-        place of the weights, just before these are copied back.
+        After one step along the gradient (see follows_gradient) that is the cosine between the gradients of
+        the two passes, without a copy of the first. With eps stretched to the length of g,
+        cos = ||eps + g||^2 / (2 ||g||^2) - 1: worked out in the place of the weights, just before these are
+        copied back.
 
         Returns:
             0-dimensional; nan where eps or the gradient is zero.
@@ -145,7 +227,7 @@ class SAM(torch.optim.Optimizer):
 
     def _perturbed_weights(self) -> list[Tensor]:
         if self._perturbed is None:
-            raise RuntimeError("the weights are not perturbed; call first_step() before the second step")
+            raise RuntimeError("the weights are not perturbed; call first_step() or perturb() first")
         return self._perturbed
 
     @torch.no_grad()

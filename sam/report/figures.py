@@ -42,7 +42,7 @@ class Curve(NamedTuple):
 
 
 def draw_error_curves(groups: Sequence[Group], path: Path) -> int:
-    """Draw test and train error against the epoch, one panel per setting, as a PNG.
+    """Draw test (or validation) and train error against the epoch, one panel per setting, as a PNG.
 
     Args:
         groups: Conditions; those without a complete run are left out.
@@ -66,7 +66,7 @@ def draw_error_curves(groups: Sequence[Group], path: Path) -> int:
     axes = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
     titles = setting_titles(group.setting for group in groups)
     for axis, members in zip(axes, shown, strict=False):
-        _draw_panel(axis, members, titles[members[0].setting.key])
+        _draw_panel(axis, members, titles[members[0].setting.key], members[0].setting.split)
     for axis in axes[len(shown) :]:
         axis.set_axis_off()
     figure.supxlabel(_caption(len(panels) - len(shown)), fontsize=9)
@@ -131,7 +131,7 @@ def _shades(count: int) -> list[str]:
     return shades
 
 
-def _draw_panel(axis: Axes, groups: Sequence[Group], title: str) -> None:
+def _draw_panel(axis: Axes, groups: Sequence[Group], title: str, split: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
     curves = []
@@ -145,9 +145,9 @@ def _draw_panel(axis: Axes, groups: Sequence[Group], title: str) -> None:
     axis.set_title("\n".join(textwrap.wrap(title, 85)), fontsize=10)
     axis.set_xlabel("Epoch")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axis.set_ylabel("Error (%)")
+    axis.set_ylabel(f"{split.capitalize()} (solid) and train (dashed) error (%)")
     axis.grid(alpha=0.3)
-    axis.legend(loc="upper right", fontsize=9, title="Final test error (%)", title_fontsize=9)
+    axis.legend(loc="upper right", fontsize=9, title=f"Final {split} error (%)", title_fontsize=9)
 
 
 def _draw_curve(axis: Axes, curve: Curve, style: str, colour: str, label: str) -> None:
@@ -185,7 +185,6 @@ def _upper_limit(curves: Sequence[Curve]) -> float:
 
 def _caption(num_left_out: int) -> str:
     caption = (
-        "Solid: test error; dashed: train error. "
         "Line: mean over seeds; band: lowest to highest seed.\n"
         "The first tenth of training may lie above the panel."
     )

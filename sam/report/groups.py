@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from sam.report.runs import Run, number
-from sam.report.settings import Setting, setting_of
+from sam.report.settings import DEFAULTS, RULES, Setting, setting_of, values_of
+
+# Keys of SAM that the name of the method and its rho tell.
+NAMED_KEYS = ("optimizer.rho", "optimizer.adaptive")
+PHRASES = {
+    "optimizer.p": "p={}",
+    "optimizer.direction": "{} direction",
+    "optimizer.ascent_steps": "{} ascent steps",
+}
 
 
 @dataclass(frozen=True)
@@ -15,7 +23,7 @@ class Group:
     """The ended runs of one condition.
 
     Attributes:
-        label: Short name, such as "SAM rho=0.05"; unique within the setting.
+        label: Short name, such as "SAM rho=0.05 p=inf"; unique within the setting.
         setting: What the condition shares with those that it is compared with.
         identity: The trainer's name of the condition, 8 hexadecimal digits.
         config: The config of one of its runs.
@@ -36,14 +44,14 @@ class Group:
         return bool(self.config["optimizer"]["name"] == "sam")
 
     @property
-    def is_adaptive(self) -> bool:
-        """Whether its SAM scales the ball weight by weight."""
-        return self.is_sam and bool(self.config["optimizer"].get("adaptive"))
+    def method(self) -> str:
+        """Its label without rho, such as "SAM": equal for all conditions of a sweep over rho."""
+        return " ".join(_method(self.config))
 
     @property
     def rho(self) -> float | None:
         """SAM's radius; None for any other optimizer."""
-        return number(self.config["optimizer"].get("rho")) if self.is_sam else None
+        return number(values_of(self.config)["optimizer.rho"]) if self.is_sam else None
 
     def values(self, name: str) -> dict[int, float]:
         """Return one number of result.json for each seed that has it.
@@ -74,7 +82,7 @@ def group_runs(runs: Iterable[Run]) -> tuple[list[Group], list[str]]:
         if run.result is not None:
             setting = setting_of(run.config)
             settings[setting.key] = setting
-            label = _label(run.config["optimizer"])
+            label = _label(run.config)
             members[setting.key, label, run.result["identity"]].append(run)
     groups: list[Group] = []
     warnings: list[str] = []
@@ -114,17 +122,37 @@ def _make_group(label: str, setting: Setting, identity: str, runs: list[Run]) ->
     )
 
 
-def _label(optimizer: dict[str, Any]) -> str:
-    if optimizer["name"] != "sam":
-        return str(optimizer["name"]).upper()
-    name = "adaptive SAM" if optimizer.get("adaptive") else "SAM"
-    rho = number(optimizer.get("rho"))
-    return name if rho is None else f"{name} rho={rho:g}"
+def _label(config: dict[str, Any]) -> str:
+    name, *departures = _method(config)
+    rho = number(values_of(config)["optimizer.rho"]) if config["optimizer"]["name"] == "sam" else None
+    return " ".join([name, *departures] if rho is None else [name, f"rho={rho:g}", *departures])
+
+
+def _method(config: dict[str, Any]) -> list[str]:
+    """Return the name of the optimizer, then a phrase for each key of SAM that departs from plain SAM."""
+    if config["optimizer"]["name"] != "sam":
+        return [str(config["optimizer"]["name"]).upper()]
+    values = values_of(config)
+    departures = [
+        _phrase(name, values[name])
+        for name, rules in RULES.items()
+        if rules.get("sam_only") and name not in NAMED_KEYS and values[name] != DEFAULTS[name]
+    ]
+    return ["adaptive SAM" if values["optimizer.adaptive"] else "SAM", *departures]
+
+
+def _phrase(name: str, value: object) -> str:
+    if name in PHRASES:
+        return PHRASES[name].format(value)
+    words = name.removeprefix("optimizer.").replace("_", " ")
+    if isinstance(value, bool):
+        return words if value else f"no {words}"
+    return f"{words} {value}"
 
 
 def _order(group: Group) -> tuple[object, ...]:
     rho = -1.0 if group.rho is None else group.rho
-    return (*group.setting.order, group.is_sam, group.is_adaptive, rho, group.label, group.identity)
+    return (*group.setting.order, group.is_sam, group.method, rho, group.label, group.identity)
 
 
 def _with_unique_labels(groups: list[Group]) -> list[Group]:

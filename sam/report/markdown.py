@@ -5,32 +5,29 @@ from collections.abc import Sequence
 
 from sam.report.interval import Estimate
 from sam.report.runs import Run
+from sam.report.settings import Setting
 from sam.report.table import Block, Row
 
-COLUMNS = (
-    "Method",
-    "Test error (%)",
-    "Paper (%)",
-    "Difference to SGD (points)",
-    "Top-5 error (%)",
-    "Train error (%)",
-    "Seconds per run",
-    "n",
-)
 NOTHING = "-"
 READING_AID = """\
 Errors are those after the last epoch: mean ± half-width of the 95 % Student-t interval over n
 seeds (no interval for one seed). Diverged runs are counted but enter no mean. The difference is
-test error minus that of SGD with its paired 95 % interval, over the seeds that both have, of which
-it takes at least two."""
+test error (or validation error) minus that of SGD with its paired 95 % interval, over the seeds
+that both have, of which it takes at least two."""
 PRINTED_NOTE = """\
 Paper: the number that the paper prints for this dataset, model, augmentation and length, with its
-95 % interval over 5 runs. An SGD number is the better of the standard and of twice the epochs. A
-SAM number belongs to the rho that the paper tuned, whichever rho stands in the row. Nothing else is
-compared: see the settings above for batch size, m, learning rate and so on."""
+95 % interval over 5 runs. An SGD number of Table 1 is the better of the standard and of twice the
+epochs. A SAM number belongs to the rho that the paper tuned, whichever rho stands in the row.
+Nothing else is compared: see the settings above for batch size, m, learning rate and so on."""
+VALIDATION_NOTE = """\
+Validation: the error on training images that were held out, in the place of the test images. It is
+for choosing rho; the paper's numbers are test errors of training on all images."""
+CLEAN_NOTE = """\
+Train error, noisy / clean labels: the share of the training images that are not given the label
+that was trained on / their true class."""
 BEST_NOTE = """\
 (best): lowest mean test error of the sweep. It was selected on that very test error, so it is
-optimistic; for a fair number select rho on held-out training images."""
+optimistic; for a fair number select rho on held-out training images, with dataset.validation=last."""
 
 
 def render_comparison(
@@ -48,8 +45,9 @@ def render_comparison(
     """
     parts = ["# Comparison of runs"]
     for block in blocks:
-        parts += [f"## {_escape(block.title)}", _escape(block.details), _render_rows(block.rows)]
-    parts += _notes([row for block in blocks for row in block.rows])
+        parts += [f"## {_escape(block.title)}", _escape(block.setting.details), _render_rows(block)]
+        parts += _choices(block)
+    parts += _notes(blocks)
     if interrupted:
         parts += ["## Not ended", _render_list([_describe_interrupted(run) for run in interrupted])]
     if warnings:
@@ -76,14 +74,13 @@ def format_estimate(estimate: Estimate | None, num_runs: int, sign: str = "") ->
     return text if estimate.num_values == num_runs else f"{text} (n = {estimate.num_values})"
 
 
-def _render_rows(rows: Sequence[Row]) -> str:
-    table = [COLUMNS, *(_cells(row) for row in rows)]
+def _render_rows(block: Block) -> str:
+    table = [_header(block.setting), *(_cells(row, block.setting) for row in block.rows)]
     # A rule cell of less than a dash and a colon is no table to GitHub.
     widths = [max(2, *(len(cell) for cell in column)) for column in zip(*table, strict=True)]
     # The first column holds names, the others numbers.
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    lines = [_line(COLUMNS, widths), _line(rule, widths)]
-    return "\n".join(lines + [_line(cells, widths) for cells in table[1:]])
+    return "\n".join(_line(cells, widths) for cells in (table[0], rule, *table[1:]))
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
@@ -92,24 +89,58 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "| " + " | ".join([first, *others]) + " |"
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _header(setting: Setting) -> tuple[str, ...]:
+    return (
+        "Method",
+        f"{setting.split.capitalize()} error (%)",
+        "Paper (%)",
+        "Difference to SGD (points)",
+        "Top-5 error (%)",
+        "Train error (%)" if setting.has_clean_labels else "Train error, noisy / clean labels (%)",
+        "Seconds per run",
+        "n",
+    )
+
+
+def _cells(row: Row, setting: Setting) -> tuple[str, ...]:
     num_runs = len(row.group.complete)
+    train_errors = [format_estimate(row.train_error_pct, num_runs)]
+    if not setting.has_clean_labels:
+        train_errors.append(format_estimate(row.train_clean_error_pct, num_runs))
     return (
         _escape(row.group.label) + (" (best)" if row.is_best else ""),
         format_estimate(row.test_error_pct, num_runs),
         NOTHING if row.printed is None else f"{row.printed.text} (Table {row.printed.table})",
         format_estimate(row.difference_points, num_runs, sign="+"),
         format_estimate(row.test_top5_error_pct, num_runs),
-        format_estimate(row.train_error_pct, num_runs),
+        " / ".join(train_errors),
         NOTHING if row.seconds is None else f"{row.seconds.mean:.0f}",
         str(num_runs) + (f" ({row.group.num_diverged} diverged)" if row.group.num_diverged else ""),
     )
 
 
-def _notes(rows: Sequence[Row]) -> list[str]:
-    notes = [(READING_AID, bool(rows))]
-    notes.append((PRINTED_NOTE, any(row.printed is not None for row in rows)))
-    notes.append((BEST_NOTE, any(row.is_best for row in rows)))
+def _choices(block: Block) -> list[str]:
+    """Return one line about each rho that is chosen on held-out images, and may be."""
+    if block.setting.split == "test":
+        return []
+    return [
+        f"{_escape(row.group.method)}: best rho on the validation split: {row.group.rho} "
+        f"(train on all with optimizer.rho={row.group.rho} dataset.validation=none)"
+        for row in block.rows
+        if row.is_best
+    ]
+
+
+def _notes(blocks: Sequence[Block]) -> list[str]:
+    rows = [row for block in blocks for row in block.rows]
+    tested = [row for block in blocks for row in block.rows if block.setting.split == "test"]
+    notes = [
+        (READING_AID, bool(rows)),
+        (VALIDATION_NOTE, len(tested) < len(rows)),
+        (CLEAN_NOTE, not all(block.setting.has_clean_labels for block in blocks)),
+        (PRINTED_NOTE, any(row.printed is not None for row in rows)),
+        (BEST_NOTE, any(row.is_best for row in tested)),
+    ]
     return [text for text, is_needed in notes if is_needed]
 
 

@@ -9,8 +9,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sam.report.settings import DEFAULTS, RULES, values_of
+
 KEY_COLUMNS = ("run_dataset", "run_model", "run_augmentation", "run_optimizer")
+# Table 2 has top-1 and top-5 errors.
+METRICS = ("test_error_pct", "top1_error_pct")
 VALUE_COLUMNS = ("table", "epochs", "metric", "value", "ci95")
+# With another value than the default, a run is none of those in Tables 1, 2 and 5.
+UNPRINTED_KEYS = (
+    "dataset.num_train",
+    "dataset.num_test",
+    "dataset.validation",
+    "dataset.repeats",
+    "dataset.label_noise",
+    "dataset.label_file",
+    "dataset.relabel_from",
+    "dataset.extra",
+    "model.weights",
+    "model.freeze_statistics",
+    "model.input_size",
+    "augmentation.mixup_alpha",
+    "optimizer.adaptive",
+    "optimizer.p",
+    "optimizer.direction",
+    "optimizer.ascent_steps",
+    "optimizer.second_order",
+)
 
 
 @dataclass(frozen=True)
@@ -58,7 +82,7 @@ def read_printed_cells(path: Path) -> list[PrintedCell]:
         cells = []
         for row in reader:
             try:
-                if row["run_dataset"] and row["metric"] == "test_error_pct":
+                if row["run_dataset"] and row["metric"] in METRICS:
                     cells.append(_parse_cell(row))
             except ValueError as error:
                 raise ValueError(
@@ -91,9 +115,9 @@ def parse_interval(text: str) -> tuple[float | None, bool]:
 def find_printed(config: Mapping[str, Any], cells: Iterable[PrintedCell]) -> PrintedCell | None:
     """Find the printed number that a run repeats.
 
-    Names and epochs decide. A printed SGD number is the better of the standard and of twice the
-    epochs, so it belongs to SGD runs of both lengths; one printed without epochs belongs to any.
-    The cells have nothing on part of a dataset, on label noise, or on adaptive SAM.
+    Names and epochs decide. A printed SGD number of Table 1 is the better of the standard and of
+    twice the epochs, so it belongs to SGD runs of both lengths; one printed without epochs belongs
+    to any. The cells have nothing on what `UNPRINTED_KEYS` name.
 
     Args:
         config: The resolved config of the run.
@@ -102,12 +126,12 @@ def find_printed(config: Mapping[str, Any], cells: Iterable[PrintedCell]) -> Pri
     Returns:
         The first cell that fits; None where none does.
     """
-    dataset, optimizer = config["dataset"], config["optimizer"]
-    is_partial = dataset.get("num_train") is not None or dataset.get("num_test") is not None
-    if is_partial or dataset.get("label_noise") or _is_adaptive(optimizer):
-        return None
-    sections = (dataset, config["model"], config["augmentation"], optimizer)
-    run_key = tuple(section["name"] for section in sections)
+    values = values_of(config)
+    is_sam = values["optimizer.name"] == "sam"
+    for key in UNPRINTED_KEYS:
+        if values[key] != DEFAULTS[key] and (is_sam or not RULES[key].get("sam_only")):
+            return None
+    run_key = tuple(config[group]["name"] for group in ("dataset", "model", "augmentation", "optimizer"))
     for cell in cells:
         if cell.run_key == run_key and _same_length(cell, config["epochs"]):
             return cell
@@ -127,12 +151,8 @@ def _parse_cell(row: Mapping[str, str]) -> PrintedCell:
     )
 
 
-def _is_adaptive(optimizer: Mapping[str, Any]) -> bool:
-    return optimizer["name"] == "sam" and bool(optimizer.get("adaptive"))
-
-
 def _same_length(cell: PrintedCell, epochs: int) -> bool:
     if cell.epochs is None:
         return True
-    is_sgd = cell.run_key[-1] == "sgd"
-    return epochs == cell.epochs or (is_sgd and epochs == 2 * cell.epochs)
+    is_better_of_two = cell.table == "1" and cell.run_key[-1] == "sgd"
+    return epochs == cell.epochs or (is_better_of_two and epochs == 2 * cell.epochs)

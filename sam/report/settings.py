@@ -1,32 +1,22 @@
-"""The setting of a run: all of its config but the seed and the choice between SGD and SAM.
+"""The setting of a run: all that decides its numbers but the seed and the choice between SGD and SAM.
 
-Two runs of one setting can be held against each other; two of different settings cannot.
+Two runs of one setting can be held against each other; two of different settings cannot. A key that a config
+lacks has its default, so that a key added later does not part old runs from new ones.
 """
 
 import json
+import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any
 
-# What may differ between runs that are compared, or does not decide their numbers.
-IGNORED_KEYS = frozenset(
-    {
-        "seed",
-        "outputs",
-        "force",
-        "dataset.root",
-        "dataset.download",
-        "optimizer.name",
-        "optimizer.rho",
-        "optimizer.adaptive",
-        "optimizer.true_gradient",
-        "optimizer.replay",
-    }
-)
-KEPT_RUNTIME_KEYS = frozenset({"runtime.precision"})
-# Told by the title where they have a value, in these words.
+from sam.config import TrainConfig, leaves
+
+DEFAULTS = {name: default for name, default, _ in leaves(TrainConfig())}
+RULES = {name: field.metadata for name, _, field in leaves(TrainConfig())}
+# Told by the title, in these words.
 TITLE_KEYS = {
     "dataset.name": "{}",
     "model.name": "{}",
@@ -34,10 +24,20 @@ TITLE_KEYS = {
     "epochs": "epochs {}",
     "batch_size": "batch {}",
     "m": "m {}",
+}
+# The same, where they have another value than the default.
+CHANGED_TITLE_KEYS = {
     "dataset.label_noise": "label noise {}",
+    "dataset.label_noise_over": "drawn over {}",
+    "dataset.label_file": "labels of {}",
+    "dataset.label_name": "{}",
+    "dataset.relabel_from": "labels predicted by {}",
     "dataset.num_train": "{} training images",
     "dataset.num_test": "{} test images",
+    "dataset.validation": "validation on {}",
 }
+HELD_OUT = {"last": "the last tenth", "random": "a random tenth"}
+SPOILED_LABELS = ("dataset.label_noise", "dataset.label_file", "dataset.relabel_from")
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,21 @@ class Setting:
 
     Attributes:
         key: Equal for equal settings, and for no others.
-        fields: The value of each dotted key; keys set to null are left out, as if not there.
+        fields: The value of each dotted key; keys set to null are left out.
     """
 
     key: str
     fields: Mapping[str, Any]
+
+    @property
+    def split(self) -> str:
+        """What the test error was measured on: "test", or "validation", a part of the training images."""
+        return "test" if self.fields.get("dataset.validation", "none") == "none" else "validation"
+
+    @property
+    def has_clean_labels(self) -> bool:
+        """Whether it is trained on the true labels."""
+        return not any(self.fields.get(key) for key in SPOILED_LABELS)
 
     @property
     def details(self) -> str:
@@ -70,19 +80,33 @@ class Setting:
         return (*names, int(self.fields["epochs"]), self.key)
 
 
+def values_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return every key of a run by its dotted name, with its default where the config lacks it.
+
+    Args:
+        config: The resolved config, as nested dictionaries; unknown keys are kept.
+    """
+    values = {**DEFAULTS, **dict(_leaves(config))}
+    return {name: _plain(value) for name, value in values.items()}
+
+
 def setting_of(config: Mapping[str, Any]) -> Setting:
     """Return the setting of a run.
 
     Args:
         config: The resolved config, as nested dictionaries; unknown keys count.
     """
+    values = values_of(config)
+    if values["dataset.relabel_from"] is not None:
+        # Each seed of a bootstrapped condition has its labels from a seed of another.
+        source = os.path.normpath(str(values["dataset.relabel_from"]))
+        values["dataset.relabel_from"] = re.sub(r"seed\d+-", "seed*-", source)
     # An image folder is known by its path alone: two of them may bear one name.
-    from_folder = config["dataset"].get("reader") == "image_folder"
-    kept = KEPT_RUNTIME_KEYS | ({"dataset.root"} if from_folder else set())
+    from_folder = values["dataset.reader"] == "image_folder"
     fields = {
         name: value
-        for name, value in sorted(_leaves(config), key=itemgetter(0))
-        if name in kept or not (name in IGNORED_KEYS or name.startswith("runtime."))
+        for name, value in sorted(values.items())
+        if value is not None and (_counts(name) or (name == "dataset.root" and from_folder))
     }
     return Setting(json.dumps(fields, default=str), fields)
 
@@ -113,21 +137,33 @@ def _leaves(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
     for name, value in section.items():
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{prefix}{name}.")
-        elif isinstance(value, float) and value.is_integer():
-            # 5 and 5.0 are one value to every reader of a config.
-            yield f"{prefix}{name}", int(value)
-        elif value is not None:
+        else:
             yield f"{prefix}{name}", value
 
 
+def _plain(value: Any) -> Any:
+    # 5 and 5.0 are one value to every reader of a config.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _counts(name: str) -> bool:
+    """Say whether a key decides the numbers of SGD and SAM alike."""
+    if name not in RULES:  # of a later version
+        return not name.startswith("runtime.")
+    rules = RULES[name]
+    compared = name in ("seed", "optimizer.name") or rules.get("sam_only", False)
+    return bool(rules.get("science", True)) and not compared
+
+
 def _short_title(setting: Setting) -> str:
-    # No label noise is the rule and not worth a word.
-    silent = {"dataset.label_noise"} if not setting.fields.get("dataset.label_noise") else set()
-    return ", ".join(
-        words.format(setting.fields[name])
-        for name, words in TITLE_KEYS.items()
-        if name in setting.fields and name not in silent
-    )
+    told = {name: setting.fields[name] for name in TITLE_KEYS if name in setting.fields}
+    for name in CHANGED_TITLE_KEYS:
+        if name in setting.fields and setting.fields[name] != DEFAULTS[name]:
+            told[name] = setting.fields[name]
+    if "dataset.validation" in told:
+        told["dataset.validation"] = HELD_OUT.get(str(told["dataset.validation"]), "training images")
+    words = {**TITLE_KEYS, **CHANGED_TITLE_KEYS, "dataset.num_test": f"{{}} {setting.split} images"}
+    return ", ".join(words[name].format(value) for name, value in told.items())
 
 
 def _differing_keys(settings: list[Setting]) -> list[str]:

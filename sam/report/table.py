@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sam.report.groups import Group
 from sam.report.interval import Estimate, estimate, paired_difference
 from sam.report.paper import PrintedCell, find_printed
-from sam.report.settings import setting_titles
+from sam.report.settings import Setting, setting_titles
 
 
 @dataclass(frozen=True)
@@ -16,9 +16,10 @@ class Row:
 
     Attributes:
         group: The runs.
-        test_error_pct: Top-1 error on the test set after the last epoch.
+        test_error_pct: Top-1 error on the setting's split after the last epoch.
         test_top5_error_pct: The same with five guesses.
-        train_error_pct: Top-1 error on the training set after the last epoch.
+        train_error_pct: Top-1 error on the training images after the last epoch, by the labels trained on.
+        train_clean_error_pct: The same by the true labels, where others were trained on.
         seconds: Time per run.
         difference_points: Test error minus that of SGD, over the seeds that both have.
         printed: What the paper prints for it.
@@ -29,6 +30,7 @@ class Row:
     test_error_pct: Estimate | None
     test_top5_error_pct: Estimate | None
     train_error_pct: Estimate | None
+    train_clean_error_pct: Estimate | None
     seconds: Estimate | None
     difference_points: Estimate | None
     printed: PrintedCell | None
@@ -41,12 +43,12 @@ class Block:
 
     Attributes:
         title: What tells it from every other setting shown.
-        details: The rest of how it is trained.
+        setting: How it is trained, and on what it is tested.
         rows: SGD first, then SAM by rho.
     """
 
     title: str
-    details: str
+    setting: Setting
     rows: list[Row]
 
 
@@ -70,7 +72,7 @@ def build_blocks(groups: Sequence[Group], cells: Iterable[PrintedCell]) -> list[
         baseline = _baseline(members)
         best = _best_of_sweeps(members)
         rows = [_make_row(group, baseline, cells, group in best) for group in members]
-        blocks.append(Block(titles[key], members[0].setting.details, rows))
+        blocks.append(Block(titles[key], members[0].setting, rows))
     return blocks
 
 
@@ -84,6 +86,7 @@ def _make_row(group: Group, baseline: Group | None, cells: Sequence[PrintedCell]
         test_error_pct=estimate(list(test_errors.values())),
         test_top5_error_pct=_mean_of(group, "test_top5_error_pct"),
         train_error_pct=_mean_of(group, "train_error_pct"),
+        train_clean_error_pct=_mean_of(group, "train_clean_error_pct"),
         seconds=_mean_of(group, "seconds"),
         difference_points=difference,
         printed=find_printed(group.config, cells),
@@ -102,14 +105,9 @@ def _baseline(groups: Sequence[Group]) -> Group | None:
 
 
 def _best_of_sweeps(groups: Sequence[Group]) -> list[Group]:
-    best = []
-    for adaptive in (False, True):
-        sweep = [
-            (mean.mean, position, group)
-            for position, group in enumerate(groups)
-            if group.is_sam and group.is_adaptive == adaptive
-            if (mean := _mean_of(group, "test_error_pct")) is not None
-        ]
-        if len({group.rho for _, _, group in sweep}) > 1:
-            best.append(min(sweep)[2])
-    return best
+    sweeps: dict[str, list[tuple[float, int, Group]]] = defaultdict(list)
+    for position, group in enumerate(groups):
+        mean = _mean_of(group, "test_error_pct")
+        if group.is_sam and mean is not None:
+            sweeps[group.method].append((mean.mean, position, group))
+    return [min(sweep)[2] for sweep in sweeps.values() if len({group.rho for _, _, group in sweep}) > 1]

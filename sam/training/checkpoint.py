@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-FORMAT = 1
+FORMAT = 2
 
 
 class CheckpointStore:

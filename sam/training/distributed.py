@@ -36,6 +36,19 @@ class World:
                 distributed.all_reduce(tensor)
                 tensor /= self.size
 
+    def of_main(self, tensor: Tensor) -> Tensor:
+        """Replace a tensor, in place, by that of the main process, and return it."""
+        if self.size > 1:
+            distributed.broadcast(tensor, src=0)
+        return tensor
+
+    def gathered(self, value: Any) -> list[Any]:
+        """Return what each process has, in the order of their ranks; all must ask at the same point."""
+        values = [value] * self.size
+        if self.size > 1:
+            distributed.all_gather_object(values, value)
+        return values
+
     def any(self, flag: bool, device: torch.device) -> bool:
         """Return whether the flag is set in any process; all must ask at the same point."""
         if self.size == 1:

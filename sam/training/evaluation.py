@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sam.training.distributed import World
+from sam.training.forward_backward import at_least_float32, count_errors
 from sam.training.precision import Precision
-from sam.training.rule import at_least_float32, count_errors
 
 NUM_BINS = 15
 
@@ -70,6 +70,24 @@ def evaluate(
         calibration_error_pct=100 * float(gaps) / num_images,
         num_images=num_images,
     )
+
+
+@torch.no_grad()
+def predict(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], precision: Precision) -> Tensor:
+    """Return the most likely class of every image, int64 [N], with running statistics.
+
+    Args:
+        model: Maps images to logits; left in training mode.
+        batches: Images, float [B, C, H, W], and targets, which are not looked at.
+        precision: Autocast of the forward pass.
+    """
+    model.eval()
+    predictions = []
+    for images, _ in batches:
+        with precision.autocast():
+            predictions.append(model(images).argmax(1))
+    model.train()
+    return torch.cat(predictions)
 
 
 def _sums(logits: Tensor, targets: Tensor, num_classes: int) -> list[Tensor]:

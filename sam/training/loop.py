@@ -13,6 +13,7 @@ from sam.optim.schedule import cosine
 from sam.training.checkpoint import CheckpointStore
 from sam.training.distributed import World
 from sam.training.evaluation import Evaluation
+from sam.training.random_state import RandomState
 from sam.training.update import Update
 
 Row = dict[str, float]
@@ -27,7 +28,7 @@ class Batches(Protocol):
     batch_size: int  # over all processes
 
     def epoch(self, epoch: int, first_step: int = 0) -> Any:
-        """Iterate over (images, targets) of an epoch from a step on."""
+        """Iterate over (images, targets, clean targets or None) of an epoch from a step on."""
 
 
 class Logger(Protocol):
@@ -152,9 +153,9 @@ class Trainer:
             progress.sums = torch.zeros(num_sums, dtype=torch.float64, device=self._device)
         started = time.monotonic() - progress.epoch_seconds
         num_steps = self._epochs * self._batches.steps_per_epoch
-        for images, targets in self._batches.epoch(progress.epoch, progress.step):
+        for images, targets, clean_targets in self._batches.epoch(progress.epoch, progress.step):
             lr = self._base_lr * cosine(self.num_steps_done, num_steps)
-            progress.sums += self._update(images, targets, lr)
+            progress.sums += self._update(images, targets, lr, clean_targets)
             progress.step += 1
             for logger in self._loggers:
                 logger.advance(progress.epoch, progress.step)
@@ -215,8 +216,9 @@ class Trainer:
             self._gather_sums(self.progress.sums)
         self.progress.total_seconds = time.monotonic() - self._started
         self._last_save = time.monotonic()
+        state = self.state()
         if self._world.is_main:
-            self.store.save(self.state())
+            self.store.save(state)
 
     def _average_statistics(self) -> None:
         """Give every process the mean of all running statistics."""
@@ -228,15 +230,14 @@ class Trainer:
         sums *= self._world.is_main
 
     def state(self) -> dict[str, Any]:
-        """Return all that an exact continuation needs."""
+        """Return all that an exact continuation needs; all processes must ask at the same point."""
         progress = dataclasses.asdict(self.progress)
-        cuda = torch.cuda.get_rng_state_all() if self._device.type == "cuda" else []
         return {
             "model": self._model.state_dict(),
             "optimizer": self._update.rule.optimizer.state_dict(),
             "scaler": self._update.scaler.state_dict(),
             "progress": progress,
-            "random": {"cpu": torch.get_rng_state(), "cuda": cuda},
+            "random": self._world.gathered(RandomState(self._device).state()),
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -252,9 +253,8 @@ class Trainer:
         if self.progress.sums is not None:
             # As _gather_sums() left them: all in the main process.
             self.progress.sums = self.progress.sums.to(self._device) * self._world.is_main
-        torch.set_rng_state(state["random"]["cpu"])
-        if self._device.type == "cuda" and state["random"]["cuda"]:
-            torch.cuda.set_rng_state_all(state["random"]["cuda"])
+        if self._world.rank < len(state["random"]):  # else a process that was not there before
+            RandomState(self._device, state["random"][self._world.rank]).restore()
 
 
 def load_model(model: nn.Module, state: dict[str, Any]) -> None:
@@ -276,6 +276,8 @@ def _train_means(sums: dict[str, float], num_images: int) -> Row:
         "train_error_pct": 100 * sums["errors"] / num_images,
         "train_top5_error_pct": 100 * sums["top5_errors"] / num_images,
     }
+    if sums["num_clean"]:
+        row["train_clean_error_pct"] = 100 * sums["clean_errors"] / sums["num_clean"]
     if "perturbed_loss" in sums:
         row["perturbed_loss"] = sums["perturbed_loss"] / num_images
         row["perturbed_error_pct"] = 100 * sums["perturbed_errors"] / num_images

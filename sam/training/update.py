@@ -6,7 +6,8 @@ The one loop for every rule: SGD with gradient accumulation, SAM, m-SAM, all wit
 import torch
 from torch import Tensor
 
-from sam.training.rule import ForwardBackward, Rule
+from sam.training.forward_backward import ForwardBackward
+from sam.training.rule import Rule
 
 
 class Update:
@@ -32,13 +33,16 @@ class Update:
         self._m = m
         self._clip_norm = clip_norm
 
-    def __call__(self, images: Tensor, targets: Tensor, lr: float) -> Tensor:
+    def __call__(
+        self, images: Tensor, targets: Tensor, lr: float, clean_targets: Tensor | None = None
+    ) -> Tensor:
         """Change the weights once.
 
         Args:
             images: float [B, C, H, W], B a multiple of m.
-            targets: int64 [B].
+            targets: int64 [B], or the probability of each class, float [B, K].
             lr: Learning rate of this step, for every parameter group.
+            clean_targets: As targets, before they were spoiled; None where they were not.
 
         Returns:
             float64 [len(rule.sums)], the rule's sums over the batch, on the device.
@@ -49,11 +53,12 @@ class Update:
         optimizer.zero_grad()
         m = self._m or len(targets)
         parts = list(zip(images.split(m), targets.split(m), strict=True))
+        clean_parts = [None] * len(parts) if clean_targets is None else clean_targets.split(m)
         self._statistics.begin(len(parts))
         sums = torch.zeros(len(self.rule.sums), dtype=torch.float64, device=images.device)
-        for number, (part, part_targets) in enumerate(parts, start=1):
+        for number, ((part, part_targets), clean) in enumerate(zip(parts, clean_parts, strict=True), start=1):
             share = len(part_targets) / len(targets)
-            sums += self.rule.accumulate(part, part_targets, share, sync=number == len(parts))
+            sums += self.rule.accumulate(part, part_targets, share, number == len(parts), clean)
         self._statistics.write()
         self._step(optimizer)
         return sums

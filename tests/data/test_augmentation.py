@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 from torch import Tensor
 
-from sam.data.augmentation import NUM_DRAWS, Augmentation, Normalization
+from sam.data.augmentation import NUM_DRAWS, Augmentation, Normalization, shared_cutout
 from sam.data.batches import TrainBatches
 from sam.data.images import Images
-from tests.reference.augmentation import augment
+from tests.reference.augmentation import augment_batch
 
 CPU = torch.device("cpu")
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
@@ -41,6 +41,14 @@ def random_draws(num_images: int, seed: int = 0) -> Tensor:
     return torch.rand(NUM_DRAWS, num_images, generator=torch.Generator().manual_seed(seed))
 
 
+def train_batches(
+    images: Images, augmentation: Augmentation, normalize: Normalization, **options: Any
+) -> TrainBatches:
+    return TrainBatches(
+        images, augmentation, normalize, device=CPU, seed=0, num_classes=len(images), **options
+    )
+
+
 def reference(
     images: Images,
     indices: Tensor,
@@ -49,12 +57,8 @@ def reference(
     std: tuple[float, ...],
     **options: Any,
 ) -> np.ndarray:
-    pixels = images.pixels.numpy()
-    rows = [
-        augment(pixels[index], draws[:, b].tolist(), mean=mean, std=std, **options)
-        for b, index in enumerate(indices)
-    ]
-    return np.stack(rows)
+    pixels = images.pixels[indices].numpy()
+    return augment_batch(pixels, draws.double().numpy(), mean=mean, std=std, **options)
 
 
 @settings(max_examples=60, deadline=None)
@@ -66,6 +70,7 @@ def reference(
     crop_padding=st.integers(0, 3),
     padding=st.sampled_from(["reflect", "zero"]),
     cutout_size=st.integers(0, 11),
+    cutout_scope=st.sampled_from(["image", "batch"]),
     seed=st.integers(0, 1000),
 )
 def test_augmentation_equals_reference_bit_for_bit_on_raw_pixels(
@@ -76,6 +81,7 @@ def test_augmentation_equals_reference_bit_for_bit_on_raw_pixels(
     crop_padding: int,
     padding: str,
     cutout_size: int,
+    cutout_scope: str,
     seed: int,
 ) -> None:
     options = {
@@ -83,10 +89,12 @@ def test_augmentation_equals_reference_bit_for_bit_on_raw_pixels(
         "crop_padding": crop_padding,
         "padding": padding,
         "cutout_size": cutout_size,
+        "cutout_scope": cutout_scope,
     }
     images = random_images(4, height, width, channels)
     indices, draws = torch.tensor([2, 0, 0, 3, 1]), random_draws(5, seed)
-    batch = Augmentation(**options)(images, indices, draws, raw_pixels(width, channels))
+    used = shared_cutout(draws) if cutout_scope == "batch" else draws
+    batch = Augmentation(**options)(images, indices, used, raw_pixels(width, channels))
     expected = reference(images, indices, draws, (0.0,) * channels, (1 / 255,) * channels, **options)
     np.testing.assert_array_equal(batch.numpy(), expected.astype(np.float32))
 
@@ -123,10 +131,9 @@ def test_augmentation_reaches_every_offset_with_and_without_flip(padding: str) -
 def test_augmentation_draws_every_offset_and_flip_evenly() -> None:
     images = position_images(10, 10)
     images = Images(images.pixels.expand(1620, -1, -1, -1).contiguous(), torch.zeros(1620, dtype=torch.long))
-    batches = TrainBatches(
-        images, Augmentation(flip=True, crop_padding=4), raw_pixels(10, 2), batch_size=810, seed=0
-    )
-    drawn = torch.cat([batch[:, :, 5, 4:6] for epoch in range(10) for batch, _ in batches.epoch(epoch)]).int()
+    augmentation = Augmentation(flip=True, crop_padding=4)
+    batches = train_batches(images, augmentation, raw_pixels(10, 2), batch_size=810)
+    drawn = torch.cat([batch[0][:, :, 5, 4:6] for epoch in range(10) for batch in batches.epoch(epoch)]).int()
     # Row 5 shows row 5 + offset. Column 5 shows column 5 + offset, or mirrored column 4 + offset.
     row = drawn[:, 0, 0] - 1
     mirrored = drawn[:, 1, 0] > drawn[:, 1, 1]
@@ -177,6 +184,35 @@ def test_augmentation_cutout_larger_than_the_image_blanks_all() -> None:
         random_images(2, 6, 8, 3), torch.arange(2), random_draws(2), Normalization(MEAN, STD, 8, CPU)
     )
     assert batch.count_nonzero() == 0
+
+
+@pytest.mark.parametrize("cutout_scope", ["batch", "image"])
+def test_augmentation_cutout_scope_is_that_of_all_processes_together(cutout_scope: str) -> None:
+    images = Images(torch.full((8, 9, 9, 1), 255, dtype=torch.uint8), torch.arange(8))
+    augmentation = Augmentation(cutout_size=3, cutout_scope=cutout_scope)
+    shares = [
+        train_batches(images, augmentation, raw_pixels(9, 1), batch_size=4, rank=rank, world_size=2)
+        for rank in range(2)
+    ]
+    first, second = ([batch[0] for batch in share.epoch(0)] for share in shares)
+    squares = [
+        {(image == 0).numpy().tobytes() for image in torch.cat(step)}
+        for step in zip(first, second, strict=True)
+    ]
+    if cutout_scope == "batch":
+        assert [len(step) for step in squares] == [1, 1]
+        assert squares[0] != squares[1]
+    else:
+        assert min(len(step) for step in squares) > 1
+
+
+def test_shared_cutout_leaves_flip_and_crop_and_its_input_alone() -> None:
+    draws = random_draws(6)
+    before = draws.clone()
+    shared = shared_cutout(draws)
+    assert torch.equal(shared[:3], draws[:3])
+    assert torch.equal(shared[3:], draws[3:, :1].expand(2, 6))
+    assert torch.equal(draws, before)
 
 
 def test_augmentation_with_all_off_only_normalises() -> None:

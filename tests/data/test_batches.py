@@ -1,5 +1,6 @@
 """Tests of sam/data/batches.py."""
 
+import dataclasses
 import itertools
 from typing import Any
 
@@ -7,15 +8,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from sam.data.augmentation import Augmentation, Normalization
-from sam.data.batches import TrainBatches, evaluation_batches, generator_for
+from sam.data.batches import Batch, EvaluationBatches, TrainBatches, generator_for
 from sam.data.images import Images
 
 AUGMENTATION = Augmentation(flip=True, crop_padding=2, cutout_size=2)
 # Leaves the numbers 0 .. 255 as they are.
-RAW = Normalization((0.0,), (1 / 255,), 4, torch.device("cpu"))
+CPU = torch.device("cpu")
+RAW = Normalization((0.0,), (1 / 255,), 4, CPU)
 
 
 def numbered_images(num_images: int) -> Images:
@@ -32,23 +33,34 @@ def random_images(num_images: int) -> Images:
 
 
 def train_batches(images: Images, **changes: Any) -> TrainBatches:
-    return TrainBatches(images, AUGMENTATION, RAW, **{"batch_size": 4, "seed": 3, **changes})
+    chosen = {"augmentation": AUGMENTATION, "batch_size": 4, "seed": 3, "num_classes": 256, **changes}
+    return TrainBatches(images, chosen.pop("augmentation"), RAW, device=CPU, **chosen)
 
 
-def assert_same_batches(left: list[tuple[Tensor, Tensor]], right: list[tuple[Tensor, Tensor]]) -> None:
+def evaluation_batches(
+    images: Images, normalize: Normalization, batch_size: int, rank: int = 0, world_size: int = 1
+) -> EvaluationBatches:
+    return EvaluationBatches(
+        images, normalize, device=CPU, batch_size=batch_size, rank=rank, world_size=world_size
+    )
+
+
+def assert_same_batches(left: list[Batch], right: list[Batch]) -> None:
     assert len(left) == len(right)
-    for (left_images, left_targets), (right_images, right_targets) in zip(left, right, strict=True):
-        assert torch.equal(left_images, right_images)
-        assert torch.equal(left_targets, right_targets)
+    for one, other in zip(left, right, strict=True):
+        for part, twin in zip(one, other, strict=True):
+            assert (part is None and twin is None) or torch.equal(part, twin)
 
 
 @settings(max_examples=20, deadline=None)
 @given(num_images=st.integers(1, 30), batch_size=st.integers(1, 8), epoch=st.integers(0, 1000))
 def test_epoch_sees_every_image_at_most_once(num_images: int, batch_size: int, epoch: int) -> None:
     batch_size = min(batch_size, num_images)
-    batches = TrainBatches(numbered_images(num_images), Augmentation(), RAW, batch_size=batch_size, seed=0)
+    batches = train_batches(
+        numbered_images(num_images), augmentation=Augmentation(), batch_size=batch_size, seed=0
+    )
     assert batches.steps_per_epoch == num_images // batch_size
-    seen = [targets for _, targets in batches.epoch(epoch)]
+    seen = [targets for _, targets, _ in batches.epoch(epoch)]
     assert [len(targets) for targets in seen] == [batch_size] * batches.steps_per_epoch
     numbers = torch.cat(seen).tolist()
     assert len(set(numbers)) == len(numbers) == batches.steps_per_epoch * batch_size
@@ -56,14 +68,16 @@ def test_epoch_sees_every_image_at_most_once(num_images: int, batch_size: int, e
 
 
 def test_epoch_pairs_every_image_with_its_target() -> None:
-    for images, targets in TrainBatches(
-        numbered_images(23), Augmentation(flip=True, crop_padding=3), RAW, batch_size=5, seed=0
+    augmentation = Augmentation(flip=True, crop_padding=3)
+    for images, targets, _ in train_batches(
+        numbered_images(23), augmentation=augmentation, batch_size=5
     ).epoch(0):
         assert torch.equal(images, targets.float().view(-1, 1, 1, 1).expand(-1, 1, 4, 4))
 
 
 def test_epoch_yields_float32_channels_last_and_int64() -> None:
-    images, targets = next(train_batches(random_images(9)).epoch(0))
+    images, targets, clean = next(train_batches(random_images(9)).epoch(0))
+    assert clean is None
     assert images.shape == (4, 1, 4, 4)
     assert images.dtype == torch.float32
     assert images.is_contiguous(memory_format=torch.channels_last)
@@ -72,7 +86,7 @@ def test_epoch_yields_float32_channels_last_and_int64() -> None:
 
 def test_epoch_leaves_out_other_images_in_other_epochs() -> None:
     batches = train_batches(numbered_images(11))
-    seen = [torch.cat([targets for _, targets in batches.epoch(epoch)]).tolist() for epoch in range(20)]
+    seen = [torch.cat([targets for _, targets, _ in batches.epoch(epoch)]).tolist() for epoch in range(20)]
     # Three of eleven are left out each time: an image is in all 20 epochs with probability (8 / 11)**20.
     assert set.intersection(*map(set, seen)) == set()
     assert len({tuple(numbers) for numbers in seen}) == 20
@@ -91,8 +105,8 @@ def test_epoch_is_the_same_for_the_same_seed_and_epoch() -> None:
 @pytest.mark.parametrize(("seed", "epoch"), [(4, 2), (3, 1)])
 def test_epoch_differs_for_another_seed_or_epoch(seed: int, epoch: int) -> None:
     images = numbered_images(23)
-    order = torch.cat([targets for _, targets in train_batches(images).epoch(2)])
-    other = torch.cat([targets for _, targets in train_batches(images, seed=seed).epoch(epoch)])
+    order = torch.cat([targets for _, targets, _ in train_batches(images).epoch(2)])
+    other = torch.cat([targets for _, targets, _ in train_batches(images, seed=seed).epoch(epoch)])
     assert not torch.equal(order, other)
 
 
@@ -100,7 +114,7 @@ def test_epoch_draws_anew_for_every_step_epoch_and_image() -> None:
     # Equal pictures, so that only the draws tell the batches apart: 5 x 5 crops x 2 flips x 16 squares.
     picture = random_images(1).pixels.expand(64, -1, -1, -1).contiguous()
     batches = train_batches(Images(picture, torch.arange(64)), batch_size=32)
-    drawn = [images for epoch in (0, 1) for images, _ in batches.epoch(epoch)]
+    drawn = [images for epoch in (0, 1) for images, _, _ in batches.epoch(epoch)]
     for left, right in itertools.combinations(drawn, 2):
         # Two of 800 equally likely outcomes agree about once in 800 times (more where cutout hides much).
         assert sum(torch.equal(a, b) for a, b in zip(left, right, strict=True)) < 8
@@ -121,10 +135,74 @@ def test_epoch_shares_of_all_ranks_make_the_whole_batch(world_size: int) -> None
         list(train_batches(images, rank=rank, world_size=world_size).epoch(1)) for rank in range(world_size)
     ]
     joined = [
-        (torch.cat([share for share, _ in shares]), torch.cat([targets for _, targets in shares]))
+        (torch.cat([share[0] for share in shares]), torch.cat([share[1] for share in shares]), None)
         for shares in zip(*ranks, strict=True)
     ]
     assert_same_batches(joined, list(train_batches(images).epoch(1)))
+
+
+def test_epoch_with_repeats_walks_all_images_so_often_and_begins_as_without() -> None:
+    images = numbered_images(10)
+    once = torch.cat([targets for _, targets, _ in train_batches(images, batch_size=2).epoch(1)])
+    batches = train_batches(images, batch_size=4, repeats=3)
+    assert batches.steps_per_epoch == 7
+    numbers = torch.cat([targets for _, targets, _ in batches.epoch(1)])
+    assert torch.equal(numbers[:10], once)
+    assert torch.bincount(numbers, minlength=10).min() >= 2
+    assert len(numbers) == 28
+
+
+def test_epoch_of_fewer_images_than_a_batch_is_possible_with_repeats() -> None:
+    batches = train_batches(numbered_images(3), batch_size=4, repeats=4)
+    assert [len(targets) for _, targets, _ in batches.epoch(0)] == [4, 4, 4]
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_epoch_blanks_the_same_square_for_all_images_and_processes_if_told_to(world_size: int) -> None:
+    white = Images(torch.full((16, 4, 4, 1), 255, dtype=torch.uint8), torch.arange(16))
+    augmentation = Augmentation(cutout_size=2, cutout_scope="batch")
+    ranks = [
+        train_batches(white, augmentation=augmentation, batch_size=8, rank=rank, world_size=world_size).epoch(
+            0
+        )
+        for rank in range(world_size)
+    ]
+    squares = []
+    for shares in zip(*ranks, strict=True):
+        batch = torch.cat([images for images, _, _ in shares])
+        assert batch.unique(dim=0).shape[0] == 1
+        squares.append(batch[0])
+    assert not torch.equal(*squares), "each batch has a square of its own"
+
+
+def test_epoch_gives_clean_targets_where_labels_were_spoiled() -> None:
+    images = dataclasses.replace(
+        numbered_images(8), targets=torch.zeros(8, dtype=torch.long), clean_targets=torch.arange(8)
+    )
+    for pictures, targets, clean in train_batches(images, augmentation=Augmentation()).epoch(0):
+        assert clean is not None
+        assert torch.equal(clean, pictures[:, 0, 0, 0].long())
+        assert targets.eq(0).all()
+
+
+@pytest.mark.parametrize("spoiled", [False, True])
+def test_epoch_with_mixup_blends_images_and_both_kinds_of_targets_alike(spoiled: bool) -> None:
+    images = numbered_images(8)
+    if spoiled:
+        images = dataclasses.replace(images, clean_targets=images.targets, targets=(images.targets + 1) % 8)
+    batches = train_batches(images, augmentation=Augmentation(), mixup_alpha=1.0, num_classes=8)
+    blended = 0
+    for pictures, targets, clean in batches.epoch(0):
+        assert targets.shape == (4, 8)
+        true = clean if clean is not None else targets
+        # A picture of one grey level is the mean of its classes.
+        torch.testing.assert_close(pictures[:, 0, 0, 0], true @ torch.arange(8.0))
+        if spoiled:
+            assert torch.equal(targets, true.roll(1, dims=1))
+        assert (clean is not None) == spoiled
+        blended += int((true.count_nonzero(1) == 2).sum())
+    assert blended > 0
+    assert_same_batches(list(batches.epoch(0, 1)), list(batches.epoch(0))[1:])
 
 
 def test_train_batches_refuse_fewer_images_than_a_batch() -> None:
@@ -143,7 +221,7 @@ def test_train_batches_refuse_processes_that_cannot_share_a_batch() -> None:
 
 def test_train_batches_refuse_a_border_wider_than_the_images() -> None:
     with pytest.raises(ValueError, match=r"^augmentation.crop_padding=4 must be below the image size"):
-        TrainBatches(random_images(9), Augmentation(crop_padding=4), RAW, batch_size=4, seed=0)
+        train_batches(random_images(9), augmentation=Augmentation(crop_padding=4))
 
 
 @pytest.mark.parametrize("num_images", [3, 23, 24])

@@ -1,25 +1,24 @@
 """Tests of sam/data/datasets.py. Nothing here uses the network: whatever would fetch is replaced.
 
-Longer than 300 lines, since each of the five readers needs its own tiny files, written by hand.
+Longer than 300 lines, since each reader needs its own tiny files, written by hand.
 """
 
 import hashlib
 import pickle
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
 import numpy as np
 import pytest
+import scipy.io
 import torch
 import torchvision
-from PIL import Image
 
 from sam.data import datasets
 from sam.data.augmentation import Augmentation, Normalization
-from sam.data.batches import TrainBatches, evaluation_batches
+from sam.data.batches import EvaluationBatches, TrainBatches
 from sam.data.images import Dataset, Images
 
 
@@ -258,11 +257,20 @@ def test_cifar_returns_what_was_written(cifar_name: str, cifar_root: Path) -> No
 
 def walk(dataset: Dataset) -> None:
     """Take a training batch, and all test batches, from a dataset as it was read."""
-    normalize = Normalization(dataset.mean, dataset.std, dataset.train.pixels.shape[2], torch.device("cpu"))
-    images, _ = next(TrainBatches(dataset.train, Augmentation(), normalize, batch_size=2, seed=0).epoch(0))
-    assert len(images) == 2
-    num_images = sum(len(targets) for _, targets in evaluation_batches(dataset.test, normalize, 2))
-    assert num_images == len(dataset.test)
+    cpu = torch.device("cpu")
+    normalize = Normalization(dataset.mean, dataset.std, dataset.train.shape[1], cpu)
+    batches = TrainBatches(
+        dataset.train,
+        Augmentation(),
+        normalize,
+        device=cpu,
+        batch_size=2,
+        seed=0,
+        num_classes=dataset.num_classes,
+    )
+    assert len(next(batches.epoch(0))[0]) == 2
+    evaluated = EvaluationBatches(dataset.test, normalize, device=cpu, batch_size=2)
+    assert sum(len(targets) for _, targets in evaluated) == len(dataset.test)
 
 
 def test_cifar_images_can_be_batched(cifar_name: str, cifar_root: Path) -> None:
@@ -319,190 +327,100 @@ def test_cifar_refuses_every_corrupt_file_before_it_is_unpickled(cifar_name: str
         path.write_bytes(content)
 
 
-# --- folders of images
+# --- SVHN
+
+SVHN_FILES = {"train": "train_32x32.mat", "test": "test_32x32.mat", "extra": "extra_32x32.mat"}
+SVHN_LABELS = {"train": [10, 1, 9], "test": [2, 10], "extra": [3, 3, 10, 4, 5]}
 
 
-def write_image(path: Path, pixels: np.ndarray, mode: str = "RGB") -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).convert(mode).save(path)
+def write_svhn(root: Path) -> dict[str, np.ndarray]:
+    """Write tiny files in the format of the originals; return the pixels [N, 32, 32, 3] by split."""
+    pixels = {}
+    for seed, (split, labels) in enumerate(SVHN_LABELS.items()):
+        pixels[split] = random_pixels(len(labels), 32, 32, 3, seed=seed)
+        content = {
+            "X": pixels[split].transpose(1, 2, 3, 0),
+            "y": np.array(labels, dtype=np.uint8)[:, None],
+        }
+        scipy.io.savemat(root / SVHN_FILES[split], content)
+    return pixels
 
 
 @pytest.fixture
-def image_root(tmp_path: Path) -> Path:
-    """Write an image of 8 x 8 pixels for each split and class."""
-    for seed, place in enumerate(("train/cat", "train/dog", "test/cat", "test/dog")):
-        write_image(tmp_path / place / "a.png", random_pixels(8, 8, 3, seed=seed))
+def svhn_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Write the tiny set, and let its checksums be the ones that are expected."""
+    write_svhn(tmp_path)
+    known = {split: [f"http://{name}", name, md5(tmp_path / name)] for split, name in SVHN_FILES.items()}
+    monkeypatch.setattr(torchvision.datasets.SVHN, "split_list", known)
+    monkeypatch.setattr(datasets, "download_url", must_not_fetch)
     return tmp_path
 
 
-def test_image_folder_returns_what_was_written(image_root: Path) -> None:
-    write_image(image_root / "train" / "cat" / "b.png", random_pixels(8, 8, 3, seed=9))
-    dataset = datasets.image_folder(image_root, 8)
-    assert dataset.class_names == ("cat", "dog")
-    assert dataset.train.targets.tolist() == [0, 0, 1]
-    assert dataset.test.targets.tolist() == [0, 1]
-    for images, seeds in ((dataset.train, (0, 9, 1)), (dataset.test, (2, 3))):
-        expected = np.stack([random_pixels(8, 8, 3, seed=seed) for seed in seeds])
-        assert np.array_equal(images.pixels.numpy(), expected)
+@pytest.mark.parametrize("extra", [True, False])
+def test_svhn_returns_what_was_written_and_extra_images_come_first(svhn_root: Path, extra: bool) -> None:
+    pixels = write_svhn(svhn_root)
+    dataset = datasets.svhn(svhn_root, download=True, extra=extra)
+    training = ("extra", "train") if extra else ("train",)
+    for images, splits in ((dataset.train, training), (dataset.test, ("test",))):
+        assert np.array_equal(images.pixels.numpy(), np.concatenate([pixels[split] for split in splits]))
+        # The digit 0 is labelled 10 in the files.
+        assert images.targets.tolist() == [label % 10 for split in splits for label in SVHN_LABELS[split]]
+        assert images.pixels.dtype == torch.uint8
         assert images.targets.dtype == torch.int64
+    assert dataset.class_names == tuple("0123456789")
 
 
-def test_image_folder_images_can_be_batched(image_root: Path) -> None:
-    walk(datasets.image_folder(image_root, 8))
+@pytest.mark.parametrize("extra", [True, False])
+def test_svhn_holds_out_what_follows_the_first_65929_images_of_train(svhn_root: Path, extra: bool) -> None:
+    dataset = datasets.svhn(svhn_root, download=False, extra=extra)
+    assert dataset.num_validation == 73_257 - 65_929
 
 
-def grey_pixels() -> tuple[np.ndarray, np.ndarray]:
-    grey = random_pixels(8, 8)
-    return grey, np.stack([grey] * 3, axis=2)
+def test_svhn_images_can_be_batched(svhn_root: Path) -> None:
+    walk(datasets.svhn(svhn_root, download=False, extra=True))
 
 
-def transparent_pixels() -> tuple[np.ndarray, np.ndarray]:
-    pixels = random_pixels(8, 8, 4)
-    return pixels, pixels[..., :3]
-
-
-def palette_pixels() -> tuple[Image.Image, np.ndarray]:
-    indices = random_pixels(8, 8)
-    palette = random_pixels(256, 3, seed=5)
-    image = Image.fromarray(indices)
-    image.putpalette(palette.tobytes())
-    return image, palette[indices]
-
-
-@pytest.mark.parametrize(
-    ("mode", "make"), [("L", grey_pixels), ("RGBA", transparent_pixels), ("P", palette_pixels)]
-)
-def test_image_folder_reads_other_modes_as_rgb(
-    image_root: Path, mode: str, make: Callable[[], tuple[Any, np.ndarray]]
-) -> None:
-    written, expected = make()
-    image = written if isinstance(written, Image.Image) else Image.fromarray(written)
-    assert image.mode == mode
-    image.save(image_root / "train" / "dog" / "a.png")
-    assert np.array_equal(datasets.image_folder(image_root, 8).train.pixels[1].numpy(), expected)
-
-
-def test_image_folder_keeps_the_contrast_of_16_bit_images(image_root: Path) -> None:
-    grey = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
-    Image.fromarray(grey).save(image_root / "train" / "dog" / "a.png")
-    try:
-        pixels = datasets.image_folder(image_root, 8).train.pixels[1].numpy()
-    except ValueError as error:
-        assert "a.png" in str(error)  # refusing would be as good
-    else:
-        np.testing.assert_allclose(pixels[..., 0], grey / 257, atol=1)
-
-
-@pytest.mark.parametrize("size", [8, 24])
-@pytest.mark.parametrize("upright", [False, True])
-def test_image_folder_shows_the_middle_of_an_oblong_image(image_root: Path, size: int, upright: bool) -> None:
-    # Three squares in a row, red, green and blue; whatever the size, the middle one is green.
-    pixels = np.zeros((16, 48, 3), dtype=np.uint8)
-    for number in range(3):
-        pixels[:, 16 * number : 16 * (number + 1), number] = 255
-    write_image(image_root / "train" / "dog" / "a.png", pixels.swapaxes(0, 1) if upright else pixels)
-    image = datasets.image_folder(image_root, size).train.pixels[1]
-    assert image.shape == (size, size, 3)
-    # Resizing blends a few pixels at the seams.
-    seam = size // 8
-    inner = image[seam:-seam, seam:-seam].flatten(0, 1)
-    assert torch.equal(inner, torch.tensor([0, 255, 0], dtype=torch.uint8).expand_as(inner))
-
-
-def test_image_folder_crops_an_oblong_image_pixel_by_pixel(image_root: Path) -> None:
-    pixels = random_pixels(8, 14, 3)
-    write_image(image_root / "train" / "dog" / "a.png", pixels)
-    assert np.array_equal(datasets.image_folder(image_root, 8).train.pixels[1].numpy(), pixels[:, 3:11])
-
-
-def test_image_folder_statistics_equal_numpy(image_root: Path) -> None:
-    dataset = datasets.image_folder(image_root, 8)
-    pixels = dataset.train.pixels.numpy().reshape(-1, 3) / 255
-    # Float64 sums of a few hundred numbers below 1.
-    np.testing.assert_allclose(dataset.mean, pixels.mean(0), rtol=0, atol=1e-12)
-    np.testing.assert_allclose(dataset.std, pixels.std(0), rtol=0, atol=1e-12)
-
-
-def test_image_folder_std_of_a_blank_channel_is_one_grey_level(image_root: Path) -> None:
-    for name in ("cat", "dog"):
-        pixels = random_pixels(8, 8, 3)
-        pixels[..., 1] = 51
-        write_image(image_root / "train" / name / "a.png", pixels)
-    dataset = datasets.image_folder(image_root, 8)
-    assert dataset.mean[1] == pytest.approx(0.2)
-    assert dataset.std[1] == 1 / 255
-    assert dataset.std[0] > 0.1
-
-
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_image_folder_tells_which_split_is_missing(image_root: Path, split: str) -> None:
-    (image_root / split).rename(image_root / "elsewhere")
+def test_svhn_asks_for_the_extra_images_only_if_they_are_wanted(svhn_root: Path) -> None:
+    (svhn_root / "extra_32x32.mat").unlink()
+    assert len(datasets.svhn(svhn_root, download=False, extra=False).train) == 3
     message = (
-        rf"^an image folder needs /.*/{split} with one folder of images per class; "
-        r"make it, or name another folder with dataset\.root=\.\.\.$"
+        r"^SVHN is not there: /.*/extra_32x32\.mat is missing \(dataset\.download=false\)\. Either let it be "
+        r"fetched \(network and dataset\.download=true\), or put a copy there, or name the folder above "
+        r"extra_32x32\.mat with dataset\.root=\.\.\.$"
     )
     with pytest.raises(FileNotFoundError, match=message):
-        datasets.image_folder(image_root, 8)
+        datasets.svhn(svhn_root, download=False, extra=True)
 
 
-def test_image_folder_tells_which_class_folder_is_empty(image_root: Path) -> None:
-    (image_root / "test" / "dog" / "a.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"/test: Found no valid file for the classes dog\."):
-        datasets.image_folder(image_root, 8)
+def test_svhn_tells_why_the_download_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets, "download_url", fail_to_fetch)
+    with pytest.raises(FileNotFoundError, match=r"the download failed: <urlopen error no route to host>"):
+        datasets.svhn(tmp_path, download=True, extra=True)
 
 
-def test_image_folder_tells_which_split_has_no_class_folders(tmp_path: Path) -> None:
-    (tmp_path / "train").mkdir()
-    (tmp_path / "test").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"/train: Couldn't find any class folder in"):
-        datasets.image_folder(tmp_path, 8)
+def test_svhn_fetches_each_wanted_file(svhn_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = {name: (svhn_root / name).read_bytes() for name in SVHN_FILES.values()}
+    for name in original:
+        (svhn_root / name).unlink()
+
+    def fetch(url: str, root: Path, name: str, expected: str) -> None:
+        assert url == f"http://{name}"
+        (root / name).write_bytes(original[name])
+        assert md5(root / name) == expected
+
+    monkeypatch.setattr(datasets, "download_url", fetch)
+    assert len(datasets.svhn(svhn_root, download=True, extra=False).train) == 3
+    assert not (svhn_root / "extra_32x32.mat").exists()
+    assert len(datasets.svhn(svhn_root, download=True, extra=True).train) == 8
 
 
-def test_image_folder_tells_which_classes_are_in_one_split_only(image_root: Path) -> None:
-    write_image(image_root / "train" / "bird" / "a.png", random_pixels(8, 8, 3))
-    write_image(image_root / "test" / "fish" / "a.png", random_pixels(8, 8, 3))
-    with pytest.raises(ValueError, match=r": classes of train and test differ: bird, fish$"):
-        datasets.image_folder(image_root, 8)
-
-
-def truncated_png(path: Path) -> bytes:
-    return path.read_bytes()[:-40]
-
-
-def text_file(_: Path) -> bytes:
-    return b"not a picture"
-
-
-def broken_png_chunk(path: Path) -> bytes:
-    content = path.read_bytes()
-    return content[:50] + b"\x00" * 8 + content[58:]
-
-
-def short_png_header(path: Path) -> bytes:
-    content = path.read_bytes()
-    return content[:11] + b"\x05" + content[12:]  # the length of the first chunk: 5 instead of 13
-
-
-def huge_bitmap(_: Path) -> bytes:
-    """Return the header of a bitmap of 100,000 x 100,000 pixels."""
-    return b"BM" + struct.pack("<IIIIiiHHIIiiII", 54, 0, 54, 40, 100_000, 100_000, 1, 24, 0, 0, 1, 1, 0, 0)
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        truncated_png,
-        text_file,
-        broken_png_chunk,
-        short_png_header,
-        huge_bitmap,
-    ],
-)
-def test_image_folder_names_an_unreadable_file(image_root: Path, spoil: Callable[[Path], bytes]) -> None:
-    path = image_root / "train" / "dog" / "b.png"
-    path.write_bytes(spoil(image_root / "train" / "dog" / "a.png"))
-    with pytest.raises(ValueError, match=r"/train/dog/b\.png is no readable image \(.+\); repair or delete"):
-        datasets.image_folder(image_root, 8)
+@pytest.mark.parametrize("split", SVHN_FILES)
+def test_svhn_refuses_a_corrupt_file(svhn_root: Path, split: str) -> None:
+    path = svhn_root / SVHN_FILES[split]
+    expected = md5(path)
+    path.write_bytes(path.read_bytes()[:-1] + b"\x00\x00")
+    with pytest.raises(ValueError, match=rf"{path.name} is corrupt \(its md5 is not {expected}\)"):
+        datasets.svhn(svhn_root, download=True, extra=True)
 
 
 # --- synthetic

@@ -1,12 +1,14 @@
 """Tests of sam/data/images.py."""
 
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sam.data.images import Dataset, Images, stratified_subset
+from sam.data.images import Dataset, Images, hold_out, spoil_labels, stratified_subset, with_true_labels
 
 
 def shuffled_targets(class_sizes: list[int]) -> Tensor:
@@ -86,3 +88,66 @@ def test_dataset_counts_classes_and_channels() -> None:
     dataset = Dataset(images, images, ("cat", "dog"), (0.5,) * 3, (0.2,) * 3)
     assert dataset.num_classes == 2
     assert dataset.num_channels == 3
+
+
+def numbered(num_images: int, num_validation: int | None = None) -> Dataset:
+    pixels = torch.arange(num_images, dtype=torch.uint8).view(-1, 1, 1, 1)
+    images = Images(pixels, torch.arange(num_images))
+    return Dataset(images, images.take(torch.tensor([0])), ("a",), (0.0,), (1.0,), num_validation)
+
+
+@pytest.mark.parametrize(("num_validation", "first"), [(None, 45), (7, 43)])
+def test_hold_out_of_the_last_images_takes_as_many_as_the_released_code(
+    num_validation: int | None, first: int
+) -> None:
+    data = hold_out(numbered(50, num_validation), "last")
+    assert data.train.targets.tolist() == list(range(first))
+    assert data.test.targets.tolist() == list(range(first, 50))
+
+
+def test_hold_out_of_random_images_is_the_same_tenth_in_every_run() -> None:
+    torch.manual_seed(0)
+    first = hold_out(numbered(50), "random").test.targets.tolist()
+    torch.manual_seed(1)
+    data = hold_out(numbered(50), "random")
+    assert data.test.targets.tolist() == first == sorted(first)
+    assert len(first) == 5
+    assert first != list(range(45, 50))
+    assert sorted(data.train.targets.tolist() + first) == list(range(50))
+
+
+def test_hold_out_gives_held_out_images_their_true_labels_only() -> None:
+    data = numbered(20)
+    spoiled = dataclasses.replace(data, train=spoil_labels(data.train, torch.zeros(20, dtype=torch.long)))
+    held_out = hold_out(spoiled, "last")
+    assert held_out.test.targets.tolist() == [18, 19]
+    assert held_out.test.clean_targets is None
+    assert held_out.train.targets.eq(0).all()
+    assert held_out.train.clean_targets is not None
+    assert held_out.train.clean_targets.tolist() == list(range(18))
+
+
+def test_hold_out_refuses_too_few_images() -> None:
+    with pytest.raises(
+        ValueError, match=r"^dataset.validation=random: 4 training images are too few to hold some out$"
+    ):
+        hold_out(numbered(4), "random")
+
+
+def test_spoiled_labels_remember_the_true_ones_through_everything() -> None:
+    images = numbered(6).train
+    twice = spoil_labels(spoil_labels(images, images.targets + 1), images.targets + 2)
+    part = twice.take(torch.tensor([4, 1])).to(torch.device("cpu"))
+    assert part.targets.tolist() == [6, 3]
+    assert part.clean_targets is not None
+    assert part.clean_targets.tolist() == [4, 1]
+    assert with_true_labels(part).targets.tolist() == [4, 1]
+    assert with_true_labels(part).clean_targets is None
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
+def test_picture_shows_the_pixels(channels: int, mode: str) -> None:
+    pixels = torch.arange(2 * 4 * 5 * channels, dtype=torch.uint8).view(2, 4, 5, channels)
+    picture = Images(pixels, torch.zeros(2, dtype=torch.long)).picture(1)
+    assert (picture.mode, picture.size) == (mode, (5, 4))
+    assert picture.tobytes() == pixels[1].numpy().tobytes()

@@ -48,6 +48,51 @@ def test_symmetric_noise_draws_evenly_from_the_other_classes() -> None:
     assert statistic < chi2.isf(1e-6, 89)
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    size=st.integers(1, 60),
+    num_classes=st.integers(2, 7),
+    fraction=st.floats(0, 1, exclude_max=True),
+    seed=st.integers(0, 2**31 - 1),
+)
+def test_symmetric_noise_over_all_classes_chooses_the_same_labels(
+    size: int, num_classes: int, fraction: float, seed: int
+) -> None:
+    targets = torch.arange(size) % num_classes
+    over_others = symmetric_noise(targets, num_classes, fraction, seed)
+    over_all = symmetric_noise(targets, num_classes, fraction, seed, over="all_classes")
+    assert torch.equal((over_others != targets) | (over_all != targets), over_others != targets)
+    assert over_all.dtype == torch.int64
+    assert over_all.min() >= 0 and over_all.max() < num_classes
+
+
+@pytest.mark.parametrize("num_classes", [2, 10, 100])
+def test_symmetric_noise_over_all_classes_leaves_one_in_so_many_true(num_classes: int) -> None:
+    size, fraction = 50_000, 0.4
+    targets = torch.arange(size) % num_classes
+    noisy = symmetric_noise(targets, num_classes, fraction, seed=0, over="all_classes")
+    # Of the n = 20,000 chosen, the wrong ones are binomial with p = 1 - 1/K; the seed is fixed, and 6
+    # standard deviations is what a right code would miss by chance 2 times in 10^9.
+    mean = fraction * size * (1 - 1 / num_classes)
+    deviation = math.sqrt(mean / num_classes)
+    num_wrong = int((noisy != targets).sum())
+    assert abs(num_wrong - mean) < 6 * deviation
+    assert num_wrong < fraction * size
+
+
+def test_symmetric_noise_over_all_classes_draws_evenly_from_all() -> None:
+    noisy = symmetric_noise(torch.zeros(20_000, dtype=torch.long), 10, 0.9, seed=0, over="all_classes")
+    # 2,000 labels were not chosen and are 0 as well; of the others every class is due 1,800.
+    observed = torch.bincount(noisy, minlength=10).double() - torch.tensor([2000.0] + 9 * [0.0])
+    statistic = float(((observed - 1800) ** 2 / 1800).sum())
+    assert statistic < chi2.isf(1e-6, 9)
+
+
+def test_symmetric_noise_over_other_classes_draws_what_it_drew_before() -> None:
+    noisy = symmetric_noise(torch.arange(20) % 4, 4, 0.5, seed=7)
+    assert noisy.tolist() == [0, 1, 0, 0, 3, 1, 2, 3, 3, 1, 2, 3, 2, 1, 2, 2, 2, 3, 1, 2]
+
+
 def test_symmetric_noise_falls_anywhere_in_the_split() -> None:
     wrong = symmetric_noise(torch.zeros(10_000, dtype=torch.long), 2, 0.5, seed=0)
     # Hypergeometric: 2500 of the 5000 wrong ones in the first half, standard deviation 25.
@@ -86,3 +131,10 @@ def test_symmetric_noise_refuses_a_fraction_out_of_range(fraction: float) -> Non
 def test_symmetric_noise_refuses_a_single_class() -> None:
     with pytest.raises(ValueError, match=r"^label noise needs at least 2 classes, got 1$"):
         symmetric_noise(torch.zeros(5, dtype=torch.long), 1, 0.2, seed=0)
+
+
+def test_symmetric_noise_refuses_unknown_classes_to_draw_from() -> None:
+    with pytest.raises(
+        ValueError, match=r"^label noise is drawn over one of other_classes, all_classes, got some$"
+    ):
+        symmetric_noise(torch.zeros(5, dtype=torch.long), 2, 0.2, seed=0, over="some")

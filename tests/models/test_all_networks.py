@@ -7,12 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from sam.models.cifar_resnet import CifarResNet
+from sam.models.layers import initialise
 from sam.models.pyramidnet import PyramidNet
 from sam.models.shake_shake import ShakeShakeNet
+from sam.models.timm_network import TimmNetwork
 from sam.models.wide_cifar_resnet import WideCifarResNet
 from sam.models.wide_resnet import WideResNet
 
-# Architecture and options, tiny; depth and width first.
+# Architecture and options, tiny; depth and width first, where there are any.
 NETWORKS: dict[str, tuple[Callable[..., nn.Module], dict[str, object]]] = {
     "resnet": (CifarResNet, {"depth": 14, "width": 4}),
     "resnet without skips": (CifarResNet, {"depth": 14, "width": 4, "skip": False}),
@@ -27,14 +29,16 @@ NETWORKS: dict[str, tuple[Callable[..., nn.Module], dict[str, object]]] = {
     "shake shake": (ShakeShakeNet, {"depth": 14, "width": 4}),
     "pyramidnet": (PyramidNet, {"depth": 20, "width": 4, "alpha": 6}),
     "pyramidnet shakedrop": (PyramidNet, {"depth": 20, "width": 4, "alpha": 6, "shakedrop": True}),
+    "timm efficientnet": (TimmNetwork, {"timm_name": "test_efficientnet"}),
 }
 every_network = pytest.mark.parametrize("name", NETWORKS)
+every_network_of_ours = pytest.mark.parametrize("name", [name for name in NETWORKS if "timm" not in name])
 
 
-def make(name: str, in_channels: int = 3, num_classes: int = 10) -> nn.Module:
+def make(name: str, in_channels: int = 3, num_classes: int = 10, **more: object) -> nn.Module:
     architecture, options = NETWORKS[name]
     torch.manual_seed(0)
-    return architecture(**options, in_channels=in_channels, num_classes=num_classes)
+    return architecture(**options, in_channels=in_channels, num_classes=num_classes, **more)
 
 
 def untouched(model: nn.Module) -> list[str]:
@@ -61,12 +65,12 @@ def test_network_keeps_channels_last_through_every_block(name: str, in_channels:
     model = make(name, in_channels).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     kept: dict[str, bool] = {}
     for path, module in model.named_modules():
-        if path not in ("", "classifier"):
 
-            def look(_: nn.Module, __: object, output: Tensor, path: str = path) -> None:
+        def look(_: nn.Module, __: object, output: Tensor, path: str = path) -> None:
+            if output.ndim == 4:  # the others are features and logits
                 kept[path] = output.is_contiguous(memory_format=torch.channels_last)
 
-            module.register_forward_hook(look)
+        module.register_forward_hook(look)
     model(torch.randn(2, in_channels, 16, 16).to(memory_format=torch.channels_last))
     assert len(kept) > 20
     assert all(kept.values()), kept
@@ -116,3 +120,23 @@ def test_network_has_no_buffers_but_those_of_batch_norm(name: str) -> None:
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     assert len(list(model.buffers())) == 3 * len(norms)
     assert bool(norms) == ("without norms" not in name)
+
+
+@every_network_of_ours
+def test_network_with_init_torch_keeps_what_its_layers_drew(name: str) -> None:
+    model = make(name, init="torch")
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            bound = module.weight[0].numel() ** -0.5  # torch: uniform within +-1 / sqrt(fan_in)
+            drawn = [
+                weight.detach().abs().max() for weight in (module.weight, module.bias) if weight is not None
+            ]
+            assert 0 < min(drawn) <= max(drawn) <= bound
+
+
+@every_network_of_ours
+def test_network_draws_as_the_released_code_by_default_after_its_layers_drew(name: str) -> None:
+    drawn_anew = make(name, init="torch")
+    initialise(drawn_anew, "released_code", "fan_in" if "without norms" in name else "fan_out")
+    for model in (make(name), make(name, init="released_code")):
+        assert all(map(torch.equal, model.state_dict().values(), drawn_anew.state_dict().values()))

@@ -81,3 +81,17 @@ def test_initialise_depends_on_the_global_seed_alone() -> None:
         models.append([weight.detach() for weight in model.parameters() if weight.ndim > 1])
     assert all(map(torch.equal, models[0], models[1]))
     assert not any(map(torch.equal, models[0], models[2]))
+
+
+def test_initialise_torch_leaves_weights_and_the_generator_alone() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 2, 3), nn.Linear(2, 2))
+    before = [weight.detach().clone() for weight in model.parameters()]
+    state = torch.get_rng_state()
+    initialise(model, "torch")
+    assert all(map(torch.equal, before, model.parameters()))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_initialise_refuses_another_init() -> None:
+    with pytest.raises(ValueError, match="^init must be released_code or torch, got he$"):
+        initialise(nn.Linear(2, 2), "he")

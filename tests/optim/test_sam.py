@@ -269,9 +269,9 @@ def test_rho_out_of_range_is_refused(rho):
 def test_steps_in_the_wrong_order_are_refused():
     model, inputs, targets = make_problem()
     optimizer = SAM(model.parameters(), torch.optim.SGD, rho=0.3, lr=0.1)
-    with pytest.raises(RuntimeError, match="call first_step\\(\\) before the second step"):
+    with pytest.raises(RuntimeError, match="call first_step\\(\\) or perturb\\(\\) first"):
         optimizer.second_step()
-    with pytest.raises(RuntimeError, match="call first_step\\(\\) before the second step"):
+    with pytest.raises(RuntimeError, match="call first_step\\(\\) or perturb\\(\\) first"):
         optimizer.restore_and_compare()
     with pytest.raises(RuntimeError, match="call backward\\(\\) before the first step"):
         optimizer.first_step()

@@ -1,8 +1,32 @@
-"""Flip, crop, cutout and normalisation of one image, one plain step after the other, in float64."""
+"""Flip, crop, cutout and normalisation, one image and one plain step after the other, in float64."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+
+
+def augment_batch(
+    images: np.ndarray, draws: np.ndarray, *, cutout_scope: str = "image", **options: Any
+) -> np.ndarray:
+    """Return a batch of augmented images.
+
+    Args:
+        images: uint8 [B, H, W, C].
+        draws: Numbers in [0, 1), [5, B], a column for each image.
+        cutout_scope: image, or batch: every square lies where that of the first image does.
+        **options: Those of augment().
+
+    Returns:
+        float64 [B, C, H, W].
+    """
+    augmented = []
+    for number, image in enumerate(images):
+        own = list(draws[:, number])
+        if cutout_scope == "batch":
+            own[3], own[4] = draws[3, 0], draws[4, 0]
+        augmented.append(augment(image, own, **options))
+    return np.stack(augmented)
 
 
 def augment(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from sam.report.figures import SAM_COLOUR, SGD_COLOUR, colours_of, draw_error_curves, error_curve
@@ -100,3 +101,16 @@ def test_draw_error_curves_without_metrics_writes_nothing(tmp_path: Path) -> Non
 def test_draw_error_curves_takes_epoch_and_error_of_zero(tmp_path: Path) -> None:
     write_run(tmp_path, metrics=[{"epoch": 0, "test_error_pct": 0.0}])
     assert draw_error_curves(_groups(tmp_path), tmp_path / "curves.png") == 1
+
+
+@pytest.mark.parametrize(("validation", "split"), [("none", "test"), ("last", "validation")])
+def test_draw_error_curves_names_the_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, validation: str, split: str
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    write_run(tmp_path, metrics=falling_errors(3, 3.0), dataset__validation=validation)
+    draw_error_curves(_groups(tmp_path), tmp_path / "curves.png")
+    (axis,) = drawn[0].axes
+    assert axis.get_ylabel() == f"{split.capitalize()} (solid) and train (dashed) error (%)"
+    assert axis.get_legend().get_title().get_text() == f"Final {split} error (%)"

@@ -1,6 +1,11 @@
 """Tests of sam/report/groups.py."""
 
+import json
+import re
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from sam.report.groups import Group, group_runs
 from sam.report.runs import find_runs
@@ -94,5 +99,59 @@ def test_groups_rho_is_that_of_sam_only(tmp_path: Path) -> None:
     write_run(tmp_path)
     write_run(tmp_path, optimizer__name="sam", optimizer__adaptive=True)
     sgd, sam = _groups(tmp_path)[0]
-    assert (sgd.is_sam, sgd.is_adaptive, sgd.rho) == (False, False, None)
-    assert (sam.is_sam, sam.is_adaptive, sam.rho) == (True, True, 0.05)
+    assert (sgd.is_sam, sgd.method, sgd.rho) == (False, "SGD", None)
+    assert (sam.is_sam, sam.method, sam.rho) == (True, "adaptive SAM", 0.05)
+
+
+@pytest.mark.parametrize(
+    ("changes", "label"),
+    [
+        ({"p": float("inf")}, "SAM rho=0.05 p=inf"),
+        ({"p": 1.5}, "SAM rho=0.05 p=1.5"),
+        ({"direction": "random"}, "SAM rho=0.05 random direction"),
+        ({"ascent_steps": 3, "ascent_step_size": 0.5}, "SAM rho=0.05 3 ascent steps ascent step size 0.5"),
+        ({"second_order": True}, "SAM rho=0.05 second order"),
+        ({"true_gradient": False, "replay": False}, "SAM rho=0.05 no true gradient no replay"),
+        ({"adaptive": True, "p": float("inf"), "rho": 2.0}, "adaptive SAM rho=2 p=inf"),
+        ({"p": 2.0, "ascent_steps": 1}, "SAM rho=0.05"),
+    ],
+)
+def test_groups_tell_variants_of_sam_apart(tmp_path: Path, changes: dict[str, Any], label: str) -> None:
+    write_run(tmp_path, optimizer__name="sam", **{f"optimizer__{key}": changes[key] for key in changes})
+    ((group,), _) = _groups(tmp_path)
+    assert group.label == label
+    assert group.method == re.sub(r" rho=\S+", "", label)
+
+
+def test_groups_of_every_variant_share_a_setting_and_follow_plain_sam(tmp_path: Path) -> None:
+    write_run(tmp_path, optimizer__name="sam", optimizer__ascent_steps=3)
+    write_run(tmp_path, optimizer__name="sam", optimizer__rho=0.5)
+    write_run(tmp_path, optimizer__p=float("inf"))
+    groups, _ = _groups(tmp_path)
+    assert [group.label for group in groups] == ["SGD", "SAM rho=0.5", "SAM rho=0.05 3 ascent steps"]
+    assert len({group.setting.key for group in groups}) == 1
+
+
+def test_groups_join_runs_from_before_a_key_with_later_ones(tmp_path: Path) -> None:
+    earlier = write_run(tmp_path / "a", seed=0, optimizer__name="sam")
+    later = write_run(
+        tmp_path / "b",
+        {"identity": json.loads((earlier / "result.json").read_text())["identity"]},
+        seed=1,
+        optimizer__name="sam",
+        optimizer__p=2.0,
+        optimizer__weight_decay_in="optimizer",
+        dataset__validation="none",
+        dataset__label_file=None,
+    )
+    ((group,), warnings) = _groups(tmp_path)
+    assert [run.directory for run in group.complete] == [earlier, later]
+    assert (group.label, warnings) == ("SAM rho=0.05", [])
+
+
+def test_groups_join_the_seeds_of_a_bootstrapped_condition(tmp_path: Path) -> None:
+    for seed in (0, 12):
+        source = f"outputs/cifar10/sgd/seed{seed}-12345678"
+        write_run(tmp_path, {"identity": "aaaaaaaa"}, seed=seed, dataset__relabel_from=source)
+    ((group,), _) = _groups(tmp_path)
+    assert sorted(group.values("seed")) == [0, 12]

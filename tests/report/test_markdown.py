@@ -74,6 +74,45 @@ def test_comparison_warns_of_a_selected_rho_only_after_a_sweep(tmp_path: Path) -
     assert "selected on that very test error" in text
 
 
+def test_comparison_of_a_validation_sweep_says_which_rho_to_train_with(tmp_path: Path) -> None:
+    for rho, error in ((0.05, 3.5), (0.1, 2.5), (0.2, 4.0)):
+        sweep = {"optimizer__name": "sam", "optimizer__rho": rho, "dataset__validation": "last"}
+        write_run(tmp_path, {"test_error_pct": error}, **sweep)
+    text = _render(tmp_path)
+    assert "m 32, validation on the last tenth\n" in text
+    assert "| Validation error (%) |" in text
+    assert "Test error" not in text
+    assert "SAM rho=0.1 (best)" in text
+    assert (
+        "\nSAM: best rho on the validation split: 0.1 "
+        "(train on all with optimizer.rho=0.1 dataset.validation=none)\n"
+    ) in text
+    assert "optimistic" not in text
+    assert "(Table" not in text
+
+
+def test_comparison_of_a_test_sweep_recommends_no_rho(tmp_path: Path) -> None:
+    for rho in (0.05, 0.1):
+        write_run(tmp_path, optimizer__name="sam", optimizer__rho=rho)
+    text = _render(tmp_path)
+    assert "(best)" in text
+    assert "best rho" not in text
+    assert "alidation error (%)" not in text
+
+
+def test_comparison_of_spoiled_labels_shows_train_error_by_both(tmp_path: Path) -> None:
+    errors = {"train_error_pct": 41.25, "train_clean_error_pct": 3.5}
+    write_run(tmp_path, errors, dataset__label_noise=0.4)
+    text = _render(tmp_path)
+    assert "| Train error, noisy / clean labels (%) |" in text
+    assert " 41.25 / 3.50 |" in text
+
+
+def test_comparison_of_spoiled_labels_takes_runs_without_clean_error(tmp_path: Path) -> None:
+    write_run(tmp_path, {"train_error_pct": 41.25}, dataset__label_noise=0.4)
+    assert " 41.25 / - |" in _render(tmp_path)
+
+
 def test_comparison_lists_runs_that_have_not_ended(tmp_path: Path) -> None:
     directory = write_run(tmp_path, {"status": "interrupted"}, falling_errors(37, 9.0))
     assert f"{directory.name}: interrupted or still running, epoch 37 of 200" in _render(tmp_path)

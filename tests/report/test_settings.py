@@ -1,11 +1,18 @@
 """Tests of sam/report/settings.py."""
 
+import dataclasses
+import os
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from sam.config import TrainConfig, leaves
 from sam.report.settings import setting_of, setting_titles
 from tests.report.run_directories import make_config
+
+KEYS = [key for key, _, _ in leaves(TrainConfig())]
 
 
 @pytest.mark.parametrize(
@@ -21,6 +28,9 @@ from tests.report.run_directories import make_config
         {"optimizer__name": "sam"},
         {"optimizer__rho": 0.2},
         {"optimizer__adaptive": True},
+        {"optimizer__p": float("inf")},
+        {"optimizer__ascent_steps": 3},
+        {"runtime__workers": 4},
     ],
 )
 def test_setting_does_not_depend_on(change: dict[str, Any]) -> None:
@@ -41,6 +51,12 @@ def test_setting_does_not_depend_on(change: dict[str, Any]) -> None:
         {"m": None},
         {"label_smoothing": 0.1},
         {"later_key": "on"},
+        {"optimizer__weight_decay_in": "loss"},
+        {"optimizer__clip_norm": None},
+        {"dataset__validation": "last"},
+        {"dataset__relabel_from": "outputs/sgd/seed0-12345678"},
+        {"dataset__label_file": "labels.npy"},
+        {"augmentation__mixup_alpha": 1.0},
     ],
 )
 def test_setting_depends_on(change: dict[str, Any]) -> None:
@@ -49,6 +65,50 @@ def test_setting_depends_on(change: dict[str, Any]) -> None:
 
 def test_setting_with_null_equals_setting_without_the_key() -> None:
     assert setting_of(make_config(later_key=None)) == setting_of(make_config())
+
+
+@given(absent=st.sets(st.sampled_from(KEYS)))
+@settings(deadline=None)
+def test_setting_without_a_key_equals_setting_with_its_default(absent: set[str]) -> None:
+    config = dataclasses.asdict(TrainConfig())
+    whole = setting_of(config)
+    for key in absent - {"dataset.name", "model.name", "augmentation.name", "optimizer.name", "epochs"}:
+        *groups, last = key.split(".")
+        section = config
+        for group in groups:
+            section = section[group]
+        del section[last]
+    assert setting_of(config) == whole
+
+
+def test_setting_of_another_bootstrap_is_another() -> None:
+    one, other, again = (
+        setting_of(make_config(dataset__relabel_from=f"outputs/{source}"))
+        for source in ("sgd/seed0-12345678", "sgd/seed0-87654321", "sgd/seed30-12345678/")
+    )
+    assert one.key != other.key
+    assert one.fields["dataset.relabel_from"] == os.path.normpath("outputs/sgd/seed*-12345678")
+    assert again.key == one.key
+
+
+@pytest.mark.parametrize(
+    ("validation", "split"), [("none", "test"), ("last", "validation"), ("random", "validation")]
+)
+def test_setting_split_is_validation_where_images_are_held_out(validation: str, split: str) -> None:
+    assert setting_of(make_config(dataset__validation=validation)).split == split
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dataset__label_noise": 0.2},
+        {"dataset__label_file": "labels.npy"},
+        {"dataset__relabel_from": "outputs/sgd/seed0-12345678"},
+    ],
+)
+def test_setting_has_clean_labels_unless_they_are_spoiled(change: dict[str, Any]) -> None:
+    assert setting_of(make_config()).has_clean_labels
+    assert not setting_of(make_config(**change)).has_clean_labels
 
 
 def test_setting_with_whole_float_equals_setting_with_int() -> None:
@@ -68,7 +128,8 @@ def test_setting_details_tell_what_the_title_does_not() -> None:
     setting = setting_of(make_config())
     assert setting.details == (
         "label_smoothing=0, optimizer.clip_norm=5, optimizer.lr=0.1, optimizer.momentum=0.9, "
-        "optimizer.nesterov=true, optimizer.weight_decay=0.0005, runtime.precision=fp32"
+        "optimizer.nesterov=true, optimizer.weight_decay=0.0005, "
+        "optimizer.weight_decay_in=optimizer, runtime.precision=fp32"
     )
 
 
@@ -82,6 +143,26 @@ def test_setting_title_tells_label_noise_and_subsets() -> None:
     setting = setting_of(make_config(dataset__label_noise=0.2, dataset__num_train=500, dataset__num_test=100))
     (title,) = setting_titles([setting]).values()
     assert title.endswith("label noise 0.2, 500 training images, 100 test images")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"validation": "last"}, ", m 32, validation on the last tenth"),
+        ({"validation": "random", "num_test": 100}, ", 100 validation images, validation on a random tenth"),
+        (
+            {"label_noise": 0.4, "label_noise_over": "all_classes"},
+            ", label noise 0.4, drawn over all_classes",
+        ),
+        ({"label_file": "c10n.npz", "label_name": "worse_label"}, ", labels of c10n.npz, worse_label"),
+        ({"relabel_from": "seed3-1234"}, ", labels predicted by seed*-1234"),
+        ({"validation": "none", "label_noise_over": "other_classes", "label_file": None}, ", m 32"),
+    ],
+)
+def test_setting_title_tells_what_is_done_to_the_images(changes: dict[str, Any], told: str) -> None:
+    setting = setting_of(make_config(**{f"dataset__{key}": changes[key] for key in changes}))
+    (title,) = setting_titles([setting]).values()
+    assert title.endswith(told)
 
 
 def test_setting_titles_add_what_tells_namesakes_apart() -> None:

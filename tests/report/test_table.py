@@ -61,6 +61,20 @@ def test_blocks_mark_the_lowest_mean_of_a_sweep(tmp_path: Path) -> None:
     assert best == ["SAM rho=0.1"]
 
 
+def test_blocks_mark_the_best_of_each_variant(tmp_path: Path) -> None:
+    for steps, offset in ((1, 0.0), (3, 1.0)):
+        for rho, error in ((0.05, 3.0), (0.1, 2.5)):
+            write_run(
+                tmp_path,
+                {"test_error_pct": error + offset},
+                optimizer__name="sam",
+                optimizer__rho=rho,
+                optimizer__ascent_steps=steps,
+            )
+    best = [row.group.label for row in _blocks(tmp_path)[0].rows if row.is_best]
+    assert best == ["SAM rho=0.1", "SAM rho=0.1 3 ascent steps"]
+
+
 def test_blocks_mark_no_best_of_a_single_rho(tmp_path: Path) -> None:
     write_run(tmp_path)
     write_run(tmp_path, optimizer__name="sam")
@@ -82,3 +96,20 @@ def test_blocks_put_the_printed_number_in_its_row(tmp_path: Path) -> None:
     write_run(tmp_path)
     write_run(tmp_path, optimizer__name="sam")
     assert [row.printed for row in _blocks(tmp_path)[0].rows] == [None, CELL]
+
+
+def test_blocks_put_no_printed_number_beside_a_validation_error(tmp_path: Path) -> None:
+    write_run(tmp_path, optimizer__name="sam", dataset__validation="last")
+    (block,) = _blocks(tmp_path)
+    assert block.setting.split == "validation"
+    assert [row.printed for row in block.rows] == [None]
+
+
+def test_blocks_give_the_train_error_by_both_labels(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        errors = {"train_error_pct": 40.0 + seed, "train_clean_error_pct": 3.0 + seed}
+        write_run(tmp_path, errors, seed=seed, dataset__label_noise=0.4)
+    (row,) = _blocks(tmp_path)[0].rows
+    assert row.train_error_pct is not None
+    assert row.train_clean_error_pct is not None
+    assert (row.train_error_pct.mean, row.train_clean_error_pct.mean) == (40.5, 3.5)

@@ -49,6 +49,16 @@ def test_compare_writes_table_and_figure_into_the_default_folder(outputs: Path) 
     assert done.stdout.endswith(f"wrote {table}\nwrote {figure}\n")
 
 
+def test_compare_of_a_validation_sweep_chooses_its_rho(tmp_path: Path) -> None:
+    for rho, error in ((0.05, 3.0), (0.1, 3.5)):
+        sweep = {"optimizer__name": "sam", "optimizer__rho": rho, "dataset__validation": "random"}
+        write_run(tmp_path, {"test_error_pct": error}, falling_errors(5, error), **sweep)
+    done = _compare(tmp_path, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "validation on a random tenth" in done.stdout
+    assert "best rho on the validation split: 0.05 (train on all with optimizer.rho=0.05" in done.stdout
+
+
 def test_compare_with_out_writes_there_only(outputs: Path, tmp_path: Path) -> None:
     before = sorted(outputs.rglob("*"))
     done = _compare(tmp_path, outputs, "--out", tmp_path / "new" / "folder", "--no-figure")

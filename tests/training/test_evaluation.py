@@ -6,8 +6,8 @@ from torch import nn
 
 from sam.training.distributed import World
 from sam.training.evaluation import evaluate
+from sam.training.forward_backward import count_errors
 from sam.training.precision import Precision
-from sam.training.rule import count_errors
 
 CPU = torch.device("cpu")
 

@@ -28,6 +28,7 @@ class Batches:
             yield (
                 torch.randn(4, 3, 8, 8, generator=generator),
                 torch.randint(0, 3, (4,), generator=generator),
+                None,
             )
 
 

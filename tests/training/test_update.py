@@ -1,88 +1,79 @@
 """The update of each rule against micro-batches worked out one by one in float64."""
 
 import copy
-import dataclasses
+import math
 
 import pytest
 import torch
 from torch import nn
 
-from sam.models.cifar_resnet import CifarResNet
-from sam.optim import SAM
-from sam.training.precision import Precision
-from sam.training.rule import ForwardBackward, SAMRule, SGDRule
-from sam.training.running_statistics import RunningStatistics
-from sam.training.update import Update
 from tests.reference import sam as reference
-
-SGD = {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-2}
-RHO = 0.3
-
-
-@dataclasses.dataclass
-class Problem:
-    model: nn.Module
-    images: torch.Tensor
-    targets: torch.Tensor
+from tests.training.updates import (
+    RHO,
+    SGD,
+    make_problem,
+    make_update,
+    mean,
+    micro_batch_gradients,
+)
 
 
 @pytest.fixture
 def problem():
-    torch.manual_seed(0)
-    model = CifarResNet(depth=8, width=4, in_channels=3, num_classes=7).double()
-    return Problem(model, torch.randn(8, 3, 12, 12, dtype=torch.float64), torch.randint(0, 7, (8,)))
-
-
-def make_update(model, name, m=None, clip_norm=None, precision="fp32", rho=RHO, **loss):
-    forward_backward = ForwardBackward(
-        model, Precision(precision, torch.device("cpu")), RunningStatistics(model), **loss
-    )
-    if name == "sam":
-        rule = SAMRule(forward_backward, SAM(model.parameters(), torch.optim.SGD, rho=rho, **SGD))
-    else:
-        rule = SGDRule(forward_backward, torch.optim.SGD(model.parameters(), **SGD))
-    return Update(rule, forward_backward, m, clip_norm)
-
-
-def micro_batch_gradients(model, name, images, targets, m, label_smoothing=0.0):
-    """One gradient and one set of running statistics per micro-batch, each from a fresh copy of the model."""
-    gradients, statistics = [], []
-    for part, part_targets in zip(images.split(m), targets.split(m)):
-        twin = copy.deepcopy(model)
-        names = [key for key, _ in twin.named_parameters()]
-
-        def loss(weights, twin=twin, names=names, part=part, part_targets=part_targets):
-            logits = torch.func.functional_call(twin, dict(zip(names, weights)), (part,))
-            return nn.functional.cross_entropy(logits, part_targets, label_smoothing=label_smoothing)
-
-        weights = list(twin.parameters())
-        first = reference.gradient(loss, weights)  # moves the copy's running statistics once
-        statistics.append([buffer.clone() for buffer in twin.buffers()])
-        if name == "sam":
-            eps = reference.perturbation(weights, first, RHO)
-            first = reference.gradient(loss, [w.detach() + move for w, move in zip(weights, eps)])
-        gradients.append(first)
-    return gradients, statistics
+    return make_problem()
 
 
 def flat(model):
     return torch.cat([weight.detach().flatten().double() for weight in model.parameters()])
 
 
-def mean(lists):
-    return [sum(values[1:], start=values[0].clone()) / len(values) for values in zip(*lists)]
+def sam_gradient(p=2, rho=RHO):
+    return lambda loss, weights: reference.sam_gradient(loss, weights, rho, p=p)
 
 
-@pytest.mark.parametrize("name", ["sgd", "sam"])
-@pytest.mark.parametrize("m", [None, 8, 4, 2])
-def test_update_equals_mean_of_independent_micro_batch_gradients(problem, name, m):
+def climbed_gradient(loss, weights):
+    eps = reference.climb(loss, weights, RHO, steps=3, step_size=0.6)
+    return reference.gradient(loss, reference.moved(weights, eps))
+
+
+# Name, m, arguments of make_update, and the gradient that each micro-batch should have. Balls of other
+# norms have radii at which eps has about the length it has for p = 2.
+CASES = {
+    **{f"sgd, m={m}": ("sgd", m, {}, reference.gradient) for m in (None, 8, 4, 2)},
+    **{f"sam, m={m}": ("sam", m, {}, sam_gradient()) for m in (None, 8, 4, 2)},
+    "sam, p=1.5": ("sam", 4, {"geometry": {"p": 1.5}}, sam_gradient(1.5)),
+    "sam, p=3": ("sam", None, {"geometry": {"p": 3.0}, "rho": 0.1}, sam_gradient(3, 0.1)),
+    "sam, p=inf": (
+        "sam",
+        4,
+        {"geometry": {"p": math.inf}, "rho": 0.01},
+        sam_gradient(math.inf, 0.01),
+    ),
+    "three ascent steps": (
+        "sam",
+        4,
+        {"steps": {"ascent_steps": 3, "ascent_step_size": 0.6}},
+        climbed_gradient,
+    ),
+    **{
+        f"{name}, decay in the loss, m={m}": (name, m, {"weight_decay_in_loss": 0.1}, gradient)
+        for name, gradient in (("sgd", reference.gradient), ("sam", sam_gradient()))
+        for m in (None, 2)
+    },
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_update_equals_mean_of_independent_micro_batch_gradients(problem, case):
     model = problem.model
-    update = make_update(model, name, m, clip_norm=0.5, label_smoothing=0.1)
+    name, m, arguments, gradient_of = CASES[case]
+    decay = arguments.get("weight_decay_in_loss", 0.0)
+    update = make_update(model, name, m, clip_norm=0.5, label_smoothing=0.1, **arguments)
     expected, base = [w.detach().clone() for w in model.parameters()], reference.Sgd(**SGD)
     for step in range(3):
         oracle = copy.deepcopy(model)
         gradients, statistics = micro_batch_gradients(
-            oracle, name, problem.images, problem.targets, m or 8, label_smoothing=0.1
+            oracle, gradient_of, problem.images, problem.targets, m or 8, 0.1, decay
         )
         gradient = reference.clip(mean(gradients), 0.5)
         expected = base.step(expected, gradient, lr=0.1 / (step + 1))
@@ -141,23 +132,6 @@ def test_sums_leave_out_the_cosine_where_it_would_cost_a_copy(problem):
     assert (sums["num_perturbed"], sums["num_cosines"], sums["cosine"]) == (2, 0, 0)
 
 
-def test_weights_come_back_when_the_second_pass_fails(problem):
-    model = problem.model
-    update = make_update(model, "sam")
-    before = [weight.detach().clone() for weight in model.parameters()]
-    calls = []
-
-    def fail_at_the_second_call(*_):
-        calls.append(1)
-        if len(calls) == 2:
-            raise RuntimeError("out of memory")
-
-    model.register_forward_pre_hook(fail_at_the_second_call)
-    with pytest.raises(RuntimeError, match="out of memory"):
-        update(problem.images, problem.targets, lr=0.1)
-    assert all(torch.equal(weight, old) for weight, old in zip(model.parameters(), before))
-
-
 @pytest.mark.parametrize("name", ["sgd", "sam"])
 def test_model_without_buffers_is_trained_too(name):
     torch.manual_seed(0)
@@ -202,41 +176,3 @@ def test_fp16_overflow_in_the_first_pass_skips_the_update_and_lowers_the_scale(p
     assert update.scaler.get_scale() == scale / 2
     for name, weight in model.named_parameters():
         assert torch.equal(weight, before[name])
-
-
-class Dice(nn.Module):
-    """Multiplies images by random numbers, and writes down what it drew and which gradient it was to have."""
-
-    def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(4, 3)
-        self.drawn, self.modes, self.true_gradient = [], [], False
-
-    def forward(self, images):
-        self.drawn.append(torch.rand(len(images), 1))
-        self.modes.append(self.true_gradient)
-        return self.linear(images * self.drawn[-1])
-
-
-@pytest.mark.parametrize("replay", [True, False])
-def test_second_pass_draws_the_same_numbers_if_told_to_and_the_first_has_the_true_gradient(replay):
-    torch.manual_seed(0)
-    model = Dice()
-    forward_backward = ForwardBackward(
-        model, Precision("fp32", torch.device("cpu")), RunningStatistics(model)
-    )
-    sam = SAM(model.parameters(), torch.optim.SGD, rho=RHO, **SGD)
-
-    def true_gradient(flag):
-        model.true_gradient = flag
-
-    rule = SAMRule(forward_backward, sam, true_gradient=true_gradient, replay=replay)
-    update = Update(rule, forward_backward, m=2)
-    for _ in range(2):
-        update(torch.randn(4, 4), torch.tensor([0, 1, 2, 0]), lr=0.1)
-    pairs = list(zip(model.drawn[::2], model.drawn[1::2]))
-    assert len(pairs) == 4
-    assert all(torch.equal(first, second) == replay for first, second in pairs)
-    firsts = torch.stack([first for first, _ in pairs])
-    assert len(firsts.unique()) == firsts.numel(), "the stream goes on from micro-batch to micro-batch"
-    assert model.modes == [True, False] * 4

@@ -1,0 +1,180 @@
+"""Whether a config is allowed: the range of every key, and what may not be combined. Imports no torch."""
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from sam.config import (
+    DEPTHS,
+    FILE_READERS,
+    MODEL_OPTIONS,
+    SILENT_MODEL_OPTIONS,
+    AugmentationConfig,
+    ConfigError,
+    DatasetConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RuntimeConfig,
+    TrainConfig,
+    leaves,
+)
+
+
+def range_fault(value: Any, rules: Any) -> str | None:
+    """Say what is allowed where a value is not; None where it is."""
+    if value is None:
+        return None
+    if "choices" in rules:
+        return None if value in rules["choices"] else "one of " + ", ".join(rules["choices"])
+    if rules.get("label") and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", value):
+        return "a name of letters, digits, '_', '-' and '.', since it becomes part of a path"
+    if isinstance(value, float) and not (
+        math.isfinite(value) or (value == math.inf and rules.get("infinite"))
+    ):
+        return "a number > 1, or inf" if rules.get("infinite") else "a finite number"
+    bounds: dict[str, tuple[str, Callable[[Any], bool]]] = {
+        "at_least": (">=", lambda bound: value >= bound),
+        "above": (">", lambda bound: value > bound),
+        "at_most": ("<=", lambda bound: value <= bound),
+        "below": ("<", lambda bound: value < bound),
+    }
+    named = [(sign, rules[rule], holds) for rule, (sign, holds) in bounds.items() if rule in rules]
+    if all(holds(bound) for _, bound, holds in named):
+        return None
+    return "a number " + " and ".join(f"{sign} {bound}" for sign, bound, _ in named)
+
+
+def clashes(config: TrainConfig) -> Iterator[str]:
+    """Yield one message for each set of keys that are allowed alone but not together."""
+    runtime = config.runtime
+    if config.m and config.batch_size % config.m:
+        yield f"m={config.m} does not divide batch_size={config.batch_size}; choose a divisor or m=null"
+    if not config.outputs:
+        yield "outputs is empty; name a folder"
+    yield from dataset_clashes(config.dataset, config.batch_size)
+    yield from model_clashes(config.model)
+    yield from augmentation_clashes(config.augmentation, config.dataset)
+    yield from optimizer_clashes(config.optimizer, runtime)
+    if runtime.precision == "tf32" and not runtime.device.startswith(("cuda", "auto")):
+        yield f"runtime.precision=tf32 needs a GPU, but runtime.device={runtime.device}; use fp32"
+    if runtime.grad_checkpointing and config.model.architecture != "timm":
+        yield (
+            f"runtime.grad_checkpointing=true: only timm models have it, not {config.model.architecture}; "
+            "lower m or batch_size to save memory"
+        )
+
+
+def dataset_clashes(dataset: DatasetConfig, batch_size: int) -> Iterator[str]:
+    """Yield one message for each key of a dataset that its reader needs, or does not allow."""
+    if not dataset.root:
+        yield "dataset.root is empty; name a folder"
+    if dataset.num_train is not None and dataset.num_train * dataset.repeats < batch_size:
+        yield (
+            f"dataset.num_train={dataset.num_train} fills no batch of batch_size={batch_size}; "
+            "lower batch_size"
+        )
+    if dataset.image_size is not None and dataset.reader not in ("synthetic", *FILE_READERS):
+        yield f"dataset.image_size is fixed for {dataset.reader}; leave it null"
+    if dataset.num_classes is not None and dataset.reader != "synthetic":
+        yield f"dataset.num_classes is known for {dataset.reader}; leave it null"
+    needed: dict[str, tuple[str, ...]] = {"synthetic": ("num_train", "num_test", "image_size", "num_classes")}
+    needed |= dict.fromkeys(FILE_READERS, ("image_size",))
+    for key in needed.get(dataset.reader, ()):
+        if getattr(dataset, key) is None:
+            yield f"dataset.{key}=null: {dataset.reader} needs a number here"
+    if dataset.validation == "last" and dataset.reader in FILE_READERS:
+        yield (
+            f"dataset.validation=last: the last images of {dataset.reader} are those of the last classes; "
+            "use dataset.validation=random"
+        )
+    if dataset.resize_size is not None and dataset.resize_size < (dataset.image_size or 0):
+        yield f"dataset.resize_size={dataset.resize_size} is below dataset.image_size={dataset.image_size}"
+    sources = {
+        "dataset.label_noise": dataset.label_noise,
+        "dataset.label_file": dataset.label_file,
+        "dataset.relabel_from": dataset.relabel_from,
+    }
+    if sum(map(bool, sources.values())) > 1:
+        told = " and ".join(f"{key}={value}" for key, value in sources.items() if value)
+        yield f"{told}: labels come from one of these; leave the others out"
+    if dataset.label_name and not dataset.label_file:
+        yield f"dataset.label_name={dataset.label_name} needs dataset.label_file=PATH"
+
+
+def model_clashes(model: ModelConfig) -> Iterator[str]:
+    """Yield one message for each key of a model that its architecture does not allow or read."""
+    if model.architecture not in MODEL_OPTIONS:
+        return  # a fault of its own
+    step, remainder, example = DEPTHS.get(model.architecture, (1, 0, 0))
+    if model.depth % step != remainder:
+        yield (
+            f"model.depth={model.depth}: a {model.architecture} has depth {step}n+{remainder}, "
+            f"for example {example}"
+        )
+    if model.architecture == "shake_shake" and model.width % 2:
+        yield f"model.width={model.width}: a shake_shake has an even width, for example 96"
+    if model.architecture == "timm" and not model.timm_name:
+        yield "model.timm_name=null: name a model of timm, such as model.timm_name=resnet50"
+    if model.freeze_statistics and not model.weights:
+        yield (
+            "model.freeze_statistics=true needs trained weights: fresh batch norm would stay at mean 0 and "
+            "variance 1; set model.weights"
+        )
+    for option in sorted({name for names in MODEL_OPTIONS.values() for name in names}):
+        read = option in (*MODEL_OPTIONS[model.architecture], *SILENT_MODEL_OPTIONS)
+        if not read and getattr(model, option) != getattr(ModelConfig(), option):
+            yield f"model.{option} is nothing that a {model.architecture} reads; leave it out"
+
+
+def augmentation_clashes(augmentation: AugmentationConfig, dataset: DatasetConfig) -> Iterator[str]:
+    """Yield one message for each augmentation that the dataset does not allow."""
+    if augmentation.inception_crop and (dataset.reader not in FILE_READERS or dataset.in_memory):
+        yield (
+            "augmentation.inception_crop=true needs images of full size: a dataset of files, with "
+            "dataset.in_memory=false"
+        )
+
+
+def optimizer_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig) -> Iterator[str]:
+    """Yield one message for each set of optimizer keys that do not go together."""
+    if optimizer.nesterov and optimizer.momentum == 0:
+        yield "optimizer.nesterov=true needs optimizer.momentum > 0; set optimizer.nesterov=false"
+    if optimizer.name != "sam":
+        return
+    variants = {
+        "adaptive=true": optimizer.adaptive,
+        f"p={optimizer.p:g}": optimizer.p != 2,
+        f"direction={optimizer.direction}": optimizer.direction != "gradient",
+        f"ascent_steps={optimizer.ascent_steps}": optimizer.ascent_steps > 1,
+        "second_order=true": optimizer.second_order,
+    }
+    chosen = [f"optimizer.{variant}" for variant, is_on in variants.items() if is_on]
+    if len(chosen) > 1:
+        yield f"{' and '.join(chosen)} do not go together; choose one"
+    if optimizer.second_order and runtime.precision not in ("fp32", "tf32"):
+        yield (
+            f"optimizer.second_order=true needs runtime.precision=fp32 or tf32, not {runtime.precision}: "
+            "half precision rounds second derivatives away"
+        )
+    if optimizer.second_order and runtime.compile:
+        yield "optimizer.second_order=true needs runtime.compile=false: torch compiles no double backward"
+    if optimizer.second_order and runtime.grad_checkpointing:
+        yield "optimizer.second_order=true needs runtime.grad_checkpointing=false"
+
+
+def check(config: Any) -> None:
+    """Check every range and every clash of one config.
+
+    Raises:
+        ConfigError: If anything is not allowed; the message lists all faults of the config, a line each.
+    """
+    faults = [
+        f"{key}={value}: allowed is {allowed}"
+        for key, value, field in leaves(config)
+        if (allowed := range_fault(value, field.metadata))
+    ]
+    if isinstance(config, TrainConfig):
+        faults += clashes(config)
+    if faults:
+        raise ConfigError("\n".join(faults))

@@ -1,0 +1,131 @@
+"""Labels in files: human label noise to train on, and the record of what a run was trained on."""
+
+import os
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# The public name of the function that restores an array depends on the numpy that wrote the file.
+RESTORE_ARRAY: Any = np.empty(0).__reduce__()[0]
+# What the original .pt files of CIFAR-10N and CIFAR-100N hold besides plain containers.
+SAFE_GLOBALS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    (RESTORE_ARRAY, "numpy.core.multiarray._reconstruct"),
+    (RESTORE_ARRAY, "numpy._core.multiarray._reconstruct"),
+    np.ndarray,
+    np.dtype,
+    *(type(np.dtype(code)) for code in "bhilqBHILQ"),
+]
+
+
+def labels_from_file(path: Path, name: str | None, num_images: int, num_classes: int) -> Tensor:
+    """Read one label per training image, such as the human labels of CIFAR-10N (Wei et al. 2022).
+
+    No code in the file is run: arrays of Python objects are refused.
+
+    Args:
+        path: A .npz file, a .npy file, or a .pt file with a dictionary of arrays.
+        name: Which array of a .npz or .pt file, such as "worse_label"; None for .npy, which has one.
+        num_images: Of the whole training set, in its original order.
+        num_classes: Labels are 0 .. num_classes - 1.
+
+    Returns:
+        int64 [num_images].
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is of another kind or damaged, lacks the array, or holds other labels.
+    """
+    labels = _array_in(path, name)
+    called = f"{path}, {name}" if name else str(path)
+    if labels.dtype.kind not in "iu":
+        raise ValueError(f"{called} has type {labels.dtype}; labels are whole numbers")
+    if labels.shape != (num_images,):
+        raise ValueError(
+            f"{called} has shape {list(labels.shape)}, but the training set has {num_images} images; "
+            "it needs a label for each of them, also where only a part is used"
+        )
+    lowest, highest = int(labels.min()), int(labels.max())
+    if lowest < 0 or highest >= num_classes:
+        raise ValueError(
+            f"{called} has labels from {lowest} to {highest}; those of {num_classes} classes are 0 to "
+            f"{num_classes - 1}"
+        )
+    return torch.from_numpy(labels.astype(np.int64))
+
+
+def write_labels(path: Path, clean: Tensor, trained: Tensor) -> None:
+    """Record the labels of a run's training images; whoever looks sees all of the file or the one before.
+
+    Args:
+        path: A .npz file.
+        clean: int64 [N], the true classes, in the order of the training images.
+        trained: int64 [N], what the run is trained on.
+    """
+    unfinished = path.with_name(path.name + ".unfinished")
+    with unfinished.open("wb") as file:
+        np.savez_compressed(file, clean=clean.cpu().numpy(), trained=trained.cpu().numpy())
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(unfinished, path)
+
+
+def read_labels(path: Path) -> tuple[Tensor, Tensor]:
+    """Read what `write_labels` recorded.
+
+    Args:
+        path: The labels.npz of a run directory.
+
+    Returns:
+        The clean labels and those trained on, int64 [N] each.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged.
+    """
+    clean, trained = (_array_in(path, name) for name in ("clean", "trained"))
+    if not clean.dtype == trained.dtype == np.int64 or clean.ndim != 1 or clean.shape != trained.shape:
+        raise ValueError(
+            f"{path} is damaged: clean is {clean.dtype} {list(clean.shape)} and trained {trained.dtype} "
+            f"{list(trained.shape)} instead of two lists of as many int64; delete it"
+        )
+    return torch.from_numpy(clean), torch.from_numpy(trained)
+
+
+def _array_in(path: Path, name: str | None) -> np.ndarray[Any, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    if path.suffix not in (".npz", ".npy", ".pt"):
+        raise ValueError(f"{path} is none of .npz, .npy and .pt")
+    content = _read(path)
+    if not isinstance(content, Mapping):
+        if name is not None:
+            raise ValueError(f"{path} has a single array and no name in it; leave out the name {name}")
+        return content
+    if name not in content:
+        there = ", ".join(sorted(map(str, content))) or "nothing"
+        raise ValueError(f"{path} has no array {name}; it has {there}")
+    return content[name]
+
+
+def _read(path: Path) -> np.ndarray[Any, Any] | dict[str, np.ndarray[Any, Any]]:
+    try:
+        with path.open("rb") as file:
+            if path.suffix == ".pt":
+                with torch.serialization.safe_globals(SAFE_GLOBALS):
+                    content = torch.load(file, map_location="cpu", weights_only=True)
+            else:
+                content = np.load(file, allow_pickle=False)
+            if isinstance(content, Mapping):
+                return {name: np.asarray(array) for name, array in content.items()}
+            return np.asarray(content)
+    except pickle.UnpicklingError as error:
+        # torch's own message advises to run whatever is in the file.
+        raise ValueError(f"{path} is no file of torch, or holds more than arrays of whole numbers") from error
+    except Exception as error:  # zipfile, numpy and torch raise a dozen kinds, all meaning the same here
+        reason = str(error).partition("\n")[0] or "it is empty"
+        raise ValueError(f"{path} cannot be read: {reason}") from error

@@ -1,0 +1,102 @@
+"""Batches of bytes made by worker processes: images decoded from files, or changed one by one by AutoAugment.
+
+A worker makes a whole batch, so that one message and one copy carry it; the device then does the rest
+(normalisation, flip, padded crop, cutout). Every image is drawn with a seed of its own, so it does not
+depend on how many workers there are, nor on which one makes it.
+"""
+
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from sam.data.image_files import ImageError
+from sam.data.images import Split
+from sam.data.policies import to_pixels
+
+Prepare = Callable[[Image.Image], Image.Image]
+# Positions in the split, int64 [B], and the seed of each image, int64 [B].
+Request = tuple[Tensor, Tensor]
+_Plain = tuple[list[int], list[int]]
+
+
+class Loader:
+    """Makes batches of one split as they are asked for, in order, a few ahead.
+
+    Args:
+        split: Where the pictures are; kept on the CPU.
+        steps: From a picture to what the batch holds, all of one size; they draw from torch's generator.
+        num_workers: Processes; 0 makes the batches in this one.
+        pin_memory: Put batches where a GPU can fetch them by itself.
+    """
+
+    def __init__(self, split: Split, steps: Sequence[Prepare], num_workers: int, pin_memory: bool) -> None:
+        self._sampler = _Listed()
+        self._loader = DataLoader(
+            _Batches(split, steps),
+            batch_size=None,
+            sampler=self._sampler,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            persistent_workers=num_workers > 0,
+            worker_init_fn=_leave_signals_to_the_parent,
+            # It draws a seed that nothing here uses; not from the generator of the run.
+            generator=torch.Generator(),
+        )
+
+    def __call__(self, requests: Iterable[Request]) -> Iterator[Tensor]:
+        """Yield uint8 [B, H, W, C] for each request.
+
+        Raises:
+            ImageError: If a picture cannot be read.
+        """
+        self._sampler.requests = [(indices.tolist(), seeds.tolist()) for indices, seeds in requests]
+        for pixels in self._loader:
+            # Raised in a worker, it would come with that worker's traceback for a message.
+            if isinstance(pixels, str):
+                raise ImageError(pixels)
+            yield pixels
+
+
+class _Listed(torch.utils.data.Sampler[_Plain]):
+    """Hands the present requests to the workers, which live on from one walk to the next."""
+
+    def __init__(self) -> None:
+        # Held here, not by the loader: a ring of references would make its workers end 10 seconds late.
+        self.requests: list[_Plain] = []
+
+    def __iter__(self) -> Iterator[_Plain]:
+        return iter(self.requests)
+
+
+class _Batches(torch.utils.data.Dataset[Any]):
+    """What a worker does with a request."""
+
+    def __init__(self, split: Split, steps: Sequence[Prepare]) -> None:
+        self._split = split
+        self._steps = steps
+
+    def __getitem__(self, request: _Plain) -> Tensor | str:
+        with torch.random.fork_rng(devices=[]):
+            try:
+                return torch.stack([self._make(*pair) for pair in zip(*request, strict=True)])
+            except ImageError as error:
+                return str(error)
+
+    def _make(self, index: int, seed: int) -> Tensor:
+        # Not torch.manual_seed(), which also looks for GPUs.
+        torch.default_generator.manual_seed(seed)
+        picture = self._split.picture(index)
+        for step in self._steps:
+            picture = step(picture)
+        return to_pixels(picture)
+
+
+def _leave_signals_to_the_parent(_: int) -> None:
+    """Leave Ctrl-C, which reaches all processes of a terminal, to the parent; let SIGTERM end a worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

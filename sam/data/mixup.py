@@ -1,0 +1,48 @@
+"""Mixup: each image is blended with another one of the batch, and so are their labels.
+
+x = lam * x_i + (1 - lam) * x_j and y = lam * y_i + (1 - lam) * y_j, lam ~ Beta(alpha, alpha), where j runs
+through a random permutation of the batch (Zhang et al. 2018). One lam per batch, as in the authors' code.
+The released code of the SAM paper has a mixup that it never calls: it takes max(lam, 1 - lam), and image
+B - 1 - i as the partner of image i.
+"""
+
+import torch
+from scipy.special import betaincinv
+from torch import Tensor
+
+
+def draw_mixup(generator: torch.Generator, alpha: float, size: int) -> tuple[float, Tensor]:
+    """Draw what mixes one batch.
+
+    Args:
+        generator: On the CPU; the only source of the draws.
+        alpha: Of the beta distribution, above 0. Small: most images stay as they are; large: halves.
+        size: B, images in the batch.
+
+    Returns:
+        lam in [0, 1], and the partner of each image, int64 [B].
+    """
+    # Inverse of the distribution function: torch's own beta draws take no generator.
+    uniform = torch.rand((), generator=generator, dtype=torch.float64).item()
+    return float(betaincinv(alpha, alpha, uniform)), torch.randperm(size, generator=generator)
+
+
+def mix_images(images: Tensor, lam: float, permutation: Tensor) -> Tensor:
+    """Return lam * images + (1 - lam) * images[permutation], in the shape and memory format of images."""
+    return images.mul(lam).add_(images[permutation], alpha=1 - lam)
+
+
+def mix_targets(targets: Tensor, num_classes: int, lam: float, permutation: Tensor) -> Tensor:
+    """Return lam * one_hot + (1 - lam) * one_hot[permutation].
+
+    Args:
+        targets: int64 [B], each in 0 .. num_classes - 1.
+        num_classes: K.
+        lam: Weight of an image's own label, in [0, 1].
+        permutation: int64 [B], the partner of each image.
+
+    Returns:
+        float32 [B, K]; rows sum to one.
+    """
+    one_hot = torch.nn.functional.one_hot(targets, num_classes).float()
+    return mix_images(one_hot, lam, permutation)

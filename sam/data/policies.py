@@ -1,0 +1,88 @@
+"""AutoAugment, inception crop and centre crop of one picture, for the workers that prepare images one by one.
+
+AutoAugment (Cubuk et al. 2019) is torchvision's: one of 25 pairs of operations is drawn for each picture.
+Departures from the released code of the SAM paper:
+
+- Its CIFAR policy has 95 pairs, torchvision's the 25 that were published. The SVHN policies are the same, the
+  ImageNet policies are not.
+- It uses ImageNet's magnitudes on 32-pixel images: level k translates by 25 * k pixels, so that about 11 % of
+  its CIFAR images come out blank. Here it is k / 9 * 150 / 331 of the side: at most 14 pixels of 32 a time.
+- Colour, contrast, brightness and sharpness at level k are scaled by 1 + k / 10 or 1 - k / 10, each half the
+  time; there by 0.1 + 0.18 * k. Posterize keeps at least 4 bits; there from 0 to 4.
+- Crops are resized by Pillow, which averages over the source pixels where it shrinks; that code does not.
+
+All draws come from torch's global generator: seeding it fixes the picture.
+"""
+
+from collections.abc import Callable
+
+from PIL.Image import Image
+from torch import Tensor
+from torchvision.transforms import v2
+
+PictureTransform = Callable[[Image], Image]
+
+GREY = 128  # where a shear, shift or turn uncovers nothing, as in the released code
+
+
+def auto_augment(policy: str) -> PictureTransform:
+    """Return AutoAugment with one of its published policies, for pictures of mode RGB or L.
+
+    Args:
+        policy: cifar10 (also for CIFAR-100), svhn or imagenet.
+
+    Returns:
+        A transform that keeps size and mode.
+    """
+    transform: PictureTransform = v2.AutoAugment(v2.AutoAugmentPolicy(policy), fill=GREY)
+    return transform
+
+
+def inception_crop(image_size: int, interpolation: str) -> PictureTransform:
+    """Return a random crop of 8 % to 100 % of the area and aspect ratio 3/4 to 4/3, resized to a square.
+
+    Args:
+        image_size: Side of the result, in pixels.
+        interpolation: bilinear or bicubic.
+
+    Returns:
+        A transform of a picture of any size.
+    """
+    transform: PictureTransform = v2.RandomResizedCrop(
+        image_size, scale=(0.08, 1), ratio=(3 / 4, 4 / 3), interpolation=v2.InterpolationMode(interpolation)
+    )
+    return transform
+
+
+def centre_crop(resize_size: int, image_size: int, interpolation: str) -> PictureTransform:
+    """Return the resize to a shorter side, followed by the square in the middle.
+
+    Args:
+        resize_size: Of the shorter side, in pixels; at least image_size.
+        image_size: Side of the result, in pixels.
+        interpolation: bilinear or bicubic.
+
+    Returns:
+        A transform of a picture of any size.
+
+    Raises:
+        ValueError: If the square is larger than the resized picture.
+    """
+    if resize_size < image_size:
+        raise ValueError(
+            f"resize_size={resize_size} must be at least image_size={image_size}; "
+            "raise resize_size or lower image_size"
+        )
+    transform: PictureTransform = v2.Compose(
+        [
+            v2.Resize(resize_size, v2.InterpolationMode(interpolation)),
+            v2.CenterCrop(image_size),
+        ]
+    )
+    return transform
+
+
+def to_pixels(picture: Image) -> Tensor:
+    """Return a picture as uint8 [H, W, C]."""
+    pixels: Tensor = v2.functional.pil_to_tensor(picture)
+    return pixels.permute(1, 2, 0)

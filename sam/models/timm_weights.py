@@ -1,0 +1,116 @@
+"""Trained weights from a file, put into a network of timm.
+
+Files of timm itself carry the names of its tensors. Others carry the same tensors under other names, such as
+those of other PyTorch ports of EfficientNet; these are taken in their order, if kind (the last part of the
+name: weight, bias, running_mean, ...) and shape agree one by one. A file that lists its tensors by the
+alphabet fails on the kinds, since layers register weight before bias. A checkpoint of this project fits too.
+"""
+
+import os
+from collections.abc import Mapping, Set
+from itertools import zip_longest
+
+from timm.models import load_state_dict
+from torch import Tensor, nn
+
+COUNTER = "num_batches_tracked"
+
+
+def load_weights(network: nn.Module, path: str) -> None:
+    """Copy the tensors of a file into a network, all but a head of another size.
+
+    The counters of batch norm, which say how long it was trained, are left alone.
+
+    Args:
+        network: Of timm. Its head keeps the values it has if the file has none of its size.
+        path: A .safetensors file or a torch checkpoint, bare or under the key state_dict or model;
+            state_dict_ema and model_ema, averaged weights, come before these.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it cannot be read, or holds the weights of another network.
+    """
+    state = network.state_dict()
+    wanted = without_counters(state)
+    head = head_names(network, wanted)
+    given = without_counters(read_tensors(path))
+    if wanted.keys() - head == given.keys() - head:
+        pairs: list[tuple[str | None, str | None]] = [(name, name) for name in wanted if name in given]
+    else:
+        pairs = list(zip_longest(wanted, given))
+    found: dict[str, Tensor] = {}
+    for own, theirs in pairs:
+        if own is None or theirs is None or not fits(own, theirs, wanted, given, head):
+            raise ValueError(misfit(own, theirs, wanted, given, path))
+        found[own] = given[theirs]
+    if any(name not in found or found[name].shape != wanted[name].shape for name in head):
+        found = {name: tensor for name, tensor in found.items() if name not in head}
+    network.load_state_dict({**state, **found})
+
+
+def read_tensors(path: str) -> dict[str, Tensor]:
+    """Return the named tensors of a file on the CPU; code in it is not run.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it cannot be read, or holds something else.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"weights={path}: no such file; name a .safetensors file or a torch checkpoint"
+        )
+    try:
+        tensors: dict[str, Tensor] = load_state_dict(path, weights_only=True)
+    except Exception as error:  # a file of other origin can make torch and safetensors raise almost anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"weights={path} cannot be read ({reason}); allowed are .safetensors files and torch checkpoints "
+            "that hold nothing but tensors and numbers"
+        ) from error
+    strange = [name for name, tensor in tensors.items() if not isinstance(tensor, Tensor)]
+    if strange or not tensors:
+        found = f"{strange[0]} is no tensor" if strange else "it is empty"
+        raise ValueError(
+            f"weights={path} is no table of named tensors: {found}; save model.state_dict() alone, or under "
+            "the key state_dict or model"
+        )
+    return tensors
+
+
+def without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors that are learnt or averaged, in their order."""
+    return {name: tensor for name, tensor in state.items() if kind(name) != COUNTER}
+
+
+def kind(name: str) -> str:
+    """Return the last part of a tensor's name, such as weight."""
+    return name.rpartition(".")[2]
+
+
+def head_names(network: nn.Module, names: Mapping[str, Tensor]) -> set[str]:
+    """Return the tensors of the classifier, or classifiers, of a network of timm."""
+    classifier = network.get_classifier()  # type: ignore[operator]
+    modules = classifier if isinstance(classifier, tuple | list) else (classifier,)
+    places = [name for name, module in network.named_modules() if any(module is part for part in modules)]
+    return {name for name in names if name.startswith(tuple(f"{place}." for place in places))}
+
+
+def fits(
+    own: str, theirs: str, wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], head: Set[str]
+) -> bool:
+    """Say whether a tensor of the file can stand for one of the network; in the head the shape is free."""
+    return kind(own) == kind(theirs) and (own in head or wanted[own].shape == given[theirs].shape)
+
+
+def misfit(
+    own: str | None, theirs: str | None, wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], path: str
+) -> str:
+    """Return the message for a pair that does not fit; None stands for nothing left."""
+    here = f"{own} {list(wanted[own].shape)}" if own else "nothing more"
+    there = f"{theirs} {list(given[theirs].shape)}" if theirs else "nothing more"
+    message = f"weights={path}: not of this network, which has {here} where the file has {there}"
+    if own and theirs:
+        ours, other = wanted[own].shape, given[theirs].shape
+        if len(ours) == len(other) == 4 and ours[:1] + ours[2:] == other[:1] + other[2:]:
+            return f"{message}; it was trained on {other[1]} input channels, not {ours[1]}"
+    return f"{message}; choose the model.timm_name that the file was made with"

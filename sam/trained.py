@@ -1,0 +1,130 @@
+"""A run seen from outside, through its newest checkpoint: evaluate it, or let it label images."""
+
+import dataclasses
+import pathlib
+import sys
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sam import build, build_data
+from sam.config import ConfigError, TrainConfig, user_errors
+from sam.data.images import Dataset, spoil_labels, with_true_labels
+from sam.data.label_files import read_labels
+from sam.run_directory import read_config, read_result
+from sam.training.checkpoint import CheckpointStore
+from sam.training.distributed import World
+from sam.training.evaluation import Evaluation, evaluate, predict
+from sam.training.loop import load_model
+from sam.training.precision import Precision
+
+
+def evaluate_run(
+    config: TrainConfig, directory: pathlib.Path, split: str, device_name: str
+) -> tuple[str, list[str], Evaluation]:
+    """Evaluate the newest checkpoint of a run.
+
+    Args:
+        config: Of the run.
+        directory: Of the run.
+        split: test; train, with the labels that it was trained on; or train_clean, with the true ones.
+        device_name: As in a config.
+
+    Returns:
+        After how many epochs and steps, the names of the classes, and the evaluation.
+
+    Raises:
+        ConfigError: If there is no readable checkpoint, no data or no such device.
+    """
+    device = build.device(device_name, key="device")
+    data = build_data.dataset(config.dataset, config.seed)
+    if split == "train":
+        data = relabelled(config, data, directory, device, World())
+    images = data.test if split == "test" else data.train
+    if split == "train_clean":
+        images = with_true_labels(images)
+    network, moment = _network(config, data, directory, device)
+    with user_errors(f"dataset={config.dataset.name}"):
+        evaluation = evaluate(
+            network,
+            build_data.evaluation_batches(config, data, images, device, World()),
+            num_classes=data.num_classes,
+            device=device,
+            precision=Precision(config.runtime.precision, device),
+            world=World(),
+        )
+    return moment, list(data.class_names), evaluation
+
+
+def relabelled(
+    config: TrainConfig, data: Dataset, directory: pathlib.Path, device: torch.device, world: World
+) -> Dataset:
+    """Return the dataset with the training labels that an ended run predicts, if the config asks for them.
+
+    Bootstrapping (Foret et al. 2021, section 3.3, after Jiang et al. 2019). Predictions are made once: a run
+    that has begun has them in its labels.npz.
+
+    Args:
+        config: Of the run that is to be trained.
+        data: Its dataset.
+        directory: Its run directory.
+        device: Where the predictions are made.
+        world: Whose main process predicts for all.
+
+    Raises:
+        ConfigError: If there is no such run, it has not ended, or its network does not fit the data.
+    """
+    if config.dataset.relabel_from is None:
+        return data
+    stored = directory / "labels.npz"
+    if stored.exists() and not config.force:
+        with user_errors(str(stored)):
+            _, labels = read_labels(stored)
+            if len(labels) != len(data.train):
+                raise ValueError(
+                    f"it has {len(labels)} labels, the dataset {len(data.train)} training images"
+                )
+    else:
+        labels = _predictions(pathlib.Path(config.dataset.relabel_from).expanduser(), data, device)
+    # The same in all processes, even where their devices round differently.
+    labels = world.of_main(labels.to(device)).cpu()
+    return dataclasses.replace(data, train=spoil_labels(data.train, labels))
+
+
+def _predictions(source: pathlib.Path, data: Dataset, device: torch.device) -> Tensor:
+    """Return the classes that an ended run predicts for the training images, int64 [N]."""
+    with user_errors("dataset.relabel_from"):
+        config = read_config(source, "dataset.relabel_from")
+        if read_result(source) is None:
+            raise ConfigError(f"dataset.relabel_from={source}: that run has not ended; let it end first")
+        network, _ = _network(config, data, source, device)
+        batches = build_data.evaluation_batches(config, data, data.train, device, World())
+        return predict(network, batches, Precision(config.runtime.precision, device)).cpu()
+
+
+def _network(
+    config: TrainConfig, data: Dataset, directory: pathlib.Path, device: torch.device
+) -> tuple[nn.Module, str]:
+    """Return the network of a run with the weights of its newest checkpoint, and their age."""
+    state = load_checkpoint(directory)
+    if state is None:
+        raise ConfigError(f"run={directory} has no checkpoint yet; train it first")
+    # What it started from is of no interest any more.
+    network = build.model(dataclasses.replace(config.model, weights=None), data, device)
+    with user_errors(str(directory)):
+        load_model(network, state)
+    progress = state["progress"]
+    moment = f"{progress['epoch']} epochs" + (f" and {progress['step']} steps" if progress["step"] else "")
+    return network, moment
+
+
+def load_checkpoint(directory: pathlib.Path) -> dict[str, Any] | None:
+    """Return the newest readable state of a run, None if there is none; tell of a damaged one in one line."""
+    with warnings.catch_warnings(record=True) as caught, user_errors("checkpoint"):
+        warnings.simplefilter("always")
+        state = CheckpointStore(directory).load()
+    for warning in caught:
+        print(f"warning: {warning.message}", file=sys.stderr)
+    return state

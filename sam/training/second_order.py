@@ -1,0 +1,94 @@
+"""SAM with the term that Foret et al. (2021) drop from Eq. 3: the derivative of eps itself."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from sam.perturbation import differentiable_perturbation
+from sam.training.forward_backward import ForwardBackward, pass_sums
+from sam.training.random_state import RandomState
+from sam.training.rule import SAM_SUMS, sam_sums
+
+
+class SecondOrderSAMRule:
+    """Two passes, and the exact gradient of L(w + eps(w)), eps(w) = rho * g / ||g||_2, g = dL(w)/dw.
+
+    d/dw L(w + eps(w)) = v + (d eps / dw)^T v, with v the gradient at w + eps (Eq. 3 before anything is
+    dropped; appendix C.4, Figures 4 and 5). The Hessian in the second term comes from differentiating the
+    first pass twice, so the graphs of both passes are in memory at once.
+    The sums are those of SAM, without the cosine. It needs a model that autograd can differentiate twice:
+    not compiled, and without gradient checkpointing.
+
+    Args:
+        forward_backward: How a pass is made; its model is called with other weights.
+        optimizer: Takes the step.
+        rho: Radius of the ball; finite and >= 0.
+        true_gradient: As in SAMRule.
+        replay: As in SAMRule.
+
+    Raises:
+        ValueError: If rho is out of range, or there are several processes or a loss scale.
+    """
+
+    sums: tuple[str, ...] = SAM_SUMS
+    num_passes = 2
+
+    def __init__(
+        self,
+        forward_backward: ForwardBackward,
+        optimizer: torch.optim.Optimizer,
+        rho: float,
+        true_gradient: Callable[[bool], None] | None = None,
+        replay: bool = True,
+    ) -> None:
+        if not 0 <= rho < float("inf"):
+            raise ValueError(f"rho must be finite and >= 0, got {rho}")
+        if forward_backward.is_distributed:
+            raise ValueError("second-order SAM runs in one process; start it without torchrun")
+        if forward_backward.precision.scales_loss:
+            raise ValueError("second-order SAM cannot scale the loss; use precision fp32 instead of fp16")
+        self.optimizer = self.base_optimizer = optimizer
+        self._pass = forward_backward
+        self._rho = rho
+        self._true_gradient = true_gradient or (lambda _: None)
+        self._replay = replay
+        named = forward_backward.model.named_parameters()
+        self._weights = {name: weight for name, weight in named if weight.requires_grad}
+
+    def accumulate(
+        self, images: Tensor, targets: Tensor, share: float, sync: bool, clean_targets: Tensor | None = None
+    ) -> Tensor:
+        """Add the gradient of L(w + eps(w)); see Rule."""
+        draws = RandomState(images.device)
+        model, weights = self._pass.model, self._weights
+        self._true_gradient(True)
+        logits, loss = self._pass.forward(model, images, targets, clean=True)
+        clean = pass_sums(logits.detach(), loss.detach(), targets, clean_targets)
+        eps, norm = differentiable_perturbation(self._gradient(loss), self._rho)
+        self._true_gradient(False)
+        if self._replay:
+            draws.restore()
+        moved = {name: weights[name] + move for name, move in zip(weights, eps, strict=True)}
+        call = partial(torch.func.functional_call, model, moved)
+        logits, loss = self._pass.forward(call, images, targets, clean=False)
+        ((loss + self._penalty(moved)) * share).backward()
+        perturbed = pass_sums(logits.detach(), loss.detach(), targets, None)
+        return sam_sums(clean, perturbed, norm.detach())
+
+    def _gradient(self, loss: Tensor) -> tuple[Tensor, ...]:
+        """Return the gradient of loss and penalty at w, as a function of w; zero where w plays no part."""
+        return torch.autograd.grad(
+            loss + self._penalty(self._weights),
+            list(self._weights.values()),
+            create_graph=True,
+            materialize_grads=True,
+        )
+
+    def _penalty(self, weights: Mapping[str, Tensor]) -> Tensor | float:
+        """Return 0.5 * weight_decay_in_loss * sum(w^2)."""
+        if not self._pass.weight_decay_in_loss:
+            return 0.0
+        squares = torch.stack([weight.square().sum() for weight in weights.values()])
+        return 0.5 * self._pass.weight_decay_in_loss * squares.sum()

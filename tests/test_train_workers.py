@@ -1,0 +1,127 @@
+"""Runs whose images are made by worker processes: files on disk, and AutoAugment."""
+
+import multiprocessing
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sam.run_directory import read_result
+from tests.conftest import TINY
+from tests.test_train import metrics, only_run, without_times
+
+FILES = ["dataset=image_folder", "dataset.root=pictures", "dataset.in_memory=false", "dataset.image_size=12"]
+FILES += ["model.width=4", "batch_size=4", "runtime.threads=1"]
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Make an image folder of two classes: 12 training and 4 test pictures, JPEG, of several sizes."""
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 6), ("val", 2)):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "pictures" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = generator.integers(0, 256, (16 + number, 22, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.jpg")
+    return tmp_path / "pictures"
+
+
+def weights(directory):
+    return torch.load(directory / "checkpoint.pt", weights_only=True)["model"]
+
+
+def test_files_train_the_same_however_many_workers_there_are(command, tmp_path, pictures):
+    runs = []
+    for workers in (0, 2):
+        arguments = [*FILES, "augmentation=inception", f"outputs=with{workers}", "epochs=2"]
+        code, _, err = command("train.py", *arguments, f"runtime.workers={workers}")
+        assert (code, err) == (0, "")
+        runs.append(only_run(tmp_path / f"with{workers}"))
+    one, two = map(weights, runs)
+    assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
+    assert without_times(metrics(runs[0])) == without_times(metrics(runs[1]))
+    code, out, _ = command("evaluate.py", f"run={runs[1]}")
+    assert code == 0
+    assert f"{float(metrics(runs[1])[-1]['test_error_pct']):.2f} %" in out
+
+
+def test_workers_end_with_the_run(command, tmp_path, pictures):
+    before = set(multiprocessing.active_children())
+    code, _, _ = command("train.py", "-m", *FILES, "runtime.workers=2", "seed=0,1", "epochs=1")
+    assert code == 0
+    assert len(list(tmp_path.rglob("result.json"))) == 2
+    # The last run's may still be on their way out; those of the first must be gone.
+    assert len(set(multiprocessing.active_children()) - before) <= 4
+
+
+@pytest.mark.parametrize("extra", [[], ["augmentation.mixup_alpha=1", "dataset.label_noise=0.3"]])
+def test_run_stopped_within_an_epoch_of_auto_augment_goes_on_to_the_same_bits(
+    command, tmp_path, monkeypatch, extra
+):
+    arguments = [*TINY, "augmentation=autoaugment_cutout", "epochs=2", "runtime.workers=1", *extra]
+    assert command("train.py", *arguments, "outputs=whole")[0] == 0
+    from sam.training.update import Update
+
+    update, calls = Update.__call__, []
+
+    def dying(self, *batch):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return update(self, *batch)
+
+    monkeypatch.setattr(Update, "__call__", dying)
+    stopped = [*arguments, "outputs=stopped", "runtime.checkpoint_minutes=1e-9"]
+    assert command("train.py", *stopped)[0] == 130
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert command("train.py", *stopped)[0] == 0
+    whole, continued = only_run(tmp_path / "whole"), only_run(tmp_path / "stopped")
+    one, other = weights(whole), weights(continued)
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+    assert without_times(metrics(whole)) == without_times(metrics(continued))
+
+
+def test_a_broken_picture_stops_the_run_with_its_name_and_is_read_once_repaired(command, tmp_path, pictures):
+    path = pictures / "train" / "dog" / "3.jpg"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    arguments = [*FILES, "runtime.workers=1", "epochs=2"]
+    code, _, err = command("train.py", *arguments)
+    assert code == 2
+    assert "dataset=image_folder: pictures/train/dog/3.jpg is no readable image" in err
+    assert "Traceback" not in err
+    path.write_bytes(whole)
+    assert command("train.py", *arguments)[0] == 0
+    assert read_result(only_run(tmp_path))["status"] == "complete"
+
+
+@pytest.mark.parametrize("recipe", ["default", "released_code", "text"])
+@pytest.mark.parametrize("optimizer", ["sgd", "sam"])
+def test_every_recipe_trains(command, tmp_path, recipe, optimizer):
+    arguments = [*TINY, f"recipe={recipe}", f"optimizer={optimizer}", "augmentation=cutout", "m=8"]
+    code, _, _ = command("train.py", *arguments, "model=wrn_16_4", "model.width=1")
+    assert code == 0
+    assert read_result(only_run(tmp_path))["status"] == "complete"
+
+
+def test_released_code_draws_the_same_weights_in_every_run(command, tmp_path, monkeypatch):
+    from sam import worker
+
+    drawn = []
+    network = worker._network
+
+    def remember(*arguments):
+        made = network(*arguments)
+        drawn.append(torch.cat([weight.detach().flatten().clone() for weight in made.parameters()]))
+        return made
+
+    monkeypatch.setattr(worker, "_network", remember)
+    for recipe in ("released_code", "default"):
+        for seed in (1, 2):
+            assert command("train.py", *TINY, f"recipe={recipe}", f"seed={seed}")[0] == 0
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[2], drawn[3])
