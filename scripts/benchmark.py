@@ -18,6 +18,7 @@ terminal, --json FILE keeps it.
 
 import argparse
 import copy
+import csv
 import itertools
 import json
 import os
@@ -231,11 +232,12 @@ def benchmark_models(overrides: list[str], models: list[str]) -> list[Row]:
                 raise ConfigError(f"model={model} optimizer={name}: {ended.stderr.strip()}")
             (path,) = pathlib.Path(outputs).rglob("result.json")
             result = json.loads(path.read_text())
+            (epoch,) = csv.DictReader((path.parent / "metrics.csv").read_text().splitlines())
         rows.append(
             {
                 "variant": f"{model}, {name}",
                 "parameters": result["num_parameters"],
-                "step_s": round(16 / result["images_per_second"] / 2, 3),
+                "step_s": round(float(epoch["seconds"]) / 2, 3),
                 "peak_memory_mib": round(result["peak_memory_mib"]),
                 "status": result["status"],
             }

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import timm
 import torch
 
 from tests.conftest import TINY
@@ -25,8 +26,13 @@ ELSEWHERE = {"bash scripts/quickstart.sh", "bash scripts/test.sh"}
 
 def stand_in(arguments):
     """The same command on four classes of noise, with a network and a schedule of nothing."""
-    kept = [item for item in arguments if not item.startswith(("dataset", "experiment="))]
+    files = ("dataset=", "dataset.name=", "dataset.root=", "dataset.image_size=", "dataset.resize_size=")
+    kept = [item for item in arguments if not item.startswith((*files, "experiment=quickstart"))]
     small = [item for item in TINY if not item.startswith("model.")]
+    if "experiment=finetune" in arguments:
+        torch.save(timm.create_model("test_efficientnet").state_dict(), "lite0.pth")
+        kept.remove("dataset.in_memory=false")
+        return [*kept, *small, "model.timm_name=test_efficientnet", "dataset.image_size=32", "m=8"]
     if any("wrn" in item for item in arguments):
         return [*kept, *small, "model.depth=10", "model.width=1", "m=8"]
     return [*kept, *small, "model.width=4", "m=null"]
@@ -50,9 +56,11 @@ def test_readme_commands_run_in_the_order_they_are_shown(command, tmp_path):
             )
             code, _, err = command(script, f"run={run}")
         else:
-            assert script in ("scripts/compare.py", "scripts/benchmark.py"), line
+            assert script in ("scripts/compare.py", "scripts/benchmark.py", "scripts/figure.py"), line
             if script == "scripts/benchmark.py":
                 arguments = [*stand_in(arguments), "--blocks", "1"]
+            elif script == "scripts/figure.py":
+                arguments = stand_in(arguments)
             ended = subprocess.run(
                 [sys.executable, str(ROOT / script), *arguments], cwd=tmp_path, capture_output=True, text=True
             )

@@ -1,16 +1,20 @@
 """Runs whose images are made by worker processes: files on disk, and AutoAugment."""
 
 import multiprocessing
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from sam.run_directory import read_result
+from sam.run_directory import locked, read_result
 from tests.conftest import TINY
 from tests.test_train import metrics, only_run, without_times
 
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 FILES = ["dataset=image_folder", "dataset.root=pictures", "dataset.in_memory=false", "dataset.image_size=12"]
 FILES += ["model.width=4", "batch_size=4", "runtime.threads=1"]
 
@@ -97,6 +101,18 @@ def test_a_broken_picture_stops_the_run_with_its_name_and_is_read_once_repaired(
     path.write_bytes(whole)
     assert command("train.py", *arguments)[0] == 0
     assert read_result(only_run(tmp_path))["status"] == "complete"
+
+
+def test_a_killed_run_can_go_on_at_once_although_its_workers_outlive_it(tmp_path):
+    arguments = [sys.executable, str(ROOT / "train.py"), *TINY, "augmentation=autoaugment"]
+    arguments += ["runtime.workers=2", "epochs=500"]
+    with subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        running.stdout.readline()  # the first epoch has ended
+        running.kill()
+    (config,) = tmp_path.rglob("config.yaml")
+    with locked(config.parent):
+        pass
 
 
 @pytest.mark.parametrize("recipe", ["default", "released_code", "text"])

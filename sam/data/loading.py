@@ -47,6 +47,10 @@ class Loader:
             # It draws a seed that nothing here uses; not from the generator of the run.
             generator=torch.Generator(),
         )
+        if num_workers:
+            # Starts them now: forked later, they would inherit the lock of the run directory, and hold it for
+            # seconds after a kill of this process.
+            iter(self._loader)
 
     def __call__(self, requests: Iterable[Request]) -> Iterator[Tensor]:
         """Yield uint8 [B, H, W, C] for each request.
