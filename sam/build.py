@@ -82,6 +82,8 @@ def model(config: ModelConfig, data: Dataset, where: torch.device) -> nn.Module:
             num_classes=data.num_classes,
             **{option: getattr(config, option) for option in MODEL_OPTIONS[config.architecture]},
         )
+        if isinstance(network, TimmNetwork):
+            network.check(*data.train.shape[:2])
     return network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 

@@ -99,9 +99,9 @@ def dataset(config: DatasetConfig, seed: int) -> Dataset:
 
 
 def normalization(config: ModelConfig, data: Dataset, where: torch.device) -> Normalization:
-    """Return the normalisation of a dataset, or the one that trained weights expect."""
+    """Return the normalisation of a dataset, or the one that trained weights expect of RGB images."""
     mean, std = data.mean, data.std
-    if config.weights is not None:
+    if config.weights is not None and data.num_channels == 3:
         mean, std = pretrained_statistics(config.timm_name or "")
     return Normalization(mean, std, data.train.shape[1], where)
 
@@ -116,8 +116,9 @@ def train_batches(config: TrainConfig, data: Dataset, where: torch.device, world
         cutout_size=chosen.cutout_size,
         cutout_scope=chosen.cutout_scope,
     )
+    _check_share(config, world)
     with user_errors("data"):
-        batches = TrainBatches(
+        return TrainBatches(
             data.train,
             augmentation,
             normalization(config.model, data, where),
@@ -126,17 +127,27 @@ def train_batches(config: TrainConfig, data: Dataset, where: torch.device, world
             seed=config.seed,
             num_classes=data.num_classes,
             mixup_alpha=chosen.mixup_alpha,
+            m=config.m,
             repeats=config.dataset.repeats,
             loader=_train_loader(config, data.train, where),
             rank=world.rank,
             world_size=world.size,
         )
-    if config.m and (config.batch_size // world.size) % config.m:
+
+
+def _check_share(config: TrainConfig, world: World) -> None:
+    """Make sure that m means the same on any number of processes."""
+    share, rest = divmod(config.batch_size, world.size)
+    if not rest and world.size > 1 and config.m is None:
         raise ConfigError(
-            f"m={config.m} does not divide the {config.batch_size // world.size} images of each of "
-            f"{world.size} processes; choose a divisor or m=null"
+            f"m=null: each of {world.size} processes would take its share for a micro-batch, which one process "
+            f"would not; say m={share}, or a divisor of it"
         )
-    return batches
+    if not rest and config.m and share % config.m:
+        raise ConfigError(
+            f"m={config.m} does not divide the {share} images of each of {world.size} processes; choose a "
+            "divisor"
+        )
 
 
 def evaluation_batches(
@@ -144,6 +155,7 @@ def evaluation_batches(
 ) -> EvaluationBatches:
     """Return the images of a split as they are, for evaluation."""
     height, width, _ = split.shape
+    num_pixels = (config.model.input_size or 0) ** 2 or height * width
     loader = None
     if isinstance(split, ImageFiles):
         loader = _loader(config, split, [_fitted(split)], where)
@@ -151,7 +163,7 @@ def evaluation_batches(
         split,
         normalization(config.model, data, where),
         device=where,
-        batch_size=min(500, max(1, EVALUATION_PIXELS // (height * width))),
+        batch_size=min(500, max(1, EVALUATION_PIXELS // num_pixels)),
         loader=loader,
         rank=world.rank,
         world_size=world.size,

@@ -76,6 +76,13 @@ def dataset_clashes(dataset: DatasetConfig, batch_size: int) -> Iterator[str]:
         )
     if dataset.image_size is not None and dataset.reader not in ("synthetic", *FILE_READERS):
         yield f"dataset.image_size is fixed for {dataset.reader}; leave it null"
+    for key in ("resize_size", "interpolation", "in_memory"):
+        if dataset.reader not in FILE_READERS and getattr(dataset, key) != getattr(DatasetConfig(), key):
+            yield f"dataset.{key} is nothing that {dataset.reader} reads; leave it out"
+    if not dataset.extra and dataset.reader != "svhn":
+        yield f"dataset.extra is nothing that {dataset.reader} reads; leave it out"
+    if dataset.label_noise_over != DatasetConfig().label_noise_over and not dataset.label_noise:
+        yield f"dataset.label_noise_over={dataset.label_noise_over} needs dataset.label_noise > 0"
     if dataset.num_classes is not None and dataset.reader != "synthetic":
         yield f"dataset.num_classes is known for {dataset.reader}; leave it null"
     needed: dict[str, tuple[str, ...]] = {"synthetic": ("num_train", "num_test", "image_size", "num_classes")}
@@ -149,6 +156,11 @@ def optimizer_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig) -> Ite
         f"ascent_steps={optimizer.ascent_steps}": optimizer.ascent_steps > 1,
         "second_order=true": optimizer.second_order,
     }
+    if optimizer.ascent_steps == 1 and optimizer.ascent_step_size != 1:
+        yield (
+            f"optimizer.ascent_step_size={optimizer.ascent_step_size} is that of steps after the first; ask for "
+            "them with optimizer.ascent_steps"
+        )
     chosen = [f"optimizer.{variant}" for variant, is_on in variants.items() if is_on]
     if len(chosen) > 1:
         yield f"{' and '.join(chosen)} do not go together; choose one"

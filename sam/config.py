@@ -202,7 +202,8 @@ class OptimizerConfig:
     p: float = setting(2.0, above=1, infinite=True, sam_only=True)
     # Where eps points: along the gradient, or along Gaussian noise.
     direction: str = setting("gradient", choices=("gradient", "random"), sam_only=True)
-    # Ascent steps, each projected onto the ball (appendix C.5), and their length in units of rho.
+    # Ascent steps (appendix C.5). The first has length rho; that of the others, which are projected onto the
+    # ball, is in units of rho.
     ascent_steps: int = setting(1, at_least=1, sam_only=True)
     ascent_step_size: float = setting(1.0, above=0, sam_only=True)
     # Keep the term of the gradient that SAM drops (appendix C.4), by double backward.

@@ -1,6 +1,7 @@
 """What result.json says of an ended run: its numbers, what they cost, and where they come from."""
 
 import datetime
+import importlib.metadata
 import pathlib
 import platform
 import subprocess
@@ -83,6 +84,8 @@ def _provenance(config: TrainConfig, device: torch.device, num_processes: int) -
             "python": platform.python_version(),
             "torch": torch.__version__,
             "torchvision": torchvision.__version__,
+            "timm": importlib.metadata.version("timm"),
+            "pillow": importlib.metadata.version("pillow"),
         },
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "precision": config.runtime.precision,

@@ -45,8 +45,8 @@ def science(config: TrainConfig) -> dict[str, Any]:
 
     Defaults are left out, so that a key added later does not change the identity of older runs. Keys that
     only SAM reads are left out for SGD, and the root of the data for all but image_folder, where it is the
-    only thing that tells one dataset from another. Paths count in full, but for the seed of a run directory:
-    seeds of a bootstrapped condition are one condition.
+    only thing that tells one dataset from another. Paths count in full; but where a run of the same seed
+    labels the images, its seed is left out: seeds of a bootstrapped condition are one condition.
     """
     defaults = {key: value for key, value, _ in leaves(TrainConfig())}
     chosen = {}
@@ -57,7 +57,7 @@ def science(config: TrainConfig) -> dict[str, Any]:
         if key in PATHS and value not in (None, "hub"):
             value = os.path.abspath(os.path.expanduser(value))
         if key == "dataset.relabel_from" and value is not None:
-            value = re.sub(r"seed\d+-", "seed*-", value)
+            value = re.sub(rf"seed{config.seed}-", "seed*-", value)
         if field.metadata.get("sam_only") and config.optimizer.name != "sam":
             counts = False
         if counts and value != defaults[key]:

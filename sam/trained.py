@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sam import build, build_data
 from sam.config import ConfigError, TrainConfig, user_errors
-from sam.data.images import Dataset, spoil_labels, with_true_labels
+from sam.data.images import Dataset, Split, spoil_labels
 from sam.data.label_files import read_labels
 from sam.run_directory import read_config, read_result
 from sam.training.checkpoint import CheckpointStore
@@ -39,12 +39,12 @@ def evaluate_run(
         ConfigError: If there is no readable checkpoint, no data or no such device.
     """
     device = build.device(device_name, key="device")
-    data = build_data.dataset(config.dataset, config.seed)
-    if split == "train":
-        data = relabelled(config, data, directory, device, World())
+    # What labels the run was trained on is known from its labels.npz.
+    plain = dataclasses.replace(config.dataset, label_file=None, label_name=None, label_noise=0.0)
+    data = build_data.dataset(plain, config.seed)
     images = data.test if split == "test" else data.train
-    if split == "train_clean":
-        images = with_true_labels(images)
+    if split == "train" and (directory / "labels.npz").exists():
+        images = spoil_labels(images, _stored_labels(directory, images))
     network, moment = _network(config, data, directory, device)
     with user_errors(f"dataset={config.dataset.name}"):
         evaluation = evaluate(
@@ -78,25 +78,39 @@ def relabelled(
     """
     if config.dataset.relabel_from is None:
         return data
-    stored = directory / "labels.npz"
-    if stored.exists() and not config.force:
-        with user_errors(str(stored)):
-            _, labels = read_labels(stored)
-            if len(labels) != len(data.train):
-                raise ValueError(
-                    f"it has {len(labels)} labels, the dataset {len(data.train)} training images"
-                )
+    if (directory / "labels.npz").exists() and not config.force:
+        labels = _stored_labels(directory, data.train)
+    elif world.is_main:
+        labels = _predictions(config, data, device)
     else:
-        labels = _predictions(pathlib.Path(config.dataset.relabel_from).expanduser(), data, device)
+        labels = torch.empty_like(data.train.targets)
     # The same in all processes, even where their devices round differently.
     labels = world.of_main(labels.to(device)).cpu()
     return dataclasses.replace(data, train=spoil_labels(data.train, labels))
 
 
-def _predictions(source: pathlib.Path, data: Dataset, device: torch.device) -> Tensor:
+def _stored_labels(directory: pathlib.Path, images: Split) -> Tensor:
+    """Return the labels that a run is trained on, int64 [N], as it has recorded them."""
+    path = directory / "labels.npz"
+    with user_errors(str(path)):
+        _, labels = read_labels(path)
+        if len(labels) != len(images):
+            raise ValueError(f"it has {len(labels)} labels, the dataset {len(images)} training images")
+    return labels
+
+
+def _predictions(wanting: TrainConfig, data: Dataset, device: torch.device) -> Tensor:
     """Return the classes that an ended run predicts for the training images, int64 [N]."""
+    source = pathlib.Path(wanting.dataset.relabel_from or "").expanduser()
     with user_errors("dataset.relabel_from"):
         config = read_config(source, "dataset.relabel_from")
+        for key in ("name", "reader", "image_size", "num_classes"):
+            ours, theirs = (getattr(run.dataset, key) for run in (wanting, config))
+            if ours != theirs:
+                raise ConfigError(
+                    f"dataset.relabel_from={source}: that run has dataset.{key}={theirs}, this one {ours}; "
+                    "name a run on the same dataset"
+                )
         if read_result(source) is None:
             raise ConfigError(f"dataset.relabel_from={source}: that run has not ended; let it end first")
         network, _ = _network(config, data, source, device)

@@ -71,7 +71,8 @@ def _network(config: TrainConfig, data: Dataset, device: torch.device, world: Wo
         network = build.model(config.model, data, device)
     else:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.model.init_seed)
+            # Not torch.manual_seed(), which also seeds the GPUs: their draws are the run's.
+            torch.default_generator.manual_seed(config.model.init_seed)
             network = build.model(config.model, data, device)
     if not world.is_main:
         torch.manual_seed(generator_for("process", config.seed, world.rank).initial_seed())

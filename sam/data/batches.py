@@ -2,7 +2,7 @@
 
 Nothing here has a state to save: whoever knows the epoch and the step gets the same batch again. Every
 process draws for the whole batch and takes its share, so the images of an update do not depend on how many
-processes there are. (Mixup is the exception: it mixes within the share of a process.)
+processes there are.
 
 Bytes come from one of two places: from images in memory, on the device that trains, or from worker
 processes that decode files or apply AutoAugment (loading.py). All that follows is the same for both.
@@ -40,7 +40,8 @@ class TrainBatches:
         batch_size: Images per update over all processes; a multiple of world_size.
         seed: Of the order and of the draws.
         num_classes: K of soft targets, for mixup.
-        mixup_alpha: Of mixup; 0 means off.
+        mixup_alpha: Of mixup, within every m images; 0 means off.
+        m: Images per micro-batch, a divisor of a process's share; None means all of it.
         repeats: How often an epoch walks the split.
         loader: Makes the bytes, in processes of its own; None takes them from memory.
         rank: Number of this process, 0 .. world_size - 1.
@@ -61,6 +62,7 @@ class TrainBatches:
         seed: int,
         num_classes: int,
         mixup_alpha: float = 0.0,
+        m: int | None = None,
         repeats: int = 1,
         loader: Loader | None = None,
         rank: int = 0,
@@ -87,8 +89,8 @@ class TrainBatches:
         self._mixup_alpha = mixup_alpha
         self._repeats = repeats
         self._loader = loader
-        self._rank = rank
         share = batch_size // world_size
+        self._m = m or share
         self._share = slice(rank * share, (rank + 1) * share)
 
     @property
@@ -134,8 +136,8 @@ class TrainBatches:
             return
         everything = torch.arange(self._share.stop - self._share.start, device=self._device)
         requests = [self._request(epoch, *pair) for pair in zip(steps, batches, strict=True)]
-        for (indices, _), pixels in zip(requests, self._loader(requests), strict=True):
-            yield _on_device(pixels, self._split, indices, self._device), everything
+        for (indices, _), pieces in zip(requests, self._loader(requests), strict=True):
+            yield _on_device(pieces, self._split, indices, self._device), everything
 
     def _request(self, epoch: int, step: int, indices: Tensor) -> Request:
         generator = generator_for("prepare", self._seed, epoch, step)
@@ -145,9 +147,9 @@ class TrainBatches:
     def _mixed(self, epoch: int, step: int, images: Tensor, targets: Tensor, clean: Tensor | None) -> Batch:
         if not self._mixup_alpha:
             return images, targets, clean
-        generator = generator_for("mixup", self._seed, epoch, step, self._rank)
-        lam, permutation = draw_mixup(generator, self._mixup_alpha, len(targets))
-        permutation = permutation.to(self._device, non_blocking=True)
+        generator = generator_for("mixup", self._seed, epoch, step)
+        lam, partners = draw_mixup(generator, self._mixup_alpha, self.batch_size, self._m)
+        permutation = (partners[self._share] - self._share.start).to(self._device, non_blocking=True)
         soft = mix_targets(targets, self._num_classes, lam, permutation)
         if clean is not None:
             clean = mix_targets(clean, self._num_classes, lam, permutation)
@@ -200,15 +202,15 @@ class EvaluationBatches:
                 yield self._split.take(indices.to(self._device))
             return
         requests = [(indices, torch.zeros_like(indices)) for indices in self._indices]
-        for indices, pixels in zip(self._indices, self._loader(requests), strict=True):
-            yield _on_device(pixels, self._split, indices, self._device)
+        for indices, pieces in zip(self._indices, self._loader(requests), strict=True):
+            yield _on_device(pieces, self._split, indices, self._device)
 
 
-def _on_device(pixels: Tensor, split: Split, indices: Tensor, device: torch.device) -> Images:
-    """Bring bytes that a worker made, and the labels that go with them, to the device."""
+def _on_device(pieces: list[Tensor], split: Split, indices: Tensor, device: torch.device) -> Images:
+    """Bring bytes that workers made, and the labels that go with them, to the device."""
     labels = (split.targets, split.clean_targets)
     targets, clean = (
         None if part is None else part[indices].to(device, non_blocking=True) for part in labels
     )
     assert targets is not None
-    return Images(pixels.to(device, non_blocking=True), targets, clean)
+    return Images(torch.cat([piece.to(device, non_blocking=True) for piece in pieces]), targets, clean)

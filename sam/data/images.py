@@ -134,7 +134,9 @@ def stratified_subset(targets: Tensor, size: int) -> Tensor:
         raise ValueError(f"{size} images were asked for, but there are {len(targets)}; ask for fewer")
     order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(0))
     # Rank of each image among those of its class, in that order; the lowest ranks are taken first.
-    one_hot = torch.nn.functional.one_hot(targets[order])
-    rank = (one_hot.cumsum(0) * one_hot).sum(1)
+    by_class = torch.argsort(targets[order], stable=True)
+    sizes = torch.bincount(targets)
+    rank = torch.empty_like(by_class)
+    rank[by_class] = torch.arange(len(targets)) - (sizes.cumsum(0) - sizes)[targets[order][by_class]]
     chosen = order[torch.argsort(rank, stable=True)[:size]]
     return chosen.sort().values

@@ -1,10 +1,12 @@
 """Batches of bytes made by worker processes: images decoded from files, or changed one by one by AutoAugment.
 
-A worker makes a whole batch, so that one message and one copy carry it; the device then does the rest
-(normalisation, flip, padded crop, cutout). Every image is drawn with a seed of its own, so it does not
-depend on how many workers there are, nor on which one makes it.
+Workers share a batch in pieces of a few MB, large enough for few messages, small enough that the first batch
+comes soon and little memory lies ready; the device then does the rest (normalisation, flip, padded crop,
+cutout). Every image is drawn with a seed of its own, so it does not depend on how many workers there are,
+nor on which one makes it.
 """
 
+import math
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -17,6 +19,8 @@ from torch.utils.data import DataLoader
 from sam.data.image_files import ImageError
 from sam.data.images import Split
 from sam.data.policies import to_pixels
+
+PIECE_BYTES = 2**24
 
 Prepare = Callable[[Image.Image], Image.Image]
 # Positions in the split, int64 [B], and the seed of each image, int64 [B].
@@ -36,6 +40,7 @@ class Loader:
 
     def __init__(self, split: Split, steps: Sequence[Prepare], num_workers: int, pin_memory: bool) -> None:
         self._sampler = _Listed()
+        self._piece_size = max(1, PIECE_BYTES // math.prod(split.shape))
         self._loader = DataLoader(
             _Batches(split, steps),
             batch_size=None,
@@ -52,18 +57,27 @@ class Loader:
             # seconds after a kill of this process.
             iter(self._loader)
 
-    def __call__(self, requests: Iterable[Request]) -> Iterator[Tensor]:
-        """Yield uint8 [B, H, W, C] for each request.
+    def __call__(self, requests: Iterable[Request]) -> Iterator[list[Tensor]]:
+        """Yield the pieces of each batch, uint8 [b, H, W, C], whose b add up to B.
 
         Raises:
             ImageError: If a picture cannot be read.
         """
-        self._sampler.requests = [(indices.tolist(), seeds.tolist()) for indices, seeds in requests]
-        for pixels in self._loader:
-            # Raised in a worker, it would come with that worker's traceback for a message.
-            if isinstance(pixels, str):
-                raise ImageError(pixels)
-            yield pixels
+        batches = [self._pieces(*request) for request in requests]
+        self._sampler.requests = [piece for batch in batches for piece in batch]
+        made = iter(self._loader)
+        for batch in batches:
+            yield [self._checked(next(made)) for _ in batch]
+
+    def _pieces(self, indices: Tensor, seeds: Tensor) -> list[_Plain]:
+        pairs = zip(indices.split(self._piece_size), seeds.split(self._piece_size), strict=True)
+        return [(some.tolist(), theirs.tolist()) for some, theirs in pairs]
+
+    def _checked(self, piece: Tensor | str) -> Tensor:
+        # Raised in a worker, it would come with that worker's traceback for a message.
+        if isinstance(piece, str):
+            raise ImageError(piece)
+        return piece
 
 
 class _Listed(torch.utils.data.Sampler[_Plain]):
@@ -101,6 +115,6 @@ class _Batches(torch.utils.data.Dataset[Any]):
 
 
 def _leave_signals_to_the_parent(_: int) -> None:
-    """Leave Ctrl-C, which reaches all processes of a terminal, to the parent; let SIGTERM end a worker."""
+    """Ignore what reaches all processes of a terminal or a job: the parent saves, then lets workers end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

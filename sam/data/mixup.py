@@ -2,6 +2,7 @@
 
 x = lam * x_i + (1 - lam) * x_j and y = lam * y_i + (1 - lam) * y_j, lam ~ Beta(alpha, alpha), where j runs
 through a random permutation of the batch (Zhang et al. 2018). One lam per batch, as in the authors' code.
+Departure: of the micro-batch, so that it does not matter how many processes share the batch.
 The released code of the SAM paper has a mixup that it never calls: it takes max(lam, 1 - lam), and image
 B - 1 - i as the partner of image i.
 """
@@ -11,20 +12,22 @@ from scipy.special import betaincinv
 from torch import Tensor
 
 
-def draw_mixup(generator: torch.Generator, alpha: float, size: int) -> tuple[float, Tensor]:
+def draw_mixup(generator: torch.Generator, alpha: float, size: int, m: int) -> tuple[float, Tensor]:
     """Draw what mixes one batch.
 
     Args:
         generator: On the CPU; the only source of the draws.
         alpha: Of the beta distribution, above 0. Small: most images stay as they are; large: halves.
         size: B, images in the batch.
+        m: An image's partner is one of the m images of its micro-batch; a divisor of B.
 
     Returns:
         lam in [0, 1], and the partner of each image, int64 [B].
     """
     # Inverse of the distribution function: torch's own beta draws take no generator.
     uniform = torch.rand((), generator=generator, dtype=torch.float64).item()
-    return float(betaincinv(alpha, alpha, uniform)), torch.randperm(size, generator=generator)
+    partners = [first + torch.randperm(m, generator=generator) for first in range(0, size, m)]
+    return float(betaincinv(alpha, alpha, uniform)), torch.cat(partners)
 
 
 def mix_images(images: Tensor, lam: float, permutation: Tensor) -> Tensor:

@@ -80,16 +80,25 @@ class TimmNetwork(nn.Module):
             ValueError: If the network takes images of one size only, and these have another one.
         """
         height, width = images.shape[-2:]
+        self.check(height, width)
         size = self._input_size
         if size is not None and (height, width) != (size, size):
             images = functional.interpolate(images, (size, size), mode="bicubic", antialias=True)
-        elif size is None and self._fixed_size is not None and (height, width) != (self._fixed_size,) * 2:
-            raise ValueError(
-                f"{self._name} takes images of {self._fixed_size} pixels a side, got {height} x {width}; "
-                f"resize them with model.input_size={self._fixed_size}"
-            )
         logits: Tensor = self.network(images)
         return logits
+
+    def check(self, height: int, width: int) -> None:
+        """Check that images are of a size that the network takes.
+
+        Raises:
+            ValueError: If it takes images of one size only, and these have another one.
+        """
+        fixed = self._fixed_size
+        if self._input_size is None and fixed is not None and (height, width) != (fixed, fixed):
+            raise ValueError(
+                f"{self._name} takes images of {fixed} pixels a side, got {height} x {width}; resize them "
+                f"with model.input_size={fixed}"
+            )
 
     def train(self, mode: bool = True) -> "TimmNetwork":
         """Set the mode of all layers; those with running averages stay in evaluation if these are frozen."""

@@ -70,6 +70,8 @@ def start_world(device: torch.device) -> World:
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return World()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # where processes exchange what is on no device
     if not distributed.is_initialized():
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return World(distributed.get_rank(), size)

@@ -14,11 +14,13 @@ class RunningStatistics:
     """Keeps the buffers of a model in order during one update.
 
     Args:
-        model: Its buffers of floating point are averaged over micro-batches; counters move by one.
+        model: The buffers of layers with running statistics that are in training mode now (others are frozen)
+            are averaged over micro-batches; counters move by one.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        buffers = list(model.buffers())
+        moving = [layer for layer in model.modules() if layer.training and hasattr(layer, "running_mean")]
+        buffers = [buffer for layer in moving for buffer in layer.buffers(recurse=False)]
         self._averaged = [buffer for buffer in buffers if buffer.is_floating_point()]
         self._counters = [buffer for buffer in buffers if not buffer.is_floating_point()]
         self._before: list[Tensor] = []

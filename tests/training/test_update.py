@@ -36,9 +36,11 @@ def climbed_gradient(loss, weights):
     return reference.gradient(loss, reference.moved(weights, eps))
 
 
-# Name, m, arguments of make_update, and the gradient that each micro-batch should have. Balls of other
-# norms have radii at which eps has about the length it has for p = 2.
+# Name, m (of 8 images; 32 of the paper's 256), arguments of make_update, and the gradient that each
+# micro-batch should have. Balls of other norms have radii at which eps is about as long as for p = 2.
 CASES = {
+    "sgd, m=32": ("sgd", 32, {}, reference.gradient),
+    "sam, m=32": ("sam", 32, {}, sam_gradient()),
     **{f"sgd, m={m}": ("sgd", m, {}, reference.gradient) for m in (None, 8, 4, 2)},
     **{f"sam, m={m}": ("sam", m, {}, sam_gradient()) for m in (None, 8, 4, 2)},
     "sam, p=1.5": ("sam", 4, {"geometry": {"p": 1.5}}, sam_gradient(1.5)),
@@ -64,9 +66,10 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_update_equals_mean_of_independent_micro_batch_gradients(problem, case):
-    model = problem.model
+def test_update_equals_mean_of_independent_micro_batch_gradients(case):
     name, m, arguments, gradient_of = CASES[case]
+    problem = make_problem(256 if m == 32 else 8)
+    model = problem.model
     decay = arguments.get("weight_decay_in_loss", 0.0)
     update = make_update(model, name, m, clip_norm=0.5, label_smoothing=0.1, **arguments)
     expected, base = [w.detach().clone() for w in model.parameters()], reference.Sgd(**SGD)

@@ -26,10 +26,11 @@ class Problem:
     targets: torch.Tensor
 
 
-def make_problem():
+def make_problem(num_images=8):
     torch.manual_seed(0)
     model = CifarResNet(depth=8, width=4, in_channels=3, num_classes=7).double()
-    return Problem(model, torch.randn(8, 3, 12, 12, dtype=torch.float64), torch.randint(0, 7, (8,)))
+    images = torch.randn(num_images, 3, 12, 12, dtype=torch.float64)
+    return Problem(model, images, torch.randint(0, 7, (num_images,)))
 
 
 def make_pass(model, precision="fp32", called=None, **loss):
