@@ -140,7 +140,7 @@ def _check_share(config: TrainConfig, world: World) -> None:
     share, rest = divmod(config.batch_size, world.size)
     if not rest and world.size > 1 and config.m is None:
         raise ConfigError(
-            f"m=null: each of {world.size} processes would take its share for a micro-batch, which one process "
+            f"m=null: each of {world.size} processes would take its share for a micro-batch, which one alone "
             f"would not; say m={share}, or a divisor of it"
         )
     if not rest and config.m and share % config.m:

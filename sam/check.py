@@ -158,8 +158,8 @@ def optimizer_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig) -> Ite
     }
     if optimizer.ascent_steps == 1 and optimizer.ascent_step_size != 1:
         yield (
-            f"optimizer.ascent_step_size={optimizer.ascent_step_size} is that of steps after the first; ask for "
-            "them with optimizer.ascent_steps"
+            f"optimizer.ascent_step_size={optimizer.ascent_step_size} is that of steps after the first; ask "
+            "for them with optimizer.ascent_steps"
         )
     chosen = [f"optimizer.{variant}" for variant, is_on in variants.items() if is_on]
     if len(chosen) > 1:

@@ -148,6 +148,26 @@ def test_large_images_are_evaluated_in_small_batches(folder):
         assert len(next(iter(batches))[1]) == expected
 
 
+def test_evaluation_batches_are_as_small_as_the_size_that_the_network_sees_wants_them():
+    config = changed({**SYNTHETIC, "dataset.num_test": 500, "model.input_size": 600})
+    data = make(config)
+    batches = build_data.evaluation_batches(config, data, data.test, CPU, World())
+    assert len(next(iter(batches))[1]) == 500 * 64 * 64 // 600**2 == 5
+
+
+@pytest.mark.parametrize(
+    ("m", "message"),
+    [
+        (None, r"^m=null: each of 2 processes would take its share .*; say m=64, or a divisor of it$"),
+        (48, r"^m=48 does not divide the 64 images of each of 2 processes; choose a divisor$"),
+    ],
+)
+def test_m_has_to_mean_the_same_on_any_number_of_processes(m, message):
+    config = changed({**SYNTHETIC, "dataset.num_train": 256, "m": m})
+    with pytest.raises(ConfigError, match=message):
+        build_data.train_batches(config, make(config), CPU, World(0, 2))
+
+
 def test_trained_weights_bring_their_own_normalisation():
     data = make(changed(SYNTHETIC))
     keys = {"model.architecture": "timm", "model.timm_name": "tf_efficientnet_lite0"}
@@ -155,3 +175,6 @@ def test_trained_weights_bring_their_own_normalisation():
     assert (fresh.mean, fresh.std) == (data.mean, data.std)
     trained = build_data.normalization(changed({**keys, "model.weights": "x.pt"}).model, data, CPU)
     assert (trained.mean, trained.std) == ((0.5,) * 3, (0.5,) * 3)
+    grey = make(changed({}))
+    of_grey = build_data.normalization(changed({**keys, "model.weights": "x.pt"}).model, grey, CPU)
+    assert (of_grey.mean, of_grey.std) == (grey.mean, grey.std)

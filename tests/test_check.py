@@ -217,6 +217,27 @@ def test_check_tests_above_cover_every_key_with_a_rule() -> None:
             "others out",
         ),
         (
+            {"dataset.reader": "cifar10", "dataset.resize_size": 40},
+            "dataset.resize_size is nothing that cifar10 reads; leave it out",
+        ),
+        (
+            {"dataset.reader": "cifar10", "dataset.in_memory": False},
+            "dataset.in_memory is nothing that cifar10 reads; leave it out",
+        ),
+        (
+            {"dataset.extra": False},
+            "dataset.extra is nothing that fashion_mnist_mini reads; leave it out",
+        ),
+        (
+            {"dataset.label_noise_over": "all_classes"},
+            "dataset.label_noise_over=all_classes needs dataset.label_noise > 0",
+        ),
+        (
+            {"optimizer.ascent_step_size": 0.5},
+            "optimizer.ascent_step_size=0.5 is that of steps after the first; ask for them with "
+            "optimizer.ascent_steps",
+        ),
+        (
             {"dataset.label_name": "worse_label"},
             "dataset.label_name=worse_label needs dataset.label_file=PATH",
         ),

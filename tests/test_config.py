@@ -6,7 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from sam.cli import checked
-from sam.config import EvaluateConfig, TrainConfig, leaves
+from sam.config import FILE_READERS, EvaluateConfig, TrainConfig, leaves
 from tests.conftest import changed
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -56,11 +56,15 @@ def test_configs_compose_for_every_other_choice(group: str, choice: str) -> None
 @pytest.mark.parametrize("experiment", CHOICES["experiment"])
 @pytest.mark.parametrize("optimizer", CHOICES["optimizer"])
 def test_configs_compose_for_every_optimizer_and_experiment(optimizer: str, experiment: str) -> None:
-    config = composed(f"optimizer={optimizer}", f"experiment={experiment}")
+    # Two of them are for whichever dataset of files is asked for.
+    is_open = experiment in ("finetune", "finetune_l2")
+    overrides = [f"optimizer={optimizer}", f"experiment={experiment}"]
+    config = composed(*overrides, *(["dataset=flowers102"] if is_open else []))
     assert config.optimizer.name == optimizer
-    other = composed(f"optimizer={optimizer}", f"experiment={experiment}", "dataset=cifar100")
-    assert other.dataset.name == "cifar100"
-    assert other.dataset.label_noise == config.dataset.label_noise
+    other = "food101" if config.dataset.reader in FILE_READERS else "cifar100"
+    changed = composed(*overrides, f"dataset={other}")
+    assert changed.dataset.name == other
+    assert changed.dataset.label_noise == config.dataset.label_noise
 
 
 @pytest.mark.parametrize("recipe", CHOICES["recipe"])

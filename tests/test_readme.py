@@ -31,8 +31,10 @@ def stand_in(arguments):
     small = [item for item in TINY if not item.startswith("model.")]
     if "experiment=finetune" in arguments:
         torch.save(timm.create_model("test_efficientnet").state_dict(), "lite0.pth")
-        kept.remove("dataset.in_memory=false")
-        return [*kept, *small, "model.timm_name=test_efficientnet", "dataset.image_size=32", "m=8"]
+        for item in ("dataset.in_memory=false", "dataset.interpolation=bicubic"):
+            kept.remove(item)
+        small += ["model.timm_name=test_efficientnet", "dataset.image_size=32", "augmentation=none"]
+        return [*kept, *small, "m=8"]
     if any("wrn" in item for item in arguments):
         return [*kept, *small, "model.depth=10", "model.width=1", "m=8"]
     return [*kept, *small, "model.width=4", "m=null"]
@@ -85,7 +87,13 @@ def test_readme_code_runs(code):
 
 def test_readme_links_lead_to_files():
     for target in re.findall(r"\]\(((?!http)[^)]+)\)", README):
-        assert (ROOT / target).exists(), target
+        file, _, heading = target.partition("#")
+        text = (ROOT / (file or "README.md")).read_text() if heading else ""
+        assert (ROOT / file).exists(), target
+        headings = [
+            re.sub(r"[^a-z0-9 -]", "", line.lower()) for line in re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+        ]
+        assert not heading or heading in [line.replace(" ", "-") for line in headings], target
 
 
 def test_readme_names_every_choice_of_every_group():

@@ -155,10 +155,15 @@ def test_identity_counts_the_root_of_an_image_folder_alone() -> None:
 
 
 def test_identity_counts_a_run_to_relabel_from_but_not_its_seed() -> None:
-    paths = ("o/sgd/seed0-1234abcd", "o/sgd/seed12-1234abcd", "o/sgd/seed0-1234abce", "p/sgd/seed0-1234abcd")
-    first, seed, condition, place = (identity(changed({"dataset.relabel_from": path})) for path in paths)
-    assert first == seed
-    assert len({first, condition, place}) == 3
+    def labelled(seed: int, path: str) -> str:
+        return identity(changed({"seed": seed, "dataset.relabel_from": path}))
+
+    first = labelled(0, "o/sgd/seed0-1234abcd")
+    assert labelled(12, "o/sgd/seed12-1234abcd") == first
+    # By a run of another seed, condition or place.
+    others = ("o/sgd/seed1-1234abcd", "o/sgd/seed0-1234abce", "p/sgd/seed0-1234abcd")
+    assert len({first, *(labelled(0, path) for path in others)}) == 4
+    assert labelled(1, "o/sgd/seed0-1234abcd") != first
 
 
 def test_identity_counts_absolute_paths_of_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -228,7 +233,16 @@ def test_read_config_returns_what_was_written(tmp_path: Path, command: str) -> N
     # What may not be combined stays at its default.
     alone = ("dataset.label_noise", "dataset.label_file", "dataset.label_name", "optimizer.adaptive")
     alone += ("optimizer.direction", "optimizer.ascent_steps", "optimizer.second_order", "runtime.compile")
-    alone += ("model.skip", "model.alpha", "model.shakedrop", "model.batch_norm", "model.init")
+    alone += (
+        "optimizer.ascent_step_size",
+        "dataset.label_noise_over",
+        "dataset.extra",
+        "model.skip",
+        "model.alpha",
+        "model.shakedrop",
+        "model.batch_norm",
+        "model.init",
+    )
     together = {key: value for key, value in {**SCIENCE, **NO_SCIENCE}.items() if key not in alone}
     valid = {"dataset.reader": "image_folder", "dataset.num_classes": None, "model.architecture": "timm"}
     config = changed({**together, **odd, **valid, "force": False, "optimizer.lr": 1e-5})

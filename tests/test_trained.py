@@ -1,5 +1,6 @@
 """Bootstrapping and evaluation of runs, as a user meets them."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -36,7 +37,8 @@ def source(command, tmp_path):
 def predictions(directory):
     """Return what the network of a run says of the training images, image by image."""
     config = read_config(directory)
-    data = build_data.dataset(config.dataset, config.seed)
+    plain = dataclasses.replace(config.dataset, label_file=None)
+    data = build_data.dataset(plain, config.seed)
     network = build.model(config.model, data, torch.device("cpu")).eval()
     network.load_state_dict(torch.load(directory / "checkpoint.pt", weights_only=True)["model"])
     pixels = data.train.pixels.permute(0, 3, 1, 2) / 255
@@ -87,7 +89,10 @@ def test_relabelling_from_a_run_that_cannot_is_a_mistake_of_the_user(command, so
         message = f"dataset.relabel_from={source}: that run has not ended; let it end first"
     elif fault == "other classes":
         changes = ["dataset.num_classes=3"]
-        message = f"{source}: the checkpoint does not fit the model"
+        message = (
+            f"dataset.relabel_from={source}: that run has dataset.num_classes=4, this one 3; name a run on "
+            "the same dataset"
+        )
     else:
         (source / "checkpoint.pt").unlink()
         message = f"run={source} has no checkpoint yet; train it first"
@@ -107,6 +112,21 @@ def test_labels_that_were_stored_for_another_dataset_are_refused(command, source
     code, _, err = command("train.py", *arguments)
     assert code == 2
     assert "labels.npz: it has 3 labels, the dataset 32 training images" in err
+
+
+@pytest.mark.parametrize("split", ["test", "train", "train_clean"])
+def test_run_with_labels_from_a_file_is_evaluated_without_it(command, tmp_path, split):
+    np.save(tmp_path / "labels.npy", (np.arange(32) + 1) % 4)
+    code, out, _ = command("train.py", *TINY, "dataset.label_file=labels.npy")
+    assert code == 0
+    directory = run_directory(out)
+    (tmp_path / "labels.npy").unlink()
+    assert command("evaluate.py", f"run={directory}", f"split={split}")[0] == 0
+    record = json.loads((directory / f"evaluation-{split}.json").read_text())
+    if split != "test":
+        shift = 1 if split == "train" else 0
+        wrong = np.not_equal(predictions(directory), (np.arange(32) + shift) % 4).mean()
+        assert record["error_pct"] == pytest.approx(100 * wrong)
 
 
 def test_run_with_wrong_labels_records_them_and_its_errors_against_both(command, tmp_path):

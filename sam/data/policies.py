@@ -9,7 +9,7 @@ Departures from the released code of the SAM paper:
   its CIFAR images come out blank. Here it is k / 9 * 150 / 331 of the side: at most 14 pixels of 32 a time.
 - Colour, contrast, brightness and sharpness at level k are scaled by 1 + k / 10 or 1 - k / 10, each half the
   time; there by 0.1 + 0.18 * k. Posterize keeps at least 4 bits; there from 0 to 4.
-- Crops are resized by Pillow, which averages over the source pixels where it shrinks; that code does not.
+- Where a crop shrinks, it is averaged over the source pixels; that code does not.
 
 All draws come from torch's global generator: seeding it fixes the picture.
 """
@@ -48,10 +48,21 @@ def inception_crop(image_size: int, interpolation: str) -> PictureTransform:
     Returns:
         A transform of a picture of any size.
     """
-    transform: PictureTransform = v2.RandomResizedCrop(
-        image_size, scale=(0.08, 1), ratio=(3 / 4, 4 / 3), interpolation=v2.InterpolationMode(interpolation)
-    )
-    return transform
+    return _InceptionCrop(image_size, interpolation)
+
+
+class _InceptionCrop:
+    """torchvision's RandomResizedCrop, but resized by torch: half as fast again, and one grey level off."""
+
+    def __init__(self, image_size: int, interpolation: str) -> None:
+        mode = v2.InterpolationMode(interpolation)
+        self._box = v2.RandomResizedCrop(image_size, (0.08, 1), (3 / 4, 4 / 3), mode)
+        self._resize = v2.Resize((image_size, image_size), mode, antialias=True)
+
+    def __call__(self, picture: Image) -> Image:
+        part = v2.functional.crop(picture, **self._box.make_params([picture]))
+        resized: Image = v2.functional.to_pil_image(self._resize(v2.functional.pil_to_tensor(part)))
+        return resized
 
 
 def centre_crop(resize_size: int, image_size: int, interpolation: str) -> PictureTransform:

@@ -205,6 +205,24 @@ def test_epoch_with_mixup_blends_images_and_both_kinds_of_targets_alike(spoiled:
     assert_same_batches(list(batches.epoch(0, 1)), list(batches.epoch(0))[1:])
 
 
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_epoch_with_mixup_does_not_depend_on_the_number_of_processes(world_size: int) -> None:
+    ranks = [
+        train_batches(
+            random_images(16), batch_size=8, mixup_alpha=1.0, m=4, rank=rank, world_size=world_size
+        ).epoch(0)
+        for rank in range(world_size)
+    ]
+    joined = [
+        tuple(torch.cat([share[part] for share in shares]) for part in (0, 1))
+        for shares in zip(*ranks, strict=True)
+    ]
+    whole = train_batches(random_images(16), batch_size=8, mixup_alpha=1.0, m=4).epoch(0)
+    for (images, targets), (expected, expected_targets, _) in zip(joined, whole, strict=True):
+        assert torch.equal(images, expected)
+        assert torch.equal(targets, expected_targets)
+
+
 def test_train_batches_refuse_fewer_images_than_a_batch() -> None:
     with pytest.raises(
         ValueError, match=r"^batch_size=4, but there are only 3 training images; lower batch_size$"

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
+from sam.data import loading
 from sam.data.augmentation import Augmentation, Normalization
 from sam.data.batches import EvaluationBatches, TrainBatches
 from sam.data.image_files import ImageError, ImageFiles
@@ -54,10 +55,19 @@ def test_loader_makes_what_was_asked_for_in_order_again_and_again(
         requests = [
             (torch.tensor(indices), torch.zeros(len(indices), dtype=torch.long)) for indices in wanted
         ]
-        batches = list(loader(requests))
+        batches = [torch.cat(pieces) for pieces in loader(requests)]
         assert len(batches) == len(wanted)
         for batch, indices in zip(batches, wanted, strict=True):
             assert torch.equal(batch, torch.stack([expected[index] for index in indices]))
+
+
+def test_loader_makes_large_batches_in_pieces(files: ImageFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "PIECE_BYTES", 3 * 16 * 16 * 3 + 5)
+    loader = Loader(files, [centre_crop(18, 16, "bilinear")], 2, pin_memory=False)
+    seeds = torch.zeros(8, dtype=torch.long)
+    for pieces in loader([(torch.arange(8), seeds), (torch.arange(8).flip(0), seeds)]):
+        assert [len(piece) for piece in pieces] == [3, 3, 2]
+    assert torch.equal(torch.cat(pieces), torch.stack(fitted(files)[:8]).flip(0))
 
 
 def test_train_batches_from_files_are_those_from_memory(files: ImageFiles) -> None:

@@ -69,7 +69,7 @@ def test_mix_targets_rows_are_distributions(lam: float, targets: list[int], seed
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 8.0, 32.0])
 def test_draw_mixup_lam_has_the_moments_of_the_beta_distribution(alpha: float) -> None:
     generator = seeded(0)
-    lam = np.array([draw_mixup(generator, alpha, 1)[0] for _ in range(20000)])
+    lam = np.array([draw_mixup(generator, alpha, 1, 1)[0] for _ in range(20000)])
     variance = 1 / (4 * (2 * alpha + 1))
     # Standard errors of mean and variance (excess kurtosis is at least -2, and at most 0); five of each.
     assert abs(lam.mean() - 0.5) < 5 * np.sqrt(variance / 20000)
@@ -78,8 +78,8 @@ def test_draw_mixup_lam_has_the_moments_of_the_beta_distribution(alpha: float) -
 
 
 def test_draw_mixup_with_large_alpha_mixes_halves_and_with_small_alpha_hardly() -> None:
-    halves = [draw_mixup(seeded(seed), 1e6, 1)[0] for seed in range(50)]
-    ends = [draw_mixup(seeded(seed), 1e-3, 1)[0] for seed in range(50)]
+    halves = [draw_mixup(seeded(seed), 1e6, 1, 1)[0] for seed in range(50)]
+    ends = [draw_mixup(seeded(seed), 1e-3, 1, 1)[0] for seed in range(50)]
     np.testing.assert_allclose(halves, 0.5, atol=0.003)
     assert sum(min(lam, 1 - lam) > 0.01 for lam in ends) <= 5
     assert {round(lam) for lam in ends} == {0, 1}
@@ -87,7 +87,7 @@ def test_draw_mixup_with_large_alpha_mixes_halves_and_with_small_alpha_hardly() 
 
 def test_draw_mixup_permutes_evenly() -> None:
     generator = seeded(0)
-    permutations = torch.stack([draw_mixup(generator, 1.0, 4)[1] for _ in range(4800)])
+    permutations = torch.stack([draw_mixup(generator, 1.0, 4, 4)[1] for _ in range(4800)])
     assert permutations.dtype == torch.int64
     assert torch.equal(permutations.sort(1).values, torch.arange(4).expand(4800, 4))
     _, counts = np.unique(permutations.numpy(), axis=0, return_counts=True)
@@ -96,14 +96,22 @@ def test_draw_mixup_permutes_evenly() -> None:
     assert ((counts - 200) ** 2 / 200).sum() < chi2.isf(1e-6, 23)
 
 
+def test_draw_mixup_finds_partners_within_micro_batches() -> None:
+    _, permutation = draw_mixup(seeded(0), 1.0, 40, 8)
+    assert torch.equal(permutation // 8, torch.arange(40) // 8)
+    assert torch.equal(permutation.sort().values, torch.arange(40))
+    blocks = permutation.view(5, 8) - 8 * torch.arange(5)[:, None]
+    assert len(blocks.unique(dim=0)) == 5
+
+
 def test_draw_mixup_depends_on_the_generator_alone() -> None:
     torch.manual_seed(0)
-    lam, permutation = draw_mixup(seeded(7), 1.0, 50)
+    lam, permutation = draw_mixup(seeded(7), 1.0, 50, 50)
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    again, same = draw_mixup(seeded(7), 1.0, 50)
+    again, same = draw_mixup(seeded(7), 1.0, 50, 50)
     assert (lam, permutation.tolist()) == (again, same.tolist())
     assert torch.equal(torch.get_rng_state(), state)
-    other, different = draw_mixup(seeded(8), 1.0, 50)
+    other, different = draw_mixup(seeded(8), 1.0, 50, 50)
     assert other != lam
     assert not torch.equal(different, permutation)

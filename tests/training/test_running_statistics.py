@@ -21,6 +21,23 @@ def test_statistics_move_once_by_the_mean_over_micro_batches():
     assert int(norm.num_batches_tracked) == 1
 
 
+def test_statistics_of_frozen_layers_and_other_buffers_are_left_alone_to_the_bit():
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2))
+    model.register_buffer("filter", torch.tensor([0.1, 0.7]))
+    model[1].eval()
+    model[1].running_mean.fill_(0.1)
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    statistics = RunningStatistics(model)
+    statistics.begin(3)
+    for part in torch.randn(3, 4, 2):
+        statistics.begin_micro_batch()
+        model(part)
+        statistics.keep()
+    statistics.write()
+    for name, buffer in model.named_buffers():
+        assert torch.equal(buffer, before[name]) == (not name.startswith("0.")), name
+
+
 def test_statistics_of_a_model_without_buffers_do_nothing():
     statistics = RunningStatistics(nn.Linear(2, 2))
     statistics.begin(2)
