@@ -37,8 +37,9 @@ def train(config: TrainConfig) -> None:
         result = run(config, command())
     if os.environ.get("RANK", "0") != "0":
         return  # torchrun started several of this process; the first one speaks
+    split = "test" if config.dataset.validation == "none" else "validation"
     ending = result["message"] or (
-        f"test error {result['test_error_pct']:.2f} %, train error {result['train_error_pct']:.2f} %"
+        f"{split} error {result['test_error_pct']:.2f} %, train error {result['train_error_pct']:.2f} %"
     )
     note = "; ended before, skipped (force=true starts it anew)" if skipped else ""
     print(f"{result['status']}: {ending}, {result['seconds']:.0f} s{note}\n  {directory}", flush=True)
