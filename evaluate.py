@@ -36,7 +36,9 @@ def evaluate(config: EvaluateConfig) -> None:
     from sam.trained import evaluate_run  # brings torch, which faults and help do without
 
     moment, class_names, evaluation = evaluate_run(training, directory, config.split, config.device)
-    print(f"{directory}\n{config.split} split, {evaluation.num_images} images, after {moment}")
+    held_out = config.split == "test" and training.dataset.validation != "none"
+    split = "validation" if held_out else config.split
+    print(f"{directory}\n{split} split, {evaluation.num_images} images, after {moment}")
     for label, value in (
         ("loss", f"{evaluation.loss:.4f}"),
         ("top-1 error", f"{evaluation.error_pct:.2f} %"),
@@ -45,8 +47,8 @@ def evaluate(config: EvaluateConfig) -> None:
         *((f"  {n}", f"{e:.2f} %") for n, e in zip(class_names, evaluation.class_error_pct, strict=True)),
     ):
         print(f"{label:<24}{value:>10}")
-    path = directory / f"evaluation-{config.split}.json"
-    record = {"split": config.split, "after": moment, "class_names": class_names}
+    path = directory / f"evaluation-{split}.json"
+    record = {"split": split, "after": moment, "class_names": class_names}
     write_json(path, record | dataclasses.asdict(evaluation))
     print(f"written to {path}")
 

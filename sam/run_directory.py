@@ -33,6 +33,7 @@ CONTENTS = (
     "checkpoint.previous.pt",
     "checkpoint.unfinished.pt",
     "evaluation-test.json",
+    "evaluation-validation.json",
     "evaluation-train.json",
     "evaluation-train_clean.json",
     "labels.npz",

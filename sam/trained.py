@@ -99,6 +99,21 @@ def _stored_labels(directory: pathlib.Path, images: Split) -> Tensor:
     return labels
 
 
+def check_labels(directory: pathlib.Path, images: Split) -> None:
+    """Make sure that a run goes on with the labels it began with.
+
+    Raises:
+        ConfigError: If a file of labels, or the dataset itself, has changed since then.
+    """
+    if (directory / "labels.npz").exists() and not torch.equal(
+        _stored_labels(directory, images), images.targets
+    ):
+        raise ConfigError(
+            f"{directory / 'labels.npz'}: the training labels are no longer those that this run began with; "
+            "put them back, or start anew with force=true"
+        )
+
+
 def _predictions(wanting: TrainConfig, data: Dataset, device: torch.device) -> Tensor:
     """Return the classes that an ended run predicts for the training images, int64 [N]."""
     source = pathlib.Path(wanting.dataset.relabel_from or "").expanduser()

@@ -20,7 +20,7 @@ from sam.data.images import Dataset
 from sam.data.label_files import write_labels
 from sam.result import make_result, reset_peak_memory
 from sam.run_directory import clear, locked, path_of, write_config, write_result
-from sam.trained import load_checkpoint, relabelled
+from sam.trained import check_labels, load_checkpoint, relabelled
 from sam.training.checkpoint import CheckpointStore
 from sam.training.distributed import World, data_parallel, start_world
 from sam.training.evaluation import evaluate
@@ -94,6 +94,7 @@ def _begin(
     if not config.force:
         state = load_checkpoint(directory)
         if state is not None:
+            check_labels(directory, data.train)
             with user_errors(str(directory)):
                 trainer.load(state)
     if world.is_main:

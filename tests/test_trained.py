@@ -114,6 +114,22 @@ def test_labels_that_were_stored_for_another_dataset_are_refused(command, source
     assert "labels.npz: it has 3 labels, the dataset 32 training images" in err
 
 
+def test_run_does_not_go_on_with_other_labels_than_it_began_with(command, tmp_path):
+    arguments = [*TINY, "dataset.label_file=labels.npy"]
+    np.save(tmp_path / "labels.npy", (np.arange(32) + 1) % 4)
+    _, out, _ = command("train.py", *arguments)
+    directory = run_directory(out)
+    (directory / "result.json").unlink()
+    np.save(tmp_path / "labels.npy", (np.arange(32) + 2) % 4)
+    code, _, err = command("train.py", *arguments)
+    assert code == 2
+    assert (
+        "labels.npz: the training labels are no longer those that this run began with; put them back" in err
+    )
+    assert command("train.py", *arguments, "force=true")[0] == 0
+    assert read_labels(directory / "labels.npz")[1].tolist() == [(n + 2) % 4 for n in range(32)]
+
+
 @pytest.mark.parametrize("split", ["test", "train", "train_clean"])
 def test_run_with_labels_from_a_file_is_evaluated_without_it(command, tmp_path, split):
     np.save(tmp_path / "labels.npy", (np.arange(32) + 1) % 4)
@@ -163,6 +179,7 @@ def test_two_processes_relabel_alike_and_draw_their_own_gates(command, source, t
         "model=pyramidnet_110_shakedrop",
     ]
     arguments += ["model.depth=11", "model.width=4", "model.alpha=3"]
+    arguments += ["augmentation=autoaugment", "augmentation.mixup_alpha=1", "runtime.workers=1"]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     ended = subprocess.run(
         [*launch, str(ROOT / "train.py"), *arguments],
