@@ -81,8 +81,6 @@ def dataset_clashes(dataset: DatasetConfig, batch_size: int) -> Iterator[str]:
             yield f"dataset.{key} is nothing that {dataset.reader} reads; leave it out"
     if not dataset.extra and dataset.reader != "svhn":
         yield f"dataset.extra is nothing that {dataset.reader} reads; leave it out"
-    if dataset.label_noise_over != DatasetConfig().label_noise_over and not dataset.label_noise:
-        yield f"dataset.label_noise_over={dataset.label_noise_over} needs dataset.label_noise > 0"
     if dataset.num_classes is not None and dataset.reader != "synthetic":
         yield f"dataset.num_classes is known for {dataset.reader}; leave it null"
     needed: dict[str, tuple[str, ...]] = {"synthetic": ("num_train", "num_test", "image_size", "num_classes")}
@@ -97,6 +95,13 @@ def dataset_clashes(dataset: DatasetConfig, batch_size: int) -> Iterator[str]:
         )
     if dataset.resize_size is not None and dataset.resize_size < (dataset.image_size or 0):
         yield f"dataset.resize_size={dataset.resize_size} is below dataset.image_size={dataset.image_size}"
+    yield from label_clashes(dataset)
+
+
+def label_clashes(dataset: DatasetConfig) -> Iterator[str]:
+    """Yield one message for each set of keys that want labels in two ways, or in none."""
+    if dataset.label_noise_over != DatasetConfig().label_noise_over and not dataset.label_noise:
+        yield f"dataset.label_noise_over={dataset.label_noise_over} needs dataset.label_noise > 0"
     sources = {
         "dataset.label_noise": dataset.label_noise,
         "dataset.label_file": dataset.label_file,

@@ -10,7 +10,7 @@ of the median block times. (models runs each variant once.) Keys are those of tr
 terminal, --json FILE keeps it.
 
     python scripts/benchmark.py data dataset=cifar10 augmentation=cutout
-    python scripts/benchmark.py data dataset=imagenet augmentation=inception runtime.workers=1 batch_size=50 m=null
+    python scripts/benchmark.py data dataset=imagenet augmentation=inception batch_size=50 m=null
     python scripts/benchmark.py step dataset=cifar10 model=resnet20 batch_size=128 m=null
     python scripts/benchmark.py step dataset=cifar10 model=wrn_16_4 --m 32 256
     python scripts/benchmark.py models --only wrn_28_10 resnet50

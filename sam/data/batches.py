@@ -68,10 +68,10 @@ class TrainBatches:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if len(split) * repeats < batch_size:
+        size = len(split) * repeats
+        if size < batch_size:
             raise ValueError(
-                f"batch_size={batch_size}, but there are only {len(split) * repeats} training images; "
-                "lower batch_size"
+                f"batch_size={batch_size}, but there are only {size} training images; lower batch_size"
             )
         if batch_size % world_size:
             raise ValueError(
@@ -79,7 +79,8 @@ class TrainBatches:
             )
         augmentation.check(*split.shape[:2])
         self._split = split if loader else split.to(device)
-        self.steps_per_epoch = len(split) * repeats // batch_size
+        self._loader = loader
+        self.steps_per_epoch = size // batch_size
         self._augmentation = augmentation
         self._normalize = normalize
         self._device = device
@@ -88,7 +89,6 @@ class TrainBatches:
         self._num_classes = num_classes
         self._mixup_alpha = mixup_alpha
         self._repeats = repeats
-        self._loader = loader
         share = batch_size // world_size
         self._m = m or share
         self._share = slice(rank * share, (rank + 1) * share)
