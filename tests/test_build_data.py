@@ -1,14 +1,23 @@
 """Tests of sam/build_data.py."""
 
+import os
+from pathlib import Path
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from sam import build_data
-from sam.config import ConfigError
+from sam.config import FILE_READERS, ConfigError, leaves
+from sam.data import datasets, file_datasets
+from sam.data.augmentation import Augmentation, Normalization
+from sam.data.batches import TrainBatches
 from sam.data.image_files import ImageFiles
-from sam.data.images import Images
+from sam.data.images import Images, stratified_subset
+from sam.data.loading import Loader
+from sam.data.policies import auto_augment, centre_crop, inception_crop
 from sam.training.distributed import World
 from tests.conftest import changed
 
@@ -43,6 +52,74 @@ def from_folder(root, **changes):
 
 def make(config):
     return build_data.dataset(config.dataset, config.seed)
+
+
+IN_ROOT = {"root": Path("/some/where"), "download": False}
+AS_FILES = {"image_size": 8, "resize_size": 9, "interpolation": "bicubic", "in_memory": False}
+# The function behind every reader, and what it is given.
+READERS = {
+    "fashion_mnist": (datasets, "fashion_mnist", IN_ROOT),
+    "cifar10": (datasets, "cifar", {"name": "cifar10", **IN_ROOT}),
+    "cifar100": (datasets, "cifar", {"name": "cifar100", **IN_ROOT}),
+    "svhn": (datasets, "svhn", {"extra": False, **IN_ROOT}),
+    "image_folder": (file_datasets, "image_folder", {"root": IN_ROOT["root"], **AS_FILES}),
+    **{
+        name: (file_datasets, "torchvision_files", {"name": name, **IN_ROOT, **AS_FILES})
+        for name in FILE_READERS
+        if name != "image_folder"
+    },
+}
+
+
+def received(monkeypatch, module, function, changes):
+    """Read a dataset; return the mock that stood in for the function that reads it."""
+    reader = mock.create_autospec(getattr(module, function), return_value=make(changed(SYNTHETIC)))
+    monkeypatch.setattr(module, function, reader)
+    make(changed(changes))
+    return reader
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_readers_are_given_what_the_config_says(monkeypatch, name):
+    module, function, arguments = READERS[name]
+    keys = {"download": False, "extra": False, **AS_FILES, "reader": name, "root": "/some/where"}
+    reader = received(monkeypatch, module, function, {f"dataset.{key}": keys[key] for key in keys})
+    reader.assert_called_once_with(**arguments)
+
+
+def test_readers_are_given_the_defaults_of_a_config_that_says_little(monkeypatch):
+    files = {"dataset.reader": "flowers102", "dataset.root": "~/data", "dataset.image_size": 8}
+    received(monkeypatch, file_datasets, "torchvision_files", files).assert_called_once_with(
+        "flowers102",
+        Path.home() / "data",
+        download=True,
+        image_size=8,
+        resize_size=8,
+        interpolation="bilinear",
+        in_memory=True,
+    )
+    reader = received(monkeypatch, datasets, "svhn", {"dataset.reader": "svhn"})
+    reader.assert_called_once_with(Path("data"), download=True, extra=True)
+
+
+def test_readers_are_all_tested():
+    # These two read no files of the user; every other test here reads them.
+    assert {*READERS, "fashion_mnist_mini", "synthetic"} == set(build_data.READERS)
+
+
+def test_subsets_have_equal_shares_of_the_true_classes_whatever_is_trained_on(tmp_path):
+    whole = make(changed({}))
+    labels = (whole.train.targets + torch.arange(5000) % 3).clamp(max=9)
+    np.save(tmp_path / "labels.npy", labels.numpy())
+    keys = {"dataset.num_train": 50, "dataset.label_file": str(tmp_path / "labels.npy")}
+    data = make(changed({**keys, "dataset.num_test": 30}))
+    chosen = stratified_subset(whole.train.targets, 50)
+    assert data.train.clean_targets.bincount().tolist() == [5] * 10
+    assert torch.equal(data.train.clean_targets, whole.train.targets[chosen])
+    assert torch.equal(data.train.targets, labels[chosen])
+    assert torch.equal(data.train.pixels, whole.train.pixels[chosen])
+    assert data.test.targets.bincount().tolist() == [3] * 10
+    assert torch.equal(data.test.pixels, whole.test.pixels[stratified_subset(whole.test.targets, 30)])
 
 
 @pytest.mark.parametrize("how", ["last", "random"])
@@ -131,6 +208,130 @@ def test_train_batches_come_from_workers_only_where_images_are_made_one_by_one(f
     for images, targets, clean in batches.epoch(0):
         assert (images.shape, targets.shape, clean) == ((4, 3, 8, 8), (4,), None)
         assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+# All that is drawn for a batch is on, so that every key below matters.
+DRAWN = {
+    **SYNTHETIC,
+    "batch_size": 20,
+    "augmentation.crop_padding": 2,
+    "augmentation.cutout_size": 4,
+    "augmentation.mixup_alpha": 1.0,
+    "runtime.workers": 0,
+}
+# A key and its value, and the argument of Augmentation or of TrainBatches that it stands for.
+BATCHES = [
+    ("augmentation.flip", True, {"flip": True}, {}),
+    ("augmentation.crop_padding", 3, {"crop_padding": 3}, {}),
+    ("augmentation.padding", "zero", {"padding": "zero"}, {}),
+    ("augmentation.cutout_size", 3, {"cutout_size": 3}, {}),
+    ("augmentation.cutout_scope", "batch", {"cutout_scope": "batch"}, {}),
+    ("augmentation.mixup_alpha", 8.0, {}, {"mixup_alpha": 8.0}),
+    ("dataset.repeats", 3, {}, {"repeats": 3}),
+    ("batch_size", 10, {}, {"batch_size": 10}),
+    ("seed", 1, {}, {"seed": 1}),
+    ("m", 5, {}, {"m": 5}),
+]
+
+
+def batches_by_hand(data, augmentation=None, **changes):
+    """Return the batches of DRAWN, or others."""
+    drawn = Augmentation(**{"crop_padding": 2, "cutout_size": 4, **(augmentation or {})})
+    arguments = {"batch_size": 20, "seed": 0, "num_classes": 5, "mixup_alpha": 1.0, **changes}
+    return TrainBatches(
+        data.train, drawn, Normalization(data.mean, data.std, 8, CPU), device=CPU, **arguments
+    )
+
+
+def configured(changes, world=World()):
+    config = changed(changes)
+    return build_data.train_batches(config, make(config), CPU, world)
+
+
+def assert_same(batches, twins, same=True):
+    """Compare images and targets of an epoch."""
+    pairs = [[torch.cat(part) for part in list(zip(*some.epoch(1)))[:2]] for some in (batches, twins)]
+    assert all(map(torch.equal, *pairs)) == same
+
+
+@pytest.mark.parametrize(("key", "value", "augmentation", "arguments"), BATCHES)
+def test_train_batches_are_what_every_key_says(key, value, augmentation, arguments):
+    batches = configured({**DRAWN, key: value})
+    by_hand = batches_by_hand(make(changed(DRAWN)), augmentation, **arguments)
+    assert_same(batches, by_hand)
+    assert_same(batches, configured(DRAWN), same=False)
+    assert batches.steps_per_epoch == {"dataset.repeats": 15, "batch_size": 10}.get(key, 5)
+
+
+def test_train_batches_of_a_process_are_its_share():
+    keys = {**DRAWN, "m": 5}
+    batches = configured(keys, World(1, 2))
+    assert_same(batches, batches_by_hand(make(changed(keys)), m=5, rank=1, world_size=2))
+    assert_same(batches, configured(keys, World(0, 2)), same=False)
+
+
+@pytest.mark.parametrize("policy", ["cifar10", "svhn", "imagenet"])
+def test_train_batches_follow_the_policy_of_auto_augment(policy):
+    data = make(changed(DRAWN))
+    loader = Loader(data.train, [auto_augment(policy)], num_workers=0, pin_memory=False)
+    batches = configured({**DRAWN, "augmentation.auto_augment": policy})
+    assert_same(batches, batches_by_hand(data, loader=loader))
+    other = "svhn" if policy == "imagenet" else "imagenet"
+    assert_same(batches, configured({**DRAWN, "augmentation.auto_augment": other}), same=False)
+
+
+@pytest.mark.parametrize("inception", [True, False])
+def test_train_batches_of_files_are_cropped_before_auto_augment(folder, inception):
+    keys = {"augmentation.inception_crop": inception, "augmentation.auto_augment": "cifar10"}
+    config = from_folder(
+        folder, **keys, **{f"dataset.{key}": AS_FILES[key] for key in AS_FILES}, **{"dataset.repeats": 10}
+    )
+    data = make(config)
+    crop = inception_crop(8, "bicubic") if inception else centre_crop(9, 8, "bicubic")
+    steps = [crop, auto_augment("cifar10")]
+    batches = build_data.train_batches(config, data, CPU, World())
+    for order, same in ((steps, True), (steps[::-1], False)):
+        loader = Loader(data.train, order, num_workers=0, pin_memory=False)
+        off = {"crop_padding": 0, "cutout_size": 0}
+        twin = batches_by_hand(data, off, loader=loader, batch_size=4, mixup_alpha=0.0, repeats=10)
+        assert_same(batches, twin, same)
+
+
+def test_train_batches_are_tested_with_every_key_of_augmentation():
+    # The name stands in paths only; the two for single pictures have tests of their own.
+    others = {f"augmentation.{key}" for key in ("name", "auto_augment", "inception_crop")}
+    keys = {key for key, _, _ in leaves(changed({})) if key.startswith("augmentation.")}
+    assert {key for key, *_ in BATCHES if key.startswith("augmentation.")} | others == keys
+
+
+@pytest.mark.parametrize(
+    ("workers", "local_processes", "expected"),
+    [(None, "4", 2), (None, "16", 1), (None, None, 8), (3, "4", 3), (0, None, 0)],
+)
+def test_workers_by_default_are_as_many_as_the_cores_of_each_process(
+    monkeypatch, workers, local_processes, expected
+):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if local_processes:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", local_processes)
+    assert num_workers(monkeypatch, workers) == expected
+
+
+@pytest.mark.parametrize(("cores", "expected"), [(6, 6), (None, 1)])
+def test_workers_are_as_many_as_all_cores_where_no_one_tells_which_are_ours(monkeypatch, cores, expected):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert num_workers(monkeypatch, None) == expected
+
+
+def num_workers(monkeypatch, workers):
+    """Return the number of workers of which a loader is made."""
+    loader = mock.create_autospec(Loader)
+    monkeypatch.setattr(build_data, "Loader", loader)
+    configured({**DRAWN, "augmentation.auto_augment": "cifar10", "runtime.workers": workers})
+    return loader.call_args.kwargs["num_workers"]
 
 
 def test_inception_crop_draws_another_part_every_time(folder):

@@ -73,10 +73,6 @@ class TrainBatches:
             raise ValueError(
                 f"batch_size={batch_size}, but there are only {size} training images; lower batch_size"
             )
-        if batch_size % world_size:
-            raise ValueError(
-                f"batch_size={batch_size} cannot be shared by {world_size} processes; choose a multiple"
-            )
         augmentation.check(*split.shape[:2])
         self._split = split if loader else split.to(device)
         self._loader = loader
@@ -89,9 +85,8 @@ class TrainBatches:
         self._num_classes = num_classes
         self._mixup_alpha = mixup_alpha
         self._repeats = repeats
-        share = batch_size // world_size
-        self._m = m or share
-        self._share = slice(rank * share, (rank + 1) * share)
+        self._share = _share(batch_size, rank, world_size)
+        self._m = m or batch_size // world_size
 
     @property
     def uses_workers(self) -> bool:
@@ -154,6 +149,16 @@ class TrainBatches:
         if clean is not None:
             clean = mix_targets(clean, self._num_classes, lam, permutation)
         return mix_images(images, lam, permutation), soft, clean
+
+
+def _share(batch_size: int, rank: int, world_size: int) -> slice:
+    """Return which images of a batch are a process's."""
+    size, rest = divmod(batch_size, world_size)
+    if rest:
+        raise ValueError(
+            f"batch_size={batch_size} cannot be shared by {world_size} processes; choose a multiple"
+        )
+    return slice(rank * size, (rank + 1) * size)
 
 
 class EvaluationBatches:
