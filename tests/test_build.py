@@ -22,8 +22,9 @@ from tests.training.updates import make_pass
 CPU = torch.device("cpu")
 
 
+@pytest.mark.parametrize("second_order", [True, False])
 @pytest.mark.parametrize("true_gradient", [True, False])
-def test_gates_have_the_true_gradient_in_the_first_pass_only_and_if_told_to(true_gradient):
+def test_gates_have_the_true_gradient_in_the_first_pass_only_and_if_told_to(true_gradient, second_order):
     config = changed(
         {
             "dataset.reader": "synthetic",
@@ -37,6 +38,7 @@ def test_gates_have_the_true_gradient_in_the_first_pass_only_and_if_told_to(true
             "model.alpha": 3,
             "model.shakedrop": True,
             "optimizer.true_gradient": true_gradient,
+            "optimizer.second_order": second_order,
         }
     )
     data = build_data.dataset(config.dataset, seed=0)

@@ -1,4 +1,4 @@
-"""Tests of sam/build_data.py."""
+"""Tests of sam/build_data.py; more than 300 lines, for one is needed for every key that it reads."""
 
 import os
 from pathlib import Path
@@ -243,18 +243,20 @@ def batches_by_hand(data, augmentation=None, **changes):
     )
 
 
-def configured(changes, world=World()):
+def configured(changes, rank=0, world_size=1):
     config = changed(changes)
-    return build_data.train_batches(config, make(config), CPU, world)
+    return build_data.train_batches(config, make(config), CPU, World(rank, world_size))
 
 
 def assert_same(batches, twins, same=True):
-    """Compare images and targets of an epoch."""
+    """Compare all images and targets of an epoch; same=False: they must differ."""
     pairs = [[torch.cat(part) for part in list(zip(*some.epoch(1)))[:2]] for some in (batches, twins)]
     assert all(map(torch.equal, *pairs)) == same
 
 
-@pytest.mark.parametrize(("key", "value", "augmentation", "arguments"), BATCHES)
+@pytest.mark.parametrize(
+    ("key", "value", "augmentation", "arguments"), BATCHES, ids=[case[0] for case in BATCHES]
+)
 def test_train_batches_are_what_every_key_says(key, value, augmentation, arguments):
     batches = configured({**DRAWN, key: value})
     by_hand = batches_by_hand(make(changed(DRAWN)), augmentation, **arguments)
@@ -265,9 +267,9 @@ def test_train_batches_are_what_every_key_says(key, value, augmentation, argumen
 
 def test_train_batches_of_a_process_are_its_share():
     keys = {**DRAWN, "m": 5}
-    batches = configured(keys, World(1, 2))
+    batches = configured(keys, rank=1, world_size=2)
     assert_same(batches, batches_by_hand(make(changed(keys)), m=5, rank=1, world_size=2))
-    assert_same(batches, configured(keys, World(0, 2)), same=False)
+    assert_same(batches, configured(keys, rank=0, world_size=2), same=False)
 
 
 @pytest.mark.parametrize("policy", ["cifar10", "svhn", "imagenet"])
@@ -304,6 +306,14 @@ def test_train_batches_are_tested_with_every_key_of_augmentation():
     assert {key for key, *_ in BATCHES if key.startswith("augmentation.")} | others == keys
 
 
+def num_workers(monkeypatch, workers):
+    """Return the number of workers of which a loader is made."""
+    loader = mock.create_autospec(Loader)
+    monkeypatch.setattr(build_data, "Loader", loader)
+    configured({**DRAWN, "augmentation.auto_augment": "cifar10", "runtime.workers": workers})
+    return loader.call_args.kwargs["num_workers"]
+
+
 @pytest.mark.parametrize(
     ("workers", "local_processes", "expected"),
     [(None, "4", 2), (None, "16", 1), (None, None, 8), (3, "4", 3), (0, None, 0)],
@@ -324,14 +334,6 @@ def test_workers_are_as_many_as_all_cores_where_no_one_tells_which_are_ours(monk
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     assert num_workers(monkeypatch, None) == expected
-
-
-def num_workers(monkeypatch, workers):
-    """Return the number of workers of which a loader is made."""
-    loader = mock.create_autospec(Loader)
-    monkeypatch.setattr(build_data, "Loader", loader)
-    configured({**DRAWN, "augmentation.auto_augment": "cifar10", "runtime.workers": workers})
-    return loader.call_args.kwargs["num_workers"]
 
 
 def test_inception_crop_draws_another_part_every_time(folder):

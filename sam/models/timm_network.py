@@ -17,7 +17,7 @@ from timm.models import PretrainedCfg
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sam.models.timm_weights import load_weights
+from sam.models.timm_weights import head_layers, load_weights
 
 HUB = "hub"
 
@@ -26,7 +26,9 @@ class TimmNetwork(nn.Module):
     """A network of timm, fresh or trained.
 
     Trained weights keep their head (the last linear layer) if it gives num_classes logits, as in fine-tuning
-    on ImageNet itself; otherwise the head is fresh.
+    on ImageNet itself; otherwise the head is fresh, and drawn as torch draws a linear layer, uniform within
+    +-1 / sqrt(its inputs). (timm draws an EfficientNet's within +-1 / sqrt(num_classes): with ten classes the
+    loss begins at 13, and SAM then kills EfficientNet-Lite0's features within an epoch, at every rho tried.)
 
     Args:
         timm_name: Any name that timm knows, with the tag of trained weights or without, such as resnet50 or
@@ -61,12 +63,18 @@ class TimmNetwork(nn.Module):
         # Such networks, vision transformers for example, learn one embedding for every place in an image.
         if published.fixed_input_size and input_size is not None:
             options["img_size"] = input_size
+        has_head = True
         if weights == HUB:
             self.network: nn.Module = fetch(timm_name, published.input_size[0], options)
+            has_head = published.num_classes == num_classes
         else:
             self.network = timm.create_model(timm_name, **options)
         if weights not in (None, HUB):
-            load_weights(self.network, str(weights))
+            has_head = load_weights(self.network, str(weights))
+        if not has_head:
+            for layer in head_layers(self.network):
+                if isinstance(layer, nn.Linear):
+                    layer.reset_parameters()
         self._name = timm_name
         self._input_size = input_size
         self._fixed_size = published.input_size[-1] if published.fixed_input_size else None

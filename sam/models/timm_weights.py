@@ -16,7 +16,7 @@ from torch import Tensor, nn
 COUNTER = "num_batches_tracked"
 
 
-def load_weights(network: nn.Module, path: str) -> None:
+def load_weights(network: nn.Module, path: str) -> bool:
     """Copy the tensors of a file into a network, all but a head of another size.
 
     The counters of batch norm, which say how long it was trained, are left alone.
@@ -25,6 +25,9 @@ def load_weights(network: nn.Module, path: str) -> None:
         network: Of timm. Its head keeps the values it has if the file has none of its size.
         path: A .safetensors file or a torch checkpoint, bare or under the key state_dict or model;
             state_dict_ema and model_ema, averaged weights, come before these.
+
+    Returns:
+        Whether the head is that of the file.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -43,9 +46,11 @@ def load_weights(network: nn.Module, path: str) -> None:
         if own is None or theirs is None or not fits(own, theirs, wanted, given, head):
             raise ValueError(misfit(own, theirs, wanted, given, path))
         found[own] = given[theirs]
-    if any(name not in found or found[name].shape != wanted[name].shape for name in head):
+    has_head = all(name in found and found[name].shape == wanted[name].shape for name in head)
+    if not has_head:
         found = {name: tensor for name, tensor in found.items() if name not in head}
     network.load_state_dict({**state, **found})
+    return has_head
 
 
 def read_tensors(path: str) -> dict[str, Tensor]:
@@ -87,11 +92,16 @@ def kind(name: str) -> str:
     return name.rpartition(".")[2]
 
 
+def head_layers(network: nn.Module) -> list[nn.Module]:
+    """Return the classifier, or classifiers, of a network of timm."""
+    classifier = network.get_classifier()  # type: ignore[operator]
+    return list(classifier) if isinstance(classifier, tuple | list) else [classifier]
+
+
 def head_names(network: nn.Module, names: Mapping[str, Tensor]) -> set[str]:
     """Return the tensors of the classifier, or classifiers, of a network of timm."""
-    classifier = network.get_classifier()  # type: ignore[operator]
-    modules = classifier if isinstance(classifier, tuple | list) else (classifier,)
-    places = [name for name, module in network.named_modules() if any(module is part for part in modules)]
+    layers = head_layers(network)
+    places = [name for name, module in network.named_modules() if any(module is layer for layer in layers)]
     return {name for name in names if name.startswith(tuple(f"{place}." for place in places))}
 
 

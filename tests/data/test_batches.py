@@ -157,10 +157,13 @@ def test_epoch_of_fewer_images_than_a_batch_is_possible_with_repeats() -> None:
     assert [len(targets) for _, targets, _ in batches.epoch(0)] == [4, 4, 4]
 
 
+@pytest.mark.parametrize("cutout_scope", ["image", "batch"])
 @pytest.mark.parametrize("world_size", [1, 2])
-def test_epoch_blanks_the_same_square_for_all_images_and_processes_if_told_to(world_size: int) -> None:
+def test_epoch_blanks_the_same_square_for_all_images_and_processes_if_told_to(
+    world_size: int, cutout_scope: str
+) -> None:
     white = Images(torch.full((16, 4, 4, 1), 255, dtype=torch.uint8), torch.arange(16))
-    augmentation = Augmentation(cutout_size=2, cutout_scope="batch")
+    augmentation = Augmentation(cutout_size=2, cutout_scope=cutout_scope)
     ranks = [
         train_batches(white, augmentation=augmentation, batch_size=8, rank=rank, world_size=world_size).epoch(
             0
@@ -170,7 +173,7 @@ def test_epoch_blanks_the_same_square_for_all_images_and_processes_if_told_to(wo
     squares = []
     for shares in zip(*ranks, strict=True):
         batch = torch.cat([images for images, _, _ in shares])
-        assert batch.unique(dim=0).shape[0] == 1
+        assert (batch.unique(dim=0).shape[0] == 1) == (cutout_scope == "batch")
         squares.append(batch[0])
     assert not torch.equal(*squares), "each batch has a square of its own"
 

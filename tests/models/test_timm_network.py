@@ -135,10 +135,20 @@ def test_timm_network_from_the_hub_is_that_from_its_file(
     trained = safetensors.torch.load_file(hub)
     assert list(first) == list(second) == list(fresh)
     for name in first:
-        kept = num_classes == 1000 or "classifier" not in name
-        wanted = trained[name.removeprefix("network.")] if kept else fresh[name]
-        assert torch.equal(first[name], wanted)
-        assert torch.equal(second[name], wanted)
+        assert torch.equal(first[name], second[name])
+        if num_classes == 1000 or "classifier" not in name:
+            assert torch.equal(first[name], trained[name.removeprefix("network.")])
+
+
+def test_timm_network_draws_a_fresh_head_as_torch_does_and_not_within_one_over_root_classes(
+    hub: pathlib.Path,
+) -> None:
+    head = network("test_efficientnet", num_classes=10, weights="hub").network.get_classifier()
+    num_inputs = head.in_features
+    # Uniform within 1 / sqrt(inputs): of 2560 draws the largest is within 1 % of the bound but for 1e-11.
+    assert 0.99 / num_inputs**0.5 < head.weight.abs().max() <= 1 / num_inputs**0.5
+    own = network("test_efficientnet", num_classes=10).network.get_classifier()
+    assert own.weight.abs().max() > 3 * head.weight.abs().max()
 
 
 def test_timm_network_says_what_to_do_without_a_hub(hub: pathlib.Path) -> None:
