@@ -13,6 +13,7 @@ from sam import build, build_data
 from sam.config import ConfigError, TrainConfig, user_errors
 from sam.data.images import Dataset, Split, spoil_labels
 from sam.data.label_files import read_labels
+from sam.data.loading import end_workers
 from sam.run_directory import read_config, read_result
 from sam.training.checkpoint import CheckpointStore
 from sam.training.distributed import World
@@ -46,15 +47,19 @@ def evaluate_run(
     if split == "train" and (directory / "labels.npz").exists():
         images = spoil_labels(images, _stored_labels(directory, images))
     network, moment = _network(config, data, directory, device)
-    with user_errors(f"dataset={config.dataset.name}"):
-        evaluation = evaluate(
-            network,
-            build_data.evaluation_batches(config, data, images, device, World()),
-            num_classes=data.num_classes,
-            device=device,
-            precision=Precision(config.runtime.precision, device),
-            world=World(),
-        )
+    batches = build_data.evaluation_batches(config, data, images, device, World())
+    try:
+        with user_errors(f"dataset={config.dataset.name}"):
+            evaluation = evaluate(
+                network,
+                batches,
+                num_classes=data.num_classes,
+                device=device,
+                precision=Precision(config.runtime.precision, device),
+                world=World(),
+            )
+    finally:
+        end_workers()
     return moment, list(data.class_names), evaluation
 
 

@@ -18,6 +18,7 @@ from sam.data.batches import generator_for
 from sam.data.image_files import ImageError
 from sam.data.images import Dataset
 from sam.data.label_files import write_labels
+from sam.data.loading import end_workers
 from sam.result import make_result, reset_peak_memory
 from sam.run_directory import clear, locked, path_of, write_config, write_result
 from sam.trained import check_labels, load_checkpoint, relabelled
@@ -203,12 +204,13 @@ class StopRequest:
 
 @contextmanager
 def _stopped_by_signals() -> Iterator[StopRequest]:
-    """Let SIGTERM and Ctrl-C ask for a stop while a run trains."""
+    """Let SIGTERM and Ctrl-C ask for a stop while a run trains; in the end, end its workers."""
     request = StopRequest()
     signals = (signal.SIGTERM, signal.SIGINT)
     before = [signal.signal(number, request.handle) for number in signals]
     try:
         yield request
     finally:
+        end_workers()
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)

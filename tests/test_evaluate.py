@@ -4,6 +4,7 @@ import json
 import pytest
 
 from tests.conftest import TINY
+from tests.test_train import metrics
 
 
 def test_evaluate_gives_the_errors_of_the_last_epoch(command, tmp_path):
@@ -40,3 +41,22 @@ def test_evaluate_of_an_interrupted_run_says_after_how_many_epochs(command, tmp_
     result.unlink()
     code, out, _ = command("evaluate.py", f"run={result.parent}")
     assert (code, "after 1 epochs" in out) == (0, True)
+
+
+@pytest.mark.parametrize("how", ["random", "last"])
+def test_evaluate_of_a_run_that_holds_images_out_says_validation(command, tmp_path, how):
+    command("train.py", *TINY, "dataset.num_train=160", f"dataset.validation={how}", "epochs=2")
+    (path,) = tmp_path.rglob("metrics.csv")
+    code, out, _ = command("evaluate.py", f"run={path.parent}")
+    assert code == 0
+    assert "validation split, 16 images, after 2 epochs" in out
+    assert "evaluation-validation.json" in out
+    assert not (path.parent / "evaluation-test.json").exists()
+    record = json.loads((path.parent / "evaluation-validation.json").read_text())
+    last = metrics(path.parent)[-1]
+    assert (record["split"], record["num_images"]) == ("validation", 16)
+    assert record["error_pct"] == float(last["test_error_pct"])
+    assert record["loss"] == float(last["test_loss"])
+    _, out, _ = command("evaluate.py", f"run={path.parent}", "split=train")
+    assert "train split, 144 images" in out
+    assert json.loads((path.parent / "evaluation-train.json").read_text())["split"] == "train"

@@ -9,7 +9,10 @@ import sys
 import pytest
 import timm
 import torch
+from hydra import compose, initialize_config_dir
 
+from sam.cli import checked
+from sam.config import TrainConfig
 from tests.conftest import TINY
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -22,12 +25,18 @@ COMMANDS = [
 ]
 # These set up .venv; .ci/run and tests/scripts/test_setup.py run them.
 ELSEWHERE = {"bash scripts/quickstart.sh", "bash scripts/test.sh"}
+# Those that take the keys of a run, in any block or sentence.
+WITH_KEYS = re.findall(
+    r"(?m)(?:^|`)(python (?:train|scripts/figure|scripts/benchmark)\.py [^`\n]*=[^`\n]*)", README
+)
 
 
 def stand_in(arguments):
     """The same command on four classes of noise, with a network and a schedule of nothing."""
     files = ("dataset=", "dataset.name=", "dataset.root=", "dataset.image_size=", "dataset.resize_size=")
-    kept = [item for item in arguments if not item.startswith((*files, "experiment=quickstart"))]
+    others = ("experiment=quickstart", "epochs=")
+    kept = [item for item in arguments if not item.startswith((*files, *others))]
+    kept = ["seed=0,1" if item == "seed=0,1,2,3,4" else item for item in kept]
     small = [item for item in TINY if not item.startswith("model.")]
     if "experiment=finetune" in arguments:
         torch.save(timm.create_model("test_efficientnet").state_dict(), "lite0.pth")
@@ -38,6 +47,15 @@ def stand_in(arguments):
     if any("wrn" in item for item in arguments):
         return [*kept, *small, "model.depth=10", "model.width=1", "m=8"]
     return [*kept, *small, "model.width=4", "m=null"]
+
+
+@pytest.mark.parametrize("line", WITH_KEYS)
+def test_readme_commands_ask_for_keys_that_go_together(line):
+    # Word for word; the stand-ins below leave out some keys and change others.
+    pairs = [word.split("=", 1) for word in shlex.split(line) if "=" in word]
+    of_first_job = [f"{key}={value.split(',')[0]}" for key, value in pairs]
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        checked(compose("train", of_first_job), TrainConfig)
 
 
 def test_readme_commands_run_in_the_order_they_are_shown(command, tmp_path):

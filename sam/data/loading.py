@@ -8,6 +8,7 @@ nor on which one makes it.
 
 import math
 import signal
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -56,6 +57,7 @@ class Loader:
             # Starts them now: forked later, they would inherit the lock of the run directory, and hold it for
             # seconds after a kill of this process.
             iter(self._loader)
+            _with_workers.add(self)
 
     def __call__(self, requests: Iterable[Request]) -> Iterator[list[Tensor]]:
         """Yield the pieces of each batch, uint8 [b, H, W, C], whose b add up to B.
@@ -69,6 +71,11 @@ class Loader:
         for batch in batches:
             yield [self._checked(next(made)) for _ in batch]
 
+    def close(self) -> None:
+        """End the workers."""
+        # What they hear when nobody holds the iterator any more; but an error that is kept may hold it.
+        self._loader._iterator._shutdown_workers()  # type: ignore[union-attr]
+
     def _pieces(self, indices: Tensor, seeds: Tensor) -> list[_Plain]:
         pairs = zip(indices.split(self._piece_size), seeds.split(self._piece_size), strict=True)
         return [(some.tolist(), theirs.tolist()) for some, theirs in pairs]
@@ -78,6 +85,19 @@ class Loader:
         if isinstance(piece, str):
             raise ImageError(piece)
         return piece
+
+
+_with_workers: weakref.WeakSet[Loader] = weakref.WeakSet()
+
+
+def end_workers() -> None:
+    """End the workers of all loaders.
+
+    A process waits at its end for its workers, and these ignore SIGTERM: held by an error that Hydra or
+    Python keeps to the end, they would have it wait for ever.
+    """
+    for loader in list(_with_workers):
+        loader.close()
 
 
 class _Listed(torch.utils.data.Sampler[_Plain]):
