@@ -41,16 +41,16 @@ def changed(changes: dict[str, Any]) -> TrainConfig:
 
 
 @pytest.fixture
-def command(monkeypatch, capsys, tmp_path):
-    """Run train.py or evaluate.py in this process, in an empty folder; return exit code, stdout, stderr."""
+def run_main(monkeypatch, capsys, tmp_path):
+    """Run a main function in this process, in an empty folder; return exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
 
-    def run(script, *arguments):
+    def run(main, script, *arguments):
         monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
         monkeypatch.setattr(sys, "argv", [script, *arguments])
         code = 0
         try:
-            report_mistakes({"train.py": train_script, "evaluate.py": evaluate_script}[script].main)
+            report_mistakes(main)
         except SystemExit as ending:
             code = ending.code
         finally:
@@ -58,3 +58,10 @@ def command(monkeypatch, capsys, tmp_path):
         return code, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture
+def command(run_main):
+    """Run train.py or evaluate.py as run_main does."""
+    scripts = {"train.py": train_script, "evaluate.py": evaluate_script}
+    return lambda script, *arguments: run_main(scripts[script].main, script, *arguments)

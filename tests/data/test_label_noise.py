@@ -10,14 +10,16 @@ from scipy.stats import chi2
 
 from sam.data.label_noise import symmetric_noise
 
-
-@settings(max_examples=40, deadline=None)
-@given(
+any_noise = given(
     size=st.integers(1, 60),
     num_classes=st.integers(2, 7),
     fraction=st.floats(0, 1, exclude_max=True),
     seed=st.integers(0, 2**31 - 1),
 )
+
+
+@settings(max_examples=40, deadline=None)
+@any_noise
 def test_symmetric_noise_makes_exactly_the_share_wrong(
     size: int, num_classes: int, fraction: float, seed: int
 ) -> None:
@@ -49,12 +51,7 @@ def test_symmetric_noise_draws_evenly_from_the_other_classes() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    size=st.integers(1, 60),
-    num_classes=st.integers(2, 7),
-    fraction=st.floats(0, 1, exclude_max=True),
-    seed=st.integers(0, 2**31 - 1),
-)
+@any_noise
 def test_symmetric_noise_over_all_classes_chooses_the_same_labels(
     size: int, num_classes: int, fraction: float, seed: int
 ) -> None:

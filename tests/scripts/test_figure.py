@@ -1,15 +1,12 @@
 """Tests of scripts/figure.py."""
 
 import importlib.util
-import os
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from sam.cli import report_mistakes
 from sam.data.augmentation import Augmentation, Normalization
 from sam.data.images import Images
 from tests.conftest import TINY
@@ -21,23 +18,9 @@ SPEC.loader.exec_module(figure)
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """Run the script in this process, in an empty folder; return exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
-        code = 0
-        try:
-            report_mistakes(figure.main)
-        except SystemExit as ending:
-            code = ending.code
-        finally:
-            os.environ.pop("HYDRA_FULL_ERROR", None)
-        return code, *capsys.readouterr()
-
-    return call
+def run(run_main):
+    """Run the script as run_main does."""
+    return lambda *arguments: run_main(figure.main, str(SCRIPT), *map(str, arguments))
 
 
 def test_figure_batch_writes_a_readable_png_in_the_current_folder(run, tmp_path: Path) -> None:
