@@ -1,6 +1,8 @@
 """Train one run, or with -m a sweep of runs: python train.py --help.
 
-Composes and checks the config, skips a run that has ended, and hands the rest to the one worker.
+Composes and checks the config, skips a run that has ended, and hands the rest to the one worker, here or in
+several processes: python train.py runtime=ddp runtime.processes=2 m=64, or the same without runtime=ddp under
+torchrun --nproc_per_node=2 train.py, which takes one run and no sweep.
 """
 
 import os
@@ -9,10 +11,12 @@ import shlex
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from sam.cli import checked, report_mistakes, told_at_once
 from sam.config import TrainConfig
+from sam.launch import refuse_sweep_under_torchrun, start
 from sam.run_directory import path_of, read_result
 
 # Absolute, so that this module may also be imported, as worker processes and tests do.
@@ -23,6 +27,8 @@ CONFIGS = str(pathlib.Path(__file__).resolve().parent / "configs")
 def main(composed: DictConfig) -> None:
     """Do one run."""
     with told_at_once():
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
+            refuse_sweep_under_torchrun()
         train(checked(composed, TrainConfig))
 
 
@@ -32,9 +38,7 @@ def train(config: TrainConfig) -> None:
     result = None if config.force else read_result(directory)
     skipped = result is not None
     if result is None:
-        from sam.worker import run  # brings torch, which help, faults and ended runs do without
-
-        result = run(config, command())
+        result = start(config, command())
     if os.environ.get("RANK", "0") != "0":
         return  # torchrun started several of this process; the first one speaks
     split = "test" if config.dataset.validation == "none" else "validation"

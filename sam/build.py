@@ -32,7 +32,9 @@ from sam.models.timm_network import TimmNetwork
 from sam.models.wide_cifar_resnet import WideCifarResNet
 from sam.models.wide_resnet import WideResNet
 from sam.optim import SAM
+from sam.optim.schedule import Ascents
 from sam.training.forward_backward import ForwardBackward
+from sam.training.look_sam import OrthogonalReuse
 from sam.training.loop import Logger
 from sam.training.precision import Precision
 from sam.training.rule import Rule, SAMRule, SGDRule
@@ -87,7 +89,15 @@ def model(config: ModelConfig, data: Dataset, where: torch.device) -> nn.Module:
     return network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def update(config: TrainConfig, network: nn.Module, called: nn.Module, precision: Precision) -> Update:
+def update(
+    config: TrainConfig,
+    network: nn.Module,
+    called: nn.Module,
+    precision: Precision,
+    *,
+    m: int | None,
+    num_steps: int,
+) -> Update:
     """Return optimizer, rule and update of a run.
 
     Args:
@@ -95,6 +105,8 @@ def update(config: TrainConfig, network: nn.Module, called: nn.Module, precision
         network: Holds the parameters and buffers.
         called: What is called to get logits: the network itself, compiled, or wrapped.
         precision: Of the passes.
+        m: Images of this process in a micro-batch; None means all it has.
+        num_steps: Updates of the whole run.
     """
     chosen = config.optimizer
     in_loss = chosen.weight_decay_in == "loss"
@@ -112,12 +124,16 @@ def update(config: TrainConfig, network: nn.Module, called: nn.Module, precision
         "weight_decay": 0.0 if in_loss else chosen.weight_decay,
     }
     with user_errors("optimizer"):
-        rule = _rule(chosen, network, forward_backward, base)
-    return Update(rule, forward_backward, config.m, chosen.clip_norm)
+        rule = _rule(chosen, network, forward_backward, base, num_steps)
+    return Update(rule, forward_backward, m, chosen.clip_norm)
 
 
 def _rule(
-    chosen: OptimizerConfig, network: nn.Module, forward_backward: ForwardBackward, base: dict[str, Any]
+    chosen: OptimizerConfig,
+    network: nn.Module,
+    forward_backward: ForwardBackward,
+    base: dict[str, Any],
+    num_steps: int,
 ) -> Rule:
     """Return the rule that a config names, around SGD with the given arguments."""
     if chosen.name == "sgd":
@@ -132,7 +148,7 @@ def _rule(
         sgd = torch.optim.SGD(network.parameters(), **base)
         return SecondOrderSAMRule(forward_backward, sgd, rho=chosen.rho, **passes)
     sam = SAM(
-        network.parameters(),
+        _groups(chosen, network),
         torch.optim.SGD,
         rho=chosen.rho,
         adaptive=chosen.adaptive,
@@ -140,8 +156,36 @@ def _rule(
         random_direction=chosen.direction == "random",
         **base,
     )
-    passes |= {"ascent_steps": chosen.ascent_steps, "ascent_step_size": chosen.ascent_step_size}
-    return SAMRule(forward_backward, sam, **passes)
+    return SAMRule(
+        forward_backward,
+        sam,
+        **passes,
+        ascent_steps=chosen.ascent_steps,
+        ascent_step_size=chosen.ascent_step_size,
+        ascent_fraction=chosen.ascent_fraction,
+        ascents=Ascents.between(chosen.start, chosen.stop, num_steps, chosen.interval),
+        reuse=OrthogonalReuse(sam, chosen.reuse) if chosen.reuse else None,
+        sync_ascent=chosen.sync_ascent,
+    )
+
+
+def _groups(chosen: OptimizerConfig, network: nn.Module) -> list[dict[str, Any]]:
+    """Return the parameters in one group, or with perturb=norm those that eps leaves alone in another.
+
+    Raises:
+        ValueError: If the network has no normalisation layer to perturb.
+    """
+    if chosen.perturb == "all":
+        return [{"params": list(network.parameters())}]
+    layers = [layer for layer in network.modules() if "norm" in type(layer).__name__.lower()]
+    norm = {weight for layer in layers for weight in layer.parameters(recurse=False)}
+    if not norm:
+        raise ValueError("perturb=norm: this model has no normalisation layer with weights; use perturb=all")
+    others = [weight for weight in network.parameters() if weight not in norm]
+    return [
+        {"params": [weight for weight in network.parameters() if weight in norm]},
+        {"params": others, "perturbed": False},
+    ]
 
 
 def loggers(config: TrainConfig, directory: pathlib.Path, steps_per_epoch: int) -> list[Logger]:

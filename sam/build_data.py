@@ -116,7 +116,7 @@ def train_batches(config: TrainConfig, data: Dataset, where: torch.device, world
         cutout_size=chosen.cutout_size,
         cutout_scope=chosen.cutout_scope,
     )
-    _check_share(config, world)
+    m = micro_batch_size(config, world)
     with user_errors("data"):
         return TrainBatches(
             data.train,
@@ -127,7 +127,7 @@ def train_batches(config: TrainConfig, data: Dataset, where: torch.device, world
             seed=config.seed,
             num_classes=data.num_classes,
             mixup_alpha=chosen.mixup_alpha,
-            m=config.m,
+            m=m,
             repeats=config.dataset.repeats,
             loader=_train_loader(config, data.train, where),
             rank=world.rank,
@@ -135,19 +135,36 @@ def train_batches(config: TrainConfig, data: Dataset, where: torch.device, world
         )
 
 
-def _check_share(config: TrainConfig, world: World) -> None:
-    """Make sure that m means the same on any number of processes."""
-    share, rest = divmod(config.batch_size, world.size)
-    if not rest and world.size > 1 and config.m is None:
+def micro_batch_size(config: TrainConfig, world: World) -> int | None:
+    """Return how many images of this process make a micro-batch; None means all it has.
+
+    That is m; but where processes share eps, m is counted over all of them.
+
+    Raises:
+        ConfigError: If m would not mean the same on another number of processes, or does not divide.
+    """
+    if config.batch_size % world.size or world.size == 1:
+        return config.m  # processes that cannot share a batch are told so by TrainBatches
+    share = config.batch_size // world.size
+    if config.optimizer.name == "sam" and config.optimizer.sync_ascent:
+        m, rest = divmod(config.m or config.batch_size, world.size)
+        if rest:
+            raise ConfigError(
+                f"m={config.m} is shared by {world.size} processes, since optimizer.sync_ascent=true; choose "
+                "a multiple"
+            )
+        return m
+    if config.m is None:
         raise ConfigError(
             f"m=null: each of {world.size} processes would take its share for a micro-batch, which one alone "
             f"would not; say m={share}, or a divisor of it"
         )
-    if not rest and config.m and share % config.m:
+    if share % config.m:
         raise ConfigError(
             f"m={config.m} does not divide the {share} images of each of {world.size} processes; choose a "
             "divisor"
         )
+    return config.m
 
 
 def evaluation_batches(

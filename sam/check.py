@@ -50,12 +50,19 @@ def clashes(config: TrainConfig) -> Iterator[str]:
     runtime = config.runtime
     if config.m and config.batch_size % config.m:
         yield f"m={config.m} does not divide batch_size={config.batch_size}; choose a divisor or m=null"
+    images = config.m or config.batch_size
+    if config.optimizer.name == "sam" and config.optimizer.ascent_fraction * images < 1:
+        yield (
+            f"optimizer.ascent_fraction={config.optimizer.ascent_fraction} of {images} images (m) is not one "
+            "image; make one of them larger"
+        )
     if not config.outputs:
         yield "outputs is empty; name a folder"
     yield from dataset_clashes(config.dataset, config.batch_size)
     yield from model_clashes(config.model)
     yield from augmentation_clashes(config.augmentation, config.dataset)
     yield from optimizer_clashes(config.optimizer, runtime)
+    yield from parallel_clashes(config.optimizer, runtime)
     if runtime.precision == "tf32" and not runtime.device.startswith(("cuda", "auto")):
         yield f"runtime.precision=tf32 needs a GPU, but runtime.device={runtime.device}; use fp32"
     if runtime.grad_checkpointing and config.model.architecture != "timm":
@@ -169,15 +176,82 @@ def optimizer_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig) -> Ite
     chosen = [f"optimizer.{variant}" for variant, is_on in variants.items() if is_on]
     if len(chosen) > 1:
         yield f"{' and '.join(chosen)} do not go together; choose one"
-    if optimizer.second_order and runtime.precision not in ("fp32", "tf32"):
+    yield from cheaper_rule_clashes(optimizer, runtime)
+    if optimizer.second_order:
+        yield from second_order_clashes(optimizer, runtime)
+
+
+def cheaper_rule_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig) -> Iterator[str]:
+    """Yield one message for each set of keys that leaves a cheaper rule without sense."""
+    if optimizer.start >= optimizer.stop:
+        yield (
+            f"optimizer.start={optimizer.start} is not before optimizer.stop={optimizer.stop}: SAM would "
+            "never perturb; move them apart, or use optimizer=sgd"
+        )
+    if not optimizer.reuse:
+        return
+    if optimizer.interval == 1:
+        yield (
+            f"optimizer.reuse={optimizer.reuse} is for the updates that do not perturb; set "
+            "optimizer.interval=5, or optimizer.reuse=0"
+        )
+    if optimizer.ascent_fraction < 1:
+        yield (
+            "optimizer.reuse compares gradients of the same images: it needs optimizer.ascent_fraction=1, "
+            f"not {optimizer.ascent_fraction}"
+        )
+    if optimizer.direction == "random":
+        yield "optimizer.reuse needs optimizer.direction=gradient"
+    if runtime.precision == "fp16":
+        yield (
+            "optimizer.reuse needs runtime.precision=fp32, tf32 or bf16, not fp16, whose gradients may "
+            "overflow: that would be reused"
+        )
+
+
+def second_order_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig) -> Iterator[str]:
+    """Yield one message for each key that the second-order rule cannot have."""
+    if runtime.precision not in ("fp32", "tf32"):
         yield (
             f"optimizer.second_order=true needs runtime.precision=fp32 or tf32, not {runtime.precision}: "
             "half precision rounds second derivatives away"
         )
-    if optimizer.second_order and runtime.compile:
+    if runtime.compile:
         yield "optimizer.second_order=true needs runtime.compile=false: torch compiles no double backward"
-    if optimizer.second_order and runtime.grad_checkpointing:
+    if runtime.grad_checkpointing:
         yield "optimizer.second_order=true needs runtime.grad_checkpointing=false"
+    if (runtime.processes or 1) > 1:
+        yield f"optimizer.second_order=true runs in one process, not runtime.processes={runtime.processes}"
+    for key in ("sync_ascent", "perturb", "ascent_fraction", "interval", "start", "stop"):
+        value, default = getattr(optimizer, key), getattr(OptimizerConfig(), key)
+        if value != default:
+            yield f"optimizer.second_order=true does not go with optimizer.{key}={value}; leave it out"
+
+
+def parallel_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig) -> Iterator[str]:
+    """Yield one message for each key that does not go with sharded weights."""
+    if runtime.parallel != "fsdp":
+        return
+    if runtime.precision == "fp16":
+        yield (
+            "runtime.parallel=fsdp needs runtime.precision=fp32, tf32 or bf16: of fp16, each process sees "
+            "the overflows of its shard alone"
+        )
+    for key in ("compile", "grad_checkpointing"):
+        if getattr(runtime, key):
+            yield f"runtime.parallel=fsdp does not go with runtime.{key}=true; use runtime.parallel=ddp"
+    if optimizer.name != "sam":
+        return
+    if not optimizer.sync_ascent:
+        yield (
+            "runtime.parallel=fsdp needs optimizer.sync_ascent=true: a perturbation of each process's own "
+            "cannot live on weights of which it holds a shard"
+        )
+    if optimizer.p != 2 or optimizer.direction != "gradient" or optimizer.reuse:
+        yield (
+            "runtime.parallel=fsdp needs optimizer.p=2, optimizer.direction=gradient and optimizer.reuse=0; "
+            "use runtime.parallel=ddp"
+        )
 
 
 def check(config: Any) -> None:

@@ -84,23 +84,27 @@ def told_at_once() -> Iterator[None]:
     """Tell of a job's failure when it happens: of a sweep's failures, Hydra keeps only the first, to the end.
 
     Raises:
-        SystemExit: 2, for a mistake outside a sweep; in a sweep that would end the other jobs too.
+        SystemExit: 2, for a mistake outside a sweep, 1 for a process that failed; in a sweep that would end
+            the other jobs too.
     """
     try:
         yield
     except Exception as error:
         in_sweep = HydraConfig.get().mode is RunMode.MULTIRUN
         mistake = isinstance(error, MISTAKES)
-        if not in_sweep and (_wants_tracebacks or not mistake):
+        theirs = getattr(error, "worker_traceback", None)  # sam.launch: of the process that failed
+        if not in_sweep and theirs is None and (_wants_tracebacks or not mistake):
             raise
         job = f" (job {' '.join(HydraConfig.get().overrides.task)})" if in_sweep else ""
-        if not mistake or _wants_tracebacks:
+        if theirs is not None:
+            print(theirs, end="", file=sys.stderr)
+        elif not mistake or _wants_tracebacks:
             traceback.print_exc()
         if not mistake:
             _crashed_jobs.append(job)
         print(f"error: {explain(error)}{job}", file=sys.stderr, flush=True)
         if not in_sweep:
-            sys.exit(2)
+            sys.exit(2 if mistake else 1)
         error.already_told = True  # type: ignore[attr-defined]
         raise
 

@@ -212,6 +212,20 @@ class OptimizerConfig:
     true_gradient: bool = setting(True, sam_only=True)
     # Both passes see the same random draws (gates, dropout), as in the released code.
     replay: bool = setting(True, sam_only=True)
+    # Several processes: take eps from the gradient of m images over all of them, at one more exchange of
+    # gradients per micro-batch, instead of from m images of each.
+    sync_ascent: bool = setting(False, sam_only=True)
+    # What eps moves: all weights, or those of normalisation layers alone (SAM-ON, Mueller et al. 2023).
+    perturb: str = setting("all", choices=("all", "norm"), sam_only=True)
+    # Share of the images of a micro-batch that the ascent passes see, rounded; the last pass sees all.
+    ascent_fraction: float = setting(1.0, above=0, at_most=1, sam_only=True)
+    # Perturb in every so many-th update only; the others take the plain gradient, plus, if reuse > 0, that
+    # many times the part of SAM's last gradient at right angles to it (alpha of LookSAM, Liu et al. 2022).
+    interval: int = setting(1, at_least=1, sam_only=True)
+    reuse: float = setting(0.0, at_least=0, sam_only=True)
+    # Perturb only between these two shares of all updates; plain SGD before and after (Zhou et al. 2025).
+    start: float = setting(0.0, at_least=0, below=1, sam_only=True)
+    stop: float = setting(1.0, above=0, at_most=1, sam_only=True)
 
 
 @dataclasses.dataclass
@@ -222,7 +236,11 @@ class RuntimeConfig:
     device: str = setting("auto", science=False)
     # tf32 needs a GPU; bf16 and fp16 are autocast over fp32 weights.
     precision: str = setting("fp32", choices=("fp32", "tf32", "bf16", "fp16"))
-    # CPU threads; null leaves torch's choice.
+    # Processes that share every batch, one device each; null means one, or those that torchrun started.
+    processes: int | None = setting(None, at_least=1, at_most=1024, science=False)
+    # ddp: every process holds all weights. fsdp: each holds a shard (torch's fully_shard).
+    parallel: str = setting("ddp", choices=("ddp", "fsdp"), science=False)
+    # CPU threads of each process; null leaves torch's choice, divided by the processes of this machine.
     threads: int | None = setting(None, at_least=1, at_most=1024, science=False)
     # torch.compile; needs a C++ compiler.
     compile: bool = setting(False, science=False)

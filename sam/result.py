@@ -26,7 +26,7 @@ def make_result(
     *,
     complete: bool,
     num_parameters: int,
-    num_passes: int,
+    num_passes: float,
     total_seconds: float,
     device: torch.device,
     num_processes: int,
@@ -38,7 +38,7 @@ def make_result(
         rows: Of metrics.csv, at least one.
         complete: False if the run diverged.
         num_parameters: Of the network.
-        num_passes: Forward-backward passes over a batch, two for each update of SAM.
+        num_passes: Forward-backward passes over a batch: two for an update of SAM, less for a cheaper rule.
         total_seconds: Of training and evaluation, over all processes that worked on the run in turn.
         device: Where it ran.
         num_processes: How many shared a batch.
@@ -66,7 +66,7 @@ def make_result(
         "best": {"epoch": best["epoch"], "test_error_pct": best["test_error_pct"]},
         "num_parameters": num_parameters,
         "steps": last["step"],
-        "forward_backward_passes": num_passes,
+        "forward_backward_passes": round(num_passes, 2),
         "seconds": round(total_seconds, 2),
         "images_per_second": round(num_images / train_seconds, 1),
         "peak_memory_mib": round(peak_memory_mib(device), 1),
@@ -90,6 +90,7 @@ def _provenance(config: TrainConfig, device: torch.device, num_processes: int) -
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "precision": config.runtime.precision,
         "compile": config.runtime.compile,
+        "parallel": config.runtime.parallel if num_processes > 1 else None,
         "threads": torch.get_num_threads(),
         "processes": num_processes,
     }

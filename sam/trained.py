@@ -18,8 +18,8 @@ from sam.run_directory import read_config, read_result
 from sam.training.checkpoint import CheckpointStore
 from sam.training.distributed import World
 from sam.training.evaluation import Evaluation, evaluate, predict
-from sam.training.loop import load_model
 from sam.training.precision import Precision
+from sam.training.sharding import load_model
 
 
 def evaluate_run(
@@ -46,7 +46,7 @@ def evaluate_run(
     images = data.test if split == "test" else data.train
     if split == "train" and (directory / "labels.npz").exists():
         images = spoil_labels(images, _stored_labels(directory, images))
-    network, moment = _network(config, data, directory, device)
+    network, moment = trained_network(config, data, directory, device)
     batches = build_data.evaluation_batches(config, data, images, device, World())
     try:
         with user_errors(f"dataset={config.dataset.name}"):
@@ -133,12 +133,12 @@ def _predictions(wanting: TrainConfig, data: Dataset, device: torch.device) -> T
                 )
         if read_result(source) is None:
             raise ConfigError(f"dataset.relabel_from={source}: that run has not ended; let it end first")
-        network, _ = _network(config, data, source, device)
+        network, _ = trained_network(config, data, source, device)
         batches = build_data.evaluation_batches(config, data, data.train, device, World())
         return predict(network, batches, Precision(config.runtime.precision, device)).cpu()
 
 
-def _network(
+def trained_network(
     config: TrainConfig, data: Dataset, directory: pathlib.Path, device: torch.device
 ) -> tuple[nn.Module, str]:
     """Return the network of a run with the weights of its newest checkpoint, and their age."""

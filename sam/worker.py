@@ -1,8 +1,10 @@
 """The one worker: one run, from config to result.json, in this process (or its part of it)."""
 
+import os
 import pathlib
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -27,8 +29,10 @@ from sam.training.distributed import World, data_parallel, start_world
 from sam.training.evaluation import evaluate
 from sam.training.loop import Interrupted, Trainer
 from sam.training.precision import Precision
+from sam.training.sharding import shard
 
 DEFAULT_THREADS = torch.get_num_threads()
+SECONDS_OF_ONE_REQUEST = 2.0
 
 
 def run(config: TrainConfig, command: str) -> dict[str, Any]:
@@ -46,12 +50,13 @@ def run(config: TrainConfig, command: str) -> dict[str, Any]:
         SystemExit: 128 + the signal's number, if SIGTERM or SIGINT asked to stop; the state is saved.
     """
     device = build.device(config.runtime.device, config.runtime.precision)
-    torch.set_num_threads(config.runtime.threads or DEFAULT_THREADS)
+    torch.set_num_threads(config.runtime.threads or _default_threads())
     world = start_world(device)
     reset_peak_memory(device)
     with _stopped_by_signals() as stop:
         directory = path_of(config)
-        data = build_data.dataset(config.dataset, config.seed)
+        with world.main_first():  # all at once would fetch a dataset into the same files
+            data = build_data.dataset(config.dataset, config.seed)
         data = relabelled(config, data, directory, device, world)
         network = _network(config, data, device, world)
         trainer = _trainer(config, directory, data, network, device, world, stop)
@@ -63,6 +68,12 @@ def run(config: TrainConfig, command: str) -> dict[str, Any]:
         if stop.is_set():  # in the last epoch: this run is done, but a sweep is to end
             raise SystemExit(128 + stop.signal_number)
     return result
+
+
+def _default_threads() -> int:
+    """Return torch's choice; where the processes of this machine share it and nobody chose, their share."""
+    sharing = 1 if "OMP_NUM_THREADS" in os.environ else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, DEFAULT_THREADS // sharing)
 
 
 def _network(config: TrainConfig, data: Dataset, device: torch.device, world: World) -> nn.Module:
@@ -132,7 +143,7 @@ def _fit(
         trainer.progress.rows,
         complete=complete,
         num_parameters=sum(weight.numel() for weight in network.parameters()),
-        num_passes=trainer.num_steps_done * trainer.num_passes,
+        num_passes=trainer.num_passes,
         total_seconds=trainer.progress.total_seconds,
         device=device,
         num_processes=world.size,
@@ -156,14 +167,28 @@ def _trainer(
     called: nn.Module = network
     if config.runtime.compile:
         called = torch.compile(called)  # type: ignore[assignment]
-    if world.size > 1:
+    if config.runtime.parallel == "fsdp":
+        if world.size == 1:
+            raise ConfigError(
+                "runtime.parallel=fsdp shards the weights over processes, and this is one; say "
+                "runtime.processes=2, or runtime.parallel=ddp"
+            )
+        shard(network, world.size)
+    elif world.size > 1:
         called = data_parallel(called)
     batches = build_data.train_batches(config, data, device, world)
     test_batches = build_data.evaluation_batches(config, data, data.test, device, world)
     loggers = build.loggers(config, directory, batches.steps_per_epoch) if world.is_main else []
     return Trainer(
         model=network,
-        update=build.update(config, network, called, precision),
+        update=build.update(
+            config,
+            network,
+            called,
+            precision,
+            m=build_data.micro_batch_size(config, world),
+            num_steps=config.epochs * batches.steps_per_epoch,
+        ),
         batches=batches,
         evaluate=partial(
             evaluate,
@@ -186,10 +211,15 @@ def _trainer(
 
 
 class StopRequest:
-    """Remembers that a signal asked to stop; a second one stops at once."""
+    """Remembers that a signal asked to stop; a second one stops at once.
+
+    Unless it comes with the first: Ctrl-C reaches the processes of a terminal, and a launcher among them
+    (torchrun, sam.launch) passes it on to its own once more.
+    """
 
     def __init__(self) -> None:
         self.signal_number = 0
+        self._moment = 0.0
 
     def is_set(self) -> bool:
         """Return whether a signal came."""
@@ -197,9 +227,10 @@ class StopRequest:
 
     def handle(self, signal_number: int, frame: FrameType | None) -> None:
         """Take a signal."""
-        if self.is_set():
+        if not self.is_set():
+            self.signal_number, self._moment = signal_number, time.monotonic()
+        elif time.monotonic() - self._moment > SECONDS_OF_ONE_REQUEST:
             raise SystemExit(128 + signal_number)
-        self.signal_number = signal_number
 
 
 @contextmanager

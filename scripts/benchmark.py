@@ -2,7 +2,9 @@
 
 data    images per second that reach the network: our batches beside torchvision's transforms in a
         DataLoader (runtime.workers of them), the same augmentation, one thread each
-step    time, images per second and peak memory of an update: SGD beside SAM, for each of several m if asked
+step    time, images per second and peak memory of training, batches included, for all combinations of the
+        given rules, precisions and values of m; with --plain beside what most people write today
+        (scripts/plain_loop.py: a DataLoader with two workers, fp32, SAM tensor by tensor)
 models  two updates of every model with SGD and with SAM, each in a process of its own: time and peak memory
 
 Variants take turns in short blocks, so that whatever else the machine does hits all alike; a ratio is that
@@ -11,7 +13,8 @@ terminal, --json FILE keeps it.
 
     python scripts/benchmark.py data dataset=cifar10 augmentation=cutout
     python scripts/benchmark.py data dataset=imagenet augmentation=inception batch_size=50 m=null
-    python scripts/benchmark.py step dataset=cifar10 model=resnet20 batch_size=128 m=null
+    python scripts/benchmark.py step dataset=cifar10 model=wrn_16_2 m=null --plain --precision fp32 bf16
+    python scripts/benchmark.py step dataset=cifar10 model=resnet20 m=null --rules sgd sam quarter look_sam
     python scripts/benchmark.py step dataset=cifar10 model=wrn_16_4 --m 32 256
     python scripts/benchmark.py models --only wrn_28_10 resnet50
 """
@@ -19,19 +22,18 @@ terminal, --json FILE keeps it.
 import argparse
 import copy
 import csv
+import dataclasses
 import itertools
 import json
 import os
 import pathlib
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler otherwise tells of every start
 
@@ -41,72 +43,32 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from hydra import compose, initialize_config_dir  # noqa: E402
-from torch.profiler import profile  # noqa: E402
-from torchvision import transforms  # noqa: E402
 
 from sam import build, build_data  # noqa: E402
+from sam.check import check  # noqa: E402
 from sam.cli import checked, report_mistakes  # noqa: E402
 from sam.config import ConfigError, TrainConfig  # noqa: E402
 from sam.data.images import Dataset  # noqa: E402
-from sam.data.policies import GREY  # noqa: E402
 from sam.result import commit  # noqa: E402
 from sam.training.distributed import World  # noqa: E402
 from sam.training.precision import Precision  # noqa: E402
 from sam.training.update import Update  # noqa: E402
+from scripts.plain_loop import plain_loader, plain_update  # noqa: E402
+from scripts.timing import alternate, peak_memory_bytes, wait  # noqa: E402
 
 Row = dict[str, Any]
-Key = TypeVar("Key", bound=Hashable)
-
-
-def alternate(variants: Mapping[Key, Callable[[], None]], num_blocks: int) -> dict[Key, float]:
-    """Run each variant once per block, in turn, after one block to warm up; return median seconds."""
-    seconds: dict[Key, list[float]] = {name: [] for name in variants}
-    for block in range(num_blocks + 1):
-        for name, run in variants.items():
-            started = time.perf_counter()
-            run()
-            if block:
-                seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values) for name, values in seconds.items()}
-
-
-def wait(device: torch.device) -> None:
-    """Let the device finish."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-class PlainImages(torch.utils.data.Dataset[Any]):
-    """What most training scripts do: one PIL image at a time through torchvision's transforms."""
-
-    def __init__(self, config: TrainConfig, data: Dataset) -> None:
-        self._split = data.train
-        chosen, size = config.augmentation, data.train.shape[:2]
-        policy = chosen.auto_augment
-        steps: list[Any] = []
-        interpolation = transforms.InterpolationMode(config.dataset.interpolation)
-        if chosen.inception_crop:
-            steps.append(transforms.RandomResizedCrop(size, interpolation=interpolation))
-        elif not config.dataset.in_memory:
-            resize_size = config.dataset.resize_size or size[0]
-            steps += [transforms.Resize(resize_size, interpolation), transforms.CenterCrop(size)]
-        if policy != "none":
-            steps.append(transforms.AutoAugment(transforms.AutoAugmentPolicy(policy), fill=GREY))
-        if chosen.crop_padding:
-            mode = "reflect" if chosen.padding == "reflect" else "constant"
-            steps.append(transforms.RandomCrop(size, chosen.crop_padding, padding_mode=mode))
-        if chosen.flip:
-            steps.append(transforms.RandomHorizontalFlip())
-        steps += [transforms.ToTensor(), transforms.Normalize(data.mean, data.std)]
-        if share := min(1.0, chosen.cutout_size**2 / (size[0] * size[1])):
-            steps.append(transforms.RandomErasing(p=1, scale=(share, share), ratio=(1, 1)))
-        self._transform = transforms.Compose(steps)
-
-    def __len__(self) -> int:
-        return len(self._split)
-
-    def __getitem__(self, index: int) -> Any:
-        return self._transform(self._split.picture(index)), self._split.targets[index]
+# What an optimizer does, by name. Blocks have five updates, so one that perturbs every fifth time does once.
+RULES: dict[str, dict[str, Any]] = {
+    "sgd": {"name": "sgd"},
+    "sam": {"name": "sam"},
+    "quarter": {"name": "sam", "ascent_fraction": 0.25},
+    "every_fifth": {"name": "sam", "interval": 5},
+    "look_sam": {"name": "sam", "interval": 5, "reuse": 0.7},
+    "sam_on": {"name": "sam", "perturb": "norm"},
+    "three_ascents": {"name": "sam", "ascent_steps": 3},
+    "second_order": {"name": "sam", "second_order": True},
+}
+STEPS_PER_BLOCK = 5
 
 
 def benchmark_data(config: TrainConfig, num_blocks: int) -> list[Row]:
@@ -120,14 +82,7 @@ def benchmark_data(config: TrainConfig, num_blocks: int) -> list[Row]:
     config.runtime.workers = num_workers
     batches = build_data.train_batches(config, data, device, World())
     num_batches = min(40, batches.steps_per_epoch)
-    some = torch.randperm(len(data.train))[: num_batches * config.batch_size].tolist()
-    loader = torch.utils.data.DataLoader(
-        torch.utils.data.Subset(PlainImages(config, data), some),
-        config.batch_size,
-        shuffle=True,
-        num_workers=num_workers,
-        persistent_workers=num_workers > 0,
-    )
+    loader = plain_loader(config, data, num_batches * config.batch_size, num_workers)
 
     def walk(start: Callable[[], Iterable[Any]]) -> None:
         for _ in start():
@@ -151,69 +106,110 @@ def make_update(config: TrainConfig, data: Dataset, device: torch.device) -> Upd
     """Build model, optimizer and rule of a config."""
     torch.manual_seed(config.seed)
     network = build.model(config.model, data, device)
-    called = torch.compile(network) if config.runtime.compile else network
-    return build.update(config, network, called, Precision(config.runtime.precision, device))  # type: ignore[arg-type]
+    called: Any = torch.compile(network) if config.runtime.compile else network
+    precision = Precision(config.runtime.precision, device)
+    return build.update(config, network, called, precision, m=config.m, num_steps=sys.maxsize)
 
 
-def peak_memory_bytes(make: Callable[[], Callable[[], object]], device: torch.device) -> int:
-    """Return the most bytes that tensors made by make() and two calls of its result held at once."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        run = make()
-        run(), run()
-        return torch.cuda.max_memory_allocated(device) - before
-    with profile(profile_memory=True) as record:
-        run = make()
-        run(), run()
-    held = peak = 0
-    for event in record.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            peak = max(peak, held)
-    return peak
+@dataclasses.dataclass
+class Variant:
+    """One thing to time: a start that takes memory, and blocks of steps after it."""
+
+    rule: str
+    precision: str
+    m: int | None
+    start: Callable[[], Callable[[], None]]  # returns a block of steps
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        self.label = self.label or f"{self.rule}, {self.precision}, m={self.m or 'all'}"
 
 
-def benchmark_step(config: TrainConfig, num_blocks: int, ms: list[int]) -> list[Row]:
-    """Time blocks of five updates on one batch, and count the memory of two, for SGD and SAM and each m."""
+def our_variants(
+    config: TrainConfig, data: Dataset, device: torch.device, arguments: argparse.Namespace
+) -> Iterator[Variant]:
+    """Yield a variant for every combination of rule, precision and m."""
+    ms = arguments.m or [config.m]
+    precisions = arguments.precision or [config.runtime.precision]
+    for rule, precision, m in itertools.product(arguments.rules, precisions, ms):
+        variant = copy.deepcopy(config)
+        variant.optimizer = dataclasses.replace(config.optimizer, **RULES[rule])
+        variant.runtime.precision, variant.m = precision, m
+        check(variant)
+        yield Variant(rule, precision, m, partial(our_block, variant, data, device))
+
+
+def our_block(config: TrainConfig, data: Dataset, device: torch.device) -> Callable[[], None]:
+    """Start training as train.py does; return what makes the next steps of it."""
+    update = make_update(config, data, device)
+    batches = build_data.train_batches(config, data, device, World())
+    numbered = enumerate(itertools.chain.from_iterable(batches.epoch(epoch) for epoch in itertools.count()))
+
+    def block() -> None:
+        for step, (images, targets, clean) in itertools.islice(numbered, STEPS_PER_BLOCK):
+            update(images, targets, config.optimizer.lr, clean, step)
+        wait(device)
+
+    return block
+
+
+def plain_block(config: TrainConfig, data: Dataset, device: torch.device, is_sam: bool) -> Callable[[], None]:
+    """Start the plain loop; return what makes the next steps of it."""
+    torch.manual_seed(config.seed)
+    network = build.model(config.model, data, device).to(memory_format=torch.contiguous_format)
+    update = plain_update(network, config, is_sam)
+    workers = 2 if config.runtime.workers is None else config.runtime.workers
+    loader = plain_loader(config, data, len(data.train), workers)
+    batches = itertools.chain.from_iterable(loader for _ in itertools.count())
+
+    def block() -> None:
+        for images, targets in itertools.islice(batches, STEPS_PER_BLOCK):
+            update(images.to(device), targets.to(device))
+        wait(device)
+
+    return block
+
+
+def benchmark_step(config: TrainConfig, num_blocks: int, arguments: argparse.Namespace) -> list[Row]:
+    """Time blocks of five updates, and count the memory of the first block, for each variant."""
     device = build.device(config.runtime.device, config.runtime.precision)
     if config.runtime.threads is not None:
         torch.set_num_threads(config.runtime.threads)
     data = build_data.dataset(config.dataset, config.seed)
-    images, targets, clean = next(iter(build_data.train_batches(config, data, device, World()).epoch(0)))
-    configs = {}
-    sizes: list[int | None] = [*ms] or [config.m]
-    for name, m in itertools.product(("sgd", "sam"), sizes):
-        variant = configs[name, m] = copy.deepcopy(config)
-        variant.optimizer.name, variant.m = name, m
+    variants = list(our_variants(config, data, device, arguments))
+    if arguments.plain:
+        for name in ("sgd", "sam"):
+            start = partial(plain_block, config, data, device, name == "sam")
+            variants.append(Variant(name, "fp32", None, start, f"plain {name}"))
+    memory = {variant.label: peak_memory_bytes(variant.start, device) for variant in variants}
+    seconds = alternate({variant.label: variant.start() for variant in variants}, num_blocks)
+    return [step_row(variant, variants, seconds, memory, config.batch_size) for variant in variants]
 
-    def steps(update: Update, count: int) -> None:
-        for _ in range(count):
-            update(images, targets, config.optimizer.lr, clean)
-        wait(device)
 
-    def one_step(variant: TrainConfig) -> Callable[[], object]:
-        return partial(steps, make_update(variant, data, device), 1)
-
-    memory = {key: peak_memory_bytes(partial(one_step, variant), device) for key, variant in configs.items()}
-    updates = {key: make_update(variant, data, device) for key, variant in configs.items()}
-    seconds = alternate({key: partial(steps, update, 5) for key, update in updates.items()}, num_blocks)
-    some_update = next(iter(updates.values()))
-    weights = [w for group in some_update.rule.optimizer.param_groups for w in group["params"]]
-    parameter_bytes = sum(weight.numel() * weight.element_size() for weight in weights)
-    largest = max(ms, default=config.m)
-    return [
-        {
-            "variant": f"{name}, m={m or 'all'}",
-            "step_ms": round(1000 * seconds[name, m] / 5, 2),
-            "images_per_second": round(5 * len(targets) / seconds[name, m], 1),
-            "time_over_sgd": round(seconds[name, m] / seconds["sgd", m], 3),
-            "time_over_largest_m": round(seconds[name, m] / seconds[name, largest], 3),
-            "peak_memory_mib": round(memory[name, m] / 2**20, 2),
-            "copies_of_parameters_over_sgd": round((memory[name, m] - memory["sgd", m]) / parameter_bytes, 3),
-        }
-        for name, m in configs
-    ]
+def step_row(
+    variant: Variant,
+    variants: list[Variant],
+    seconds: Mapping[str, float],
+    memory: Mapping[str, int],
+    batch_size: int,
+) -> Row:
+    """Return what is said of a variant, with its time over that of SGD and of the plain loop."""
+    own = seconds[variant.label]
+    is_plain = variant.label.startswith("plain")
+    row: Row = {
+        "variant": variant.label,
+        "step_ms": round(1000 * own / STEPS_PER_BLOCK, 2),
+        "images_per_second": round(STEPS_PER_BLOCK * batch_size / own, 1),
+    }
+    same = (variant.precision, variant.m, is_plain)
+    for other in variants:
+        other_is_plain = other.label.startswith("plain")
+        if other.rule == "sgd" and same == (other.precision, other.m, other_is_plain):
+            row["time_over_sgd"] = round(own / seconds[other.label], 3)
+        if other_is_plain and other.rule == ("sgd" if variant.rule == "sgd" else "sam"):
+            row["speed_over_plain"] = round(seconds[other.label] / own, 2)
+    row["peak_memory_mib"] = round(memory[variant.label] / 2**20, 2)
+    return row
 
 
 def benchmark_models(overrides: list[str], models: list[str]) -> list[Row]:
@@ -247,10 +243,11 @@ def benchmark_models(overrides: list[str], models: list[str]) -> list[Row]:
     return rows
 
 
-def print_columns(rows: list[Row]) -> None:
-    """Print a column per variant."""
-    for key in rows[0]:
-        print(f"{key:<32}" + "".join(f"{row[key]!s:>24}" for row in rows))
+def print_rows(rows: list[Row]) -> None:
+    """Print a line per variant."""
+    print("".join(f"{key:<22}" for key in rows[0]))
+    for row in rows:
+        print("".join(f"{row.get(key, '')!s:<22}" for key in rows[0]))
 
 
 def main() -> None:
@@ -259,10 +256,15 @@ def main() -> None:
     parser.add_argument("what", choices=["data", "step", "models"])
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--blocks", type=int, default=20, help="how often variants take turns")
-    parser.add_argument("--m", type=int, nargs="+", default=[], help="step: values of m to compare")
+    parser.add_argument("--m", type=int, nargs="+", default=[], help="step: values of m")
+    parser.add_argument(
+        "--precision", nargs="+", choices=["fp32", "tf32", "bf16", "fp16"], help="step: these"
+    )
+    parser.add_argument("--rules", nargs="+", choices=list(RULES), default=["sgd", "sam"], help="step: these")
+    parser.add_argument("--plain", action="store_true", help="step: the plain loop beside ours")
     parser.add_argument("--only", nargs="+", help="models: these instead of all")
     parser.add_argument("--json", type=pathlib.Path, help="keep the table and where it was measured")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     if arguments.what == "models":
         every = sorted(path.stem for path in (ROOT / "configs" / "model").glob("*.yaml"))
         rows = benchmark_models(arguments.overrides, arguments.only or [m for m in every if m != "timm"])
@@ -272,8 +274,8 @@ def main() -> None:
         if arguments.what == "data":
             rows = benchmark_data(config, arguments.blocks)
         else:
-            rows = benchmark_step(config, arguments.blocks, arguments.m)
-        print_columns(rows)
+            rows = benchmark_step(config, arguments.blocks, arguments)
+        print_rows(rows)
     record = {
         "command": "python scripts/benchmark.py " + " ".join(sys.argv[1:]),
         "commit": commit(),

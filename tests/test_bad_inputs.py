@@ -212,6 +212,24 @@ def test_mistake_ends_the_process_with_code_2_and_no_traceback(arguments, tmp_pa
     assert ended.stdout == ""
 
 
+UNDER_TORCHRUN = {
+    "-m seed=0,1": "error: -m under torchrun would run the whole sweep in each of 2 processes; start it",
+    "runtime.processes=3": "error: runtime.processes=3, but torchrun has started 2; leave it null under",
+}
+
+
+@pytest.mark.parametrize("line", UNDER_TORCHRUN)
+def test_train_refuses_under_torchrun_what_only_it_can_start_and_says_so_once(line, command, monkeypatch):
+    monkeypatch.setattr("sam.launch.SECONDS_BEFORE_FAILING", 0)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        code, out, err = command("train.py", *line.split(), *TINY)
+        assert (code, out) == (2, "")
+        assert err.startswith(UNDER_TORCHRUN[line] if rank == "0" else "")
+        assert err.count("\n") == (rank == "0")
+
+
 def test_sweep_goes_on_after_a_bad_run_and_tells_of_every_one(command, tmp_path):
     code, out, err = command("train.py", "-m", *TINY, "optimizer.rho=-1,0.1,-2")
     assert code == 2

@@ -12,6 +12,8 @@ from sam import build, build_data
 from sam.config import MODEL_OPTIONS, leaves
 from sam.models.gates import Gate
 from sam.optim import SAM
+from sam.optim.schedule import Ascents
+from sam.training.look_sam import OrthogonalReuse
 from sam.training.precision import Precision
 from sam.training.rule import SAMRule, SGDRule
 from sam.training.second_order import SecondOrderSAMRule
@@ -20,6 +22,7 @@ from tests.conftest import changed
 from tests.training.updates import make_pass
 
 CPU = torch.device("cpu")
+NUM_STEPS = 4
 
 
 @pytest.mark.parametrize("second_order", [True, False])
@@ -46,7 +49,7 @@ def test_gates_have_the_true_gradient_in_the_first_pass_only_and_if_told_to(true
     modes = []
     gates = [layer for layer in network.modules() if isinstance(layer, Gate)]
     gates[0].register_forward_hook(lambda gate, *_: modes.append(gate.true_gradient))
-    update = build.update(config, network, network, Precision("fp32", CPU))
+    update = build.update(config, network, network, Precision("fp32", CPU), m=None, num_steps=2)
     for _ in range(2):
         update(torch.randn(4, 3, 12, 12), torch.tensor([0, 1, 0, 1]), lr=0.1)
     assert len(gates) == 3
@@ -59,7 +62,9 @@ def test_every_option_of_an_architecture_is_passed_on(architecture):
     assert parameters == {*MODEL_OPTIONS[architecture], "in_channels", "num_classes"}
 
 
-def by_hand(network, rule="sam", geometry=None, passes=None, loss=None, m=None, clip_norm=5.0, **sgd):
+def by_hand(
+    network, rule="sam", geometry=None, passes=None, loss=None, m=None, clip_norm=5.0, reuse=None, **sgd
+):
     """Return the update of the default config, or another one."""
     base = {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4, **sgd}
     forward_backward = make_pass(network, **(loss or {}))
@@ -67,7 +72,12 @@ def by_hand(network, rule="sam", geometry=None, passes=None, loss=None, m=None, 
     passes = {"replay": True, **(passes or {})}
     if rule == "sam":
         sam = SAM(network.parameters(), torch.optim.SGD, **ball, **base)
-        chosen = SAMRule(forward_backward, sam, **passes)
+        chosen = SAMRule(forward_backward, sam, **passes, reuse=reuse and OrthogonalReuse(sam, reuse))
+    elif rule == "norm":
+        norm = list(network[2].parameters())
+        others = [*network[1].parameters(), *network[5].parameters()]
+        groups = [{"params": others, "perturbed": False}, {"params": norm}]
+        chosen = SAMRule(forward_backward, SAM(groups, torch.optim.SGD, **ball, **base), **passes)
     elif rule == "second_order":
         optimizer = torch.optim.SGD(network.parameters(), **base)
         chosen = SecondOrderSAMRule(forward_backward, optimizer, **ball, **passes)
@@ -113,14 +123,26 @@ UPDATES = [
     ("optimizer.second_order", True, {"rule": "second_order"}, {}),
     ("optimizer.replay", False, {"passes": {"replay": False}}, {}),
     ("optimizer.replay", False, {"rule": "second_order", "passes": {"replay": False}}, SECOND_ORDER),
+    ("optimizer.perturb", "norm", {"rule": "norm"}, {}),
+    ("optimizer.ascent_fraction", 0.3, {"passes": {"ascent_fraction": 0.3}}, {}),
+    ("optimizer.interval", 2, {"passes": {"ascents": Ascents(0, 4, 2)}}, {}),
+    (
+        "optimizer.reuse",
+        0.7,
+        {"passes": {"ascents": Ascents(0, 4, 2)}, "reuse": 0.7},
+        {"optimizer.interval": 2},
+    ),
+    ("optimizer.start", 0.3, {"passes": {"ascents": Ascents(2, 4)}}, {}),
+    ("optimizer.stop", 0.5, {"passes": {"ascents": Ascents(0, 2)}}, {}),
     ("m", 4, {"m": 4}, {}),
     ("label_smoothing", 0.1, {"loss": {"label_smoothing": 0.1}}, {}),
 ]
-# Tested elsewhere: the loop gives every update its learning rate; there is a test of the gates above.
-OTHER_KEYS = {"optimizer.lr", "optimizer.true_gradient"}
+# Tested elsewhere: the loop gives every update its learning rate; there is a test of the gates above; and
+# what several processes share.
+OTHER_KEYS = {"optimizer.lr", "optimizer.true_gradient", "optimizer.sync_ascent"}
 
 
-def weights_after_two_updates(make_update):
+def weights_after_all_updates(make_update):
     """Return the weights, float64, of a small network with dropout."""
     torch.manual_seed(0)
     network = nn.Sequential(
@@ -128,20 +150,21 @@ def weights_after_two_updates(make_update):
     ).double()
     images, targets = torch.randn(8, 3, 2, 2, dtype=torch.float64), torch.arange(8) % 3
     update = make_update(network)
-    for _ in range(2):
-        update(images, targets, lr=0.1)
+    for step in range(NUM_STEPS):
+        update(images, targets, lr=0.1, step=step)
     return torch.nn.utils.parameters_to_vector(network.parameters()).detach()
 
 
 def as_configured(changes):
     def make_update(network):
-        return build.update(changed(changes), network, network, Precision("fp32", CPU))
+        config = changed(changes)
+        return build.update(config, network, network, Precision("fp32", CPU), m=config.m, num_steps=NUM_STEPS)
 
-    return weights_after_two_updates(make_update)
+    return weights_after_all_updates(make_update)
 
 
 def test_update_of_the_default_config_is_that_of_sam_by_hand():
-    assert torch.equal(as_configured({}), weights_after_two_updates(by_hand))
+    assert torch.equal(as_configured({}), weights_after_all_updates(by_hand))
 
 
 @pytest.mark.parametrize(
@@ -149,7 +172,7 @@ def test_update_of_the_default_config_is_that_of_sam_by_hand():
 )
 def test_update_has_what_every_key_says(key, value, arguments, others):
     weights = as_configured({**others, key: value})
-    assert torch.equal(weights, weights_after_two_updates(partial(by_hand, **arguments)))
+    assert torch.equal(weights, weights_after_all_updates(partial(by_hand, **arguments)))
     # Weights of about 0.3; a key that is not read makes no difference at all.
     assert float((weights - as_configured(others)).abs().max()) > 1e-7
 

@@ -371,6 +371,32 @@ def test_m_has_to_mean_the_same_on_any_number_of_processes(m, message):
         build_data.train_batches(config, make(config), CPU, World(0, 2))
 
 
+@pytest.mark.parametrize(
+    ("changes", "size", "expected"),
+    [
+        ({}, 1, None),
+        ({"m": 32}, 1, 32),
+        ({"m": 32, "optimizer.sync_ascent": True}, 1, 32),
+        ({"m": 32}, 2, 32),
+        ({"m": 32, "optimizer.sync_ascent": True}, 2, 16),
+        ({"optimizer.sync_ascent": True}, 4, 32),
+        # SGD shares no perturbation, whatever the key says.
+        ({"m": 32, "optimizer.sync_ascent": True, "optimizer.name": "sgd"}, 2, 32),
+    ],
+)
+def test_images_of_a_process_in_a_micro_batch_are_m_or_its_share_of_m_where_eps_is_shared(
+    changes, size, expected
+):
+    assert build_data.micro_batch_size(changed({"batch_size": 128, **changes}), World(0, size)) == expected
+
+
+def test_m_that_processes_share_is_a_multiple_of_their_number():
+    config = changed({"batch_size": 48, "m": 6, "optimizer.sync_ascent": True})
+    told = r"^m=6 is shared by 4 processes, since optimizer\.sync_ascent=true; choose a multiple$"
+    with pytest.raises(ConfigError, match=told):
+        build_data.micro_batch_size(config, World(0, 4))
+
+
 def test_trained_weights_bring_their_own_normalisation():
     data = make(changed(SYNTHETIC))
     keys = {"model.architecture": "timm", "model.timm_name": "tf_efficientnet_lite0"}

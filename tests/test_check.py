@@ -74,6 +74,17 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("optimizer.direction", "up", "one of gradient, random"),
     ("optimizer.ascent_steps", 0, "a number >= 1"),
     ("optimizer.ascent_step_size", 0.0, "a number > 0"),
+    ("optimizer.perturb", "bn", "one of all, norm"),
+    ("optimizer.ascent_fraction", 0.0, "a number > 0 and <= 1"),
+    ("optimizer.ascent_fraction", 1.1, "a number > 0 and <= 1"),
+    ("optimizer.interval", 0, "a number >= 1"),
+    ("optimizer.reuse", -0.1, "a number >= 0"),
+    ("optimizer.start", -0.1, "a number >= 0 and < 1"),
+    ("optimizer.start", 1.0, "a number >= 0 and < 1"),
+    ("optimizer.stop", 0.0, "a number > 0 and <= 1"),
+    ("optimizer.stop", 1.1, "a number > 0 and <= 1"),
+    ("runtime.processes", 0, "a number >= 1 and <= 1024"),
+    ("runtime.parallel", "tp", "one of ddp, fsdp"),
     ("runtime.workers", -1, "a number >= 0 and <= 1024"),
     ("runtime.precision", "fp8", "one of fp32, tf32, bf16, fp16"),
     ("runtime.threads", 0, "a number >= 1 and <= 1024"),
@@ -104,6 +115,10 @@ ALLOWED: list[tuple[str, Any]] = [
     ("optimizer.clip_norm", None),
     ("optimizer.p", 1.01),
     ("optimizer.p", float("inf")),
+    ("optimizer.ascent_fraction", 1 / 128),
+    ("optimizer.start", 0.999),
+    ("optimizer.stop", 1e-6),
+    ("runtime.processes", 1),
     ("runtime.workers", 0),
     ("optimizer.rho", 0.0),
     ("optimizer.momentum", 0.999),
@@ -292,6 +307,78 @@ def test_check_tests_above_cover_every_key_with_a_rule() -> None:
             "optimizer.second_order=true needs runtime.grad_checkpointing=false",
         ),
         (
+            {"optimizer.second_order": True, "runtime.processes": 2},
+            "optimizer.second_order=true runs in one process, not runtime.processes=2",
+        ),
+        *(
+            (
+                {"optimizer.second_order": True, f"optimizer.{key}": value},
+                f"optimizer.second_order=true does not go with optimizer.{key}={value}; leave it out",
+            )
+            for key, value in {
+                "sync_ascent": True,
+                "perturb": "norm",
+                "ascent_fraction": 0.5,
+                "interval": 2,
+                "start": 0.1,
+                "stop": 0.9,
+            }.items()
+        ),
+        (
+            {"optimizer.start": 0.5, "optimizer.stop": 0.5},
+            "optimizer.start=0.5 is not before optimizer.stop=0.5: SAM would never perturb; move them apart, "
+            "or use optimizer=sgd",
+        ),
+        (
+            {"optimizer.ascent_fraction": 0.1, "m": 8},
+            "optimizer.ascent_fraction=0.1 of 8 images (m) is not one image; make one of them larger",
+        ),
+        (
+            {"optimizer.reuse": 0.7},
+            "optimizer.reuse=0.7 is for the updates that do not perturb; set optimizer.interval=5, or "
+            "optimizer.reuse=0",
+        ),
+        (
+            {"optimizer.reuse": 0.7, "optimizer.interval": 5, "optimizer.ascent_fraction": 0.5},
+            "optimizer.reuse compares gradients of the same images: it needs optimizer.ascent_fraction=1, "
+            "not 0.5",
+        ),
+        (
+            {"optimizer.reuse": 0.7, "optimizer.interval": 5, "optimizer.direction": "random"},
+            "optimizer.reuse needs optimizer.direction=gradient",
+        ),
+        (
+            {"optimizer.reuse": 0.7, "optimizer.interval": 5, "runtime.precision": "fp16"},
+            "optimizer.reuse needs runtime.precision=fp32, tf32 or bf16, not fp16, whose gradients may "
+            "overflow: that would be reused",
+        ),
+        (
+            {"runtime.parallel": "fsdp"},
+            "runtime.parallel=fsdp needs optimizer.sync_ascent=true: a perturbation of each process's own "
+            "cannot live on weights of which it holds a shard",
+        ),
+        (
+            {"runtime.parallel": "fsdp", "optimizer.name": "sgd", "runtime.precision": "fp16"},
+            "runtime.parallel=fsdp needs runtime.precision=fp32, tf32 or bf16: of fp16, each process sees "
+            "the overflows of its shard alone",
+        ),
+        (
+            {"runtime.parallel": "fsdp", "optimizer.name": "sgd", "runtime.compile": True},
+            "runtime.parallel=fsdp does not go with runtime.compile=true; use runtime.parallel=ddp",
+        ),
+        *(
+            (
+                {"runtime.parallel": "fsdp", "optimizer.sync_ascent": True, **variant},
+                "runtime.parallel=fsdp needs optimizer.p=2, optimizer.direction=gradient and "
+                "optimizer.reuse=0; use runtime.parallel=ddp",
+            )
+            for variant in (
+                {"optimizer.p": 3.0},
+                {"optimizer.direction": "random"},
+                {"optimizer.reuse": 0.7, "optimizer.interval": 5},
+            )
+        ),
+        (
             {"runtime.grad_checkpointing": True},
             "runtime.grad_checkpointing=true: only timm models have it, not cifar_resnet; lower m or "
             "batch_size to save memory",
@@ -318,6 +405,10 @@ def test_check_tells_of_keys_that_clash(changes: dict[str, Any], message: str) -
         {"model.architecture": "timm", "model.timm_name": "resnet50", "runtime.grad_checkpointing": True},
         {"optimizer.name": "sgd", "optimizer.p": 3.0, "optimizer.adaptive": True},
         {"optimizer.second_order": True, "runtime.precision": "tf32"},
+        {"optimizer.second_order": True, "runtime.processes": 1},
+        {"runtime.parallel": "fsdp", "optimizer.name": "sgd"},
+        {"runtime.parallel": "fsdp", "optimizer.sync_ascent": True, "runtime.precision": "bf16"},
+        {"optimizer.name": "sgd", "optimizer.start": 0.5, "optimizer.stop": 0.5, "optimizer.reuse": 1.0},
     ],
 )
 def test_check_allows_keys_that_go_together(changes: dict[str, Any]) -> None:

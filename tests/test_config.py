@@ -45,9 +45,10 @@ def test_configs_compose_for_every_optimizer_and_dataset(optimizer: str, dataset
     assert config.dataset.reader == ("image_folder" if dataset in ("imagenet", "birdsnap") else dataset)
 
 
-def test_configs_of_a_single_process_say_what_is_the_default_anyway() -> None:
-    assert CHOICES["runtime"] == ["single"]
+def test_configs_of_a_runtime_say_what_is_the_default_anyway_but_for_the_processes() -> None:
+    assert CHOICES["runtime"] == ["ddp", "single"]
     assert composed("runtime=single").runtime == RuntimeConfig()
+    assert composed("runtime=ddp").runtime == RuntimeConfig(processes=2)
 
 
 @pytest.mark.parametrize("experiment", CHOICES["experiment"])
@@ -250,6 +251,7 @@ MODELS: dict[str, tuple[str, dict[str, object]]] = {
     "resnet8": ("0.08", {"depth": 8, "width": 16, "skip": True}),
     "shake_shake_26_2x96d": ("26.19", {"architecture": "shake_shake", "depth": 26, "width": 96}),
     "timm model.timm_name=resnet18": ("11.18", {"name": "timm_resnet18", "timm_name": "resnet18"}),
+    "wrn_16_2": ("0.68", {"depth": 16, "width": 2, "batch_norm": True}),
     "wrn_16_4": ("2.71", {"depth": 16, "width": 4, "batch_norm": True}),
     "wrn_16_8": ("10.80", {"depth": 16, "width": 8, "batch_norm": True}),
     "wrn_28_10": ("36.22", {"depth": 28, "width": 10, "batch_norm": True}),

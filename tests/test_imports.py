@@ -24,6 +24,7 @@ ROOMS = {
     "build_data": {"config", "data", "models", "training"},
     "result": {"config", "run_directory"},
     "trained": {"build", "build_data", "config", "data", "run_directory", "training"},
+    "launch": {"config", "worker"},
     "worker": {"build", "build_data", "config", "data", "result", "run_directory", "trained", "training"},
 }
 SOURCES = sorted((ROOT / "sam").rglob("*.py"))
@@ -56,7 +57,9 @@ def test_imports_follow_the_one_way_street(path):
         assert other == room or other in ROOMS.get(room, set()), f"{room} imports {other}"
 
 
-@pytest.mark.parametrize("module", ["sam.cli", "sam.config", "sam.run_directory", "sam.report.runs"])
+@pytest.mark.parametrize(
+    "module", ["sam.cli", "sam.config", "sam.run_directory", "sam.launch", "sam.report.runs"]
+)
 def test_module_needs_no_torch(module):
     code = f"import {module}, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -93,6 +93,13 @@ SCIENCE: dict[str, Any] = {
     "optimizer.second_order": True,
     "optimizer.true_gradient": False,
     "optimizer.replay": False,
+    "optimizer.sync_ascent": True,
+    "optimizer.perturb": "norm",
+    "optimizer.ascent_fraction": 0.25,
+    "optimizer.interval": 5,
+    "optimizer.reuse": 0.7,
+    "optimizer.start": 0.5,
+    "optimizer.stop": 0.9,
     "runtime.precision": "bf16",
     "epochs": 7,
     "batch_size": 64,
@@ -103,6 +110,8 @@ NO_SCIENCE: dict[str, Any] = {
     "dataset.root": "/elsewhere",
     "dataset.download": False,
     "runtime.device": "cuda:1",
+    "runtime.processes": 2,
+    "runtime.parallel": "fsdp",
     "runtime.threads": 2,
     "runtime.compile": True,
     "runtime.workers": 3,
@@ -242,6 +251,7 @@ def test_read_config_returns_what_was_written(tmp_path: Path, command: str) -> N
         "model.shakedrop",
         "model.batch_norm",
         "model.init",
+        "runtime.parallel",
     )
     together = {key: value for key, value in {**SCIENCE, **NO_SCIENCE}.items() if key not in alone}
     valid = {"dataset.reader": "image_folder", "dataset.num_classes": None, "model.architecture": "timm"}

@@ -22,6 +22,8 @@ COLUMNS = (
     "loss_rise",
     "grad_norm",
     "cosine",
+    "unperturbed",
+    "passes",
     "seconds",
     "images_per_second",
 )

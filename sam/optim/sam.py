@@ -10,48 +10,77 @@ In a training loop:
     optimizer.first_step()                        # w + eps
     loss(model(images), targets).backward()
     optimizer.second_step()                       # back to w, then the base optimizer's step
+
+The file is longer than 300 lines for its docstrings: it is what people read before they use it.
 """
 
-import itertools
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
-from sam.perturbation import dual_directions, global_norm, move_, project_, scaled_by_weights
+from sam.perturbation import (
+    cosine_of_move_,
+    dual_directions,
+    global_norm,
+    is_sharded,
+    local_part,
+    move_,
+    project_,
+    scaled_by_weights,
+)
 
 
-class SAM(torch.optim.Optimizer):
+@dataclasses.dataclass
+class _Between:
+    """What is known between the passes: one object, since wrappers such as Lightning's copy attributes."""
+
+    perturbed: list[Tensor] | None = None  # weights that stand at w + eps
+    has_gradient_of_update: bool = False  # the second pass is made, and the base optimizer has not stepped
+    num_not_finite: Tensor | None = None
+
+
+class SAM(Optimizer):
     """SAM with the ball of Eq. 2, or that of ASAM, around any torch optimizer.
 
-    Weights come back by copy from a buffer (one copy of the perturbed parameters, allocated once), never by
-    subtraction, so rho = 0 is the base optimizer to the bit. Parameters without a gradient in the first
-    pass are not perturbed. Nothing waits for the device. Parameter groups are those of the base optimizer,
-    to which learning-rate schedulers attach (`base_optimizer`); `rho` and `adaptive` may differ by group,
-    p and the kind of direction may not: they belong to the one norm, and are not part of the saved state.
+    Weights come back by copy from a buffer (one copy of the perturbed parameters, allocated once) into the
+    place where they were, never by subtraction, so rho = 0 is the base optimizer to the bit. Nothing waits
+    for the device. Where the gradient of the first pass is zero or not finite, eps is zero. Any base
+    optimizer will do whose step() needs no closure, and any dense real parameters.
+
+    Parameter groups are those of the base optimizer; learning-rate schedulers may attach to either. A group
+    may have its own `rho` and `adaptive`, and with `perturbed=False` it is left out of eps and of its norm.
+    Parameters without a gradient in the first pass are not perturbed, those without one in the second are
+    not updated. p and the kind of direction belong to the one norm: they are no part of the saved state.
+
     Departs from the released code of the paper in weight decay, which the base optimizer adds at w: there it
     is part of the loss of both passes. Adding it to your loss gives that.
 
     Args:
         params: Parameters or parameter groups.
-        base_optimizer: A torch optimizer class, such as torch.optim.SGD.
+        base_optimizer: A torch optimizer class, such as torch.optim.SGD, or an optimizer of the same
+            parameters, whose groups (a rho or adaptive in them included) and state are used as they are.
         rho: Radius of the ball, in weight units; finite and >= 0. The paper uses 0.01 to 0.5.
         adaptive: Scale the ball by |w| (ASAM); rho is then about ten times larger.
         p: Norm of the ball, 1 < p <= infinity: eps of Eq. 2 has p-norm rho. Only 2 costs no copy of g.
         random_direction: Move to rho * z / ||z||_2 instead, z Gaussian from torch's default generator of
-            the weights' device: the paper's comparison with random perturbations (appendix C.5).
-        **base_arguments: For the base optimizer, such as lr.
+            the weights' device, also where the gradient is zero: the paper's comparison with random
+            perturbations (appendix C.5).
+        **base_arguments: For the base optimizer class, such as lr.
 
     Raises:
-        ValueError: If rho is negative or not finite, if p is out of range, or if more than one of
-            adaptive, a p other than 2, and random_direction is asked for.
+        ValueError: If rho is negative or not finite, if p is out of range, if more than one of adaptive, a p
+            other than 2, and random_direction is asked for, or if an optimizer comes with other parameters.
     """
 
     def __init__(
         self,
         params: Any,
-        base_optimizer: type[torch.optim.Optimizer],
+        base_optimizer: type[Optimizer] | Optimizer,
         rho: float = 0.05,
         adaptive: bool = False,
         p: float = 2.0,
@@ -64,15 +93,29 @@ class SAM(torch.optim.Optimizer):
             raise ValueError(f"random_direction=True needs p=2, got p={p}; a random direction has length rho")
         self._p = p
         self._random_direction = random_direction
-        super().__init__(params, {"rho": rho, "adaptive": adaptive, **base_arguments})
-        self.base_optimizer = base_optimizer(self.param_groups, **base_arguments)
-        self.param_groups = self.base_optimizer.param_groups
-        self.state = self.base_optimizer.state
         self._saved: dict[Tensor, Tensor] = {}
-        self._perturbed: list[Tensor] | None = None
+        self._between = _Between()
+        defaults = {"rho": rho, "adaptive": adaptive, "perturbed": True}
+        if isinstance(base_optimizer, Optimizer):
+            _check_same_parameters(params, base_optimizer, base_arguments)
+            super().__init__(base_optimizer.param_groups, defaults)
+            base = base_optimizer
+        else:
+            super().__init__(params, {**defaults, **base_arguments})
+            base = base_optimizer(self.param_groups, **base_arguments)
+        self._attach(base)
+
+    def _attach(self, base: Optimizer) -> None:
+        """Share parameter groups and state with the base optimizer."""
+        self.base_optimizer = base
+        self.param_groups, self.state = base.param_groups, base.state
+        self.defaults = {**base.defaults, **self.defaults}  # schedulers ask it what there is to schedule
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "step"}  # a scheduler's wrap
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group of parameters, with its own rho, adaptive and base settings if given.
+        """Add a group of parameters, with its own rho, adaptive, perturbed and base settings if given.
 
         Raises:
             ValueError: If the group's rho is negative or not finite, or adaptive does not go with p or
@@ -89,9 +132,12 @@ class SAM(torch.optim.Optimizer):
         if not hasattr(self, "base_optimizer"):  # called by the constructor of torch's Optimizer
             super().add_param_group(param_group)
             return
-        for key in ("rho", "adaptive"):
-            param_group.setdefault(key, self.defaults[key])
+        self._complete(param_group)
         self.base_optimizer.add_param_group(param_group)
+
+    def _complete(self, group: dict[str, Any]) -> None:
+        for key in ("rho", "adaptive", "perturbed"):
+            group.setdefault(key, self.defaults[key])
 
     @property
     def _is_plain(self) -> bool:
@@ -105,7 +151,12 @@ class SAM(torch.optim.Optimizer):
     @property
     def is_perturbed(self) -> bool:
         """Whether the weights stand at w + eps."""
-        return self._perturbed is not None
+        return self._between.perturbed is not None
+
+    @property
+    def num_not_finite(self) -> int:
+        """How often eps was zero since a first gradient was not finite; asking waits for the device."""
+        return 0 if self._between.num_not_finite is None else int(self._between.num_not_finite)
 
     @torch.no_grad()
     def perturb(self) -> Tensor:
@@ -116,19 +167,24 @@ class SAM(torch.optim.Optimizer):
 
         Raises:
             RuntimeError: If the weights are already perturbed, or no parameter has a gradient.
+            ValueError: If parameters are sharded over processes and the ball is not that of p = 2.
         """
         if self.is_perturbed:
             raise RuntimeError("the weights are already perturbed; call second_step() or restore() first")
-        groups = [(group, [w for w in group["params"] if w.grad is not None]) for group in self.param_groups]
-        weights = [weight for _, members in groups for weight in members]
+        # By rho: the weights of groups that share it move in one call.
+        groups = sorted((group for group in self.param_groups if group["perturbed"]), key=lambda g: g["rho"])
+        chosen = [(group, w) for group in groups for w in group["params"] if w.grad is not None]
+        weights = [weight for _, weight in chosen]
         if not weights:
             raise RuntimeError("no parameter has a gradient; call backward() before the first step")
-        self._save(weights)
-        adaptive = [weight for group, members in groups if group["adaptive"] for weight in members]
+        adaptive = [weight for group, weight in chosen if group["adaptive"]]
         directions, length, norm = self._directions(weights, adaptive)
-        remaining = iter(directions)
-        for group, members in groups:
-            move_(members, list(itertools.islice(remaining, len(members))), group["rho"], length)
+        self._save(weights)
+        rhos = [group["rho"] for group, _ in chosen]
+        for rho in sorted(set(rhos)):
+            part = slice(rhos.index(rho), rhos.index(rho) + rhos.count(rho))
+            move_(weights[part], directions[part], rho, length)
+        self._count(norm)
         return norm
 
     def _directions(
@@ -136,9 +192,11 @@ class SAM(torch.optim.Optimizer):
     ) -> tuple[list[Tensor], Tensor, Tensor]:
         """Return directions, the length they are divided by to have norm 1, and the gradient's norm."""
         grads: list[Any] = [weight.grad for weight in weights]
+        if not self._is_plain and any(map(is_sharded, weights)):
+            raise ValueError("sharded parameters need p=2 and random_direction=False")
         if self._random_direction:
-            noise = [torch.randn_like(grad) for grad in grads]
-            return noise, global_norm(noise), global_norm(grads)
+            noise, norm = [torch.randn_like(grad) for grad in grads], global_norm(grads)
+            return noise, global_norm(noise) + 0 * norm, norm
         if self._p != 2:
             return *dual_directions(grads, self._p), global_norm(grads)
         if not adaptive:
@@ -150,6 +208,11 @@ class SAM(torch.optim.Optimizer):
         norm = global_norm(directions)
         torch._foreach_mul_(list(scaled.values()), adaptive)
         return directions, norm, norm
+
+    def _count(self, norm: Tensor) -> None:
+        if self._between.num_not_finite is None:
+            self._between.num_not_finite = torch.zeros((), dtype=torch.int64, device=norm.device)
+        self._between.num_not_finite += ~torch.isfinite(norm)
 
     @torch.no_grad()
     def climb(self, step_size: float = 1.0) -> Tensor:
@@ -170,7 +233,7 @@ class SAM(torch.optim.Optimizer):
         """
         if not self.follows_gradient:
             raise ValueError("climb() needs p=2, adaptive=False and random_direction=False")
-        rhos = sorted({group["rho"] for group in self.param_groups})
+        rhos = sorted({group["rho"] for group in self.param_groups if group["perturbed"]})
         if len(rhos) > 1:
             raise ValueError(f"climb() needs one rho for all parameter groups, got {rhos}; make them equal")
         perturbed = self._perturbed_weights()
@@ -180,15 +243,25 @@ class SAM(torch.optim.Optimizer):
         grads: Any = [weight.grad for weight in weights]
         norm = global_norm(grads)
         move_(weights, grads, step_size * rhos[0], norm)
-        project_(perturbed, [self._saved[weight] for weight in perturbed], rhos[0])
+        project_(perturbed, self._copies(perturbed), rhos[0])
         return norm
 
     def _save(self, weights: list[Tensor]) -> None:
         for weight in weights:
             if weight not in self._saved:
-                self._saved[weight] = torch.empty_like(weight)
-        torch._foreach_copy_([self._saved[weight] for weight in weights], weights)
-        self._perturbed = weights
+                self._saved[weight] = torch.empty_like(local_part(weight))
+        torch._foreach_copy_(self._copies(weights), [local_part(weight) for weight in weights])
+        self._between.perturbed = weights
+        self._between.has_gradient_of_update = False
+
+    def _copies(self, weights: Iterable[Tensor]) -> list[Tensor]:
+        """Return what was saved of weights; of sharded ones, the part of this process."""
+        return [self._saved[weight] for weight in weights]
+
+    def _perturbed_weights(self) -> list[Tensor]:
+        if self._between.perturbed is None:
+            raise RuntimeError("the weights are not perturbed; call first_step() or perturb() first")
+        return self._between.perturbed
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -198,37 +271,60 @@ class SAM(torch.optim.Optimizer):
             RuntimeError: If the weights are not perturbed.
         """
         weights = self._perturbed_weights()
-        torch._foreach_copy_(weights, [self._saved[weight] for weight in weights])
-        self._perturbed = None
+        # DTensors have no foreach copy; their local parts do.
+        torch._foreach_copy_([local_part(weight) for weight in weights], self._copies(weights))
+        self._between.perturbed = None
+        self._between.has_gradient_of_update = True
 
     @torch.no_grad()
     def restore_and_compare(self) -> Tensor:
         """Restore, and return the cosine between eps and the gradients in `.grad`.
 
         After one step along the gradient (see follows_gradient) that is the cosine between the gradients of
-        the two passes, without a copy of the first. With eps stretched to the length of g,
-        cos = ||eps + g||^2 / (2 ||g||^2) - 1: worked out in the place of the weights, just before these are
-        copied back.
+        the two passes (over the perturbed parameters), without a copy of the first.
 
         Returns:
             0-dimensional; nan where eps or the gradient is zero.
         """
         weights = self._perturbed_weights()
-        grads: Any = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
+        grads = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
         try:
-            torch._foreach_sub_(weights, [self._saved[weight] for weight in weights])
-            grad_norm = global_norm(grads)
-            torch._foreach_mul_(weights, grad_norm / global_norm(weights))
-            torch._foreach_add_(weights, grads)
-            cosine = global_norm(weights) ** 2 / (2 * grad_norm**2) - 1
+            return cosine_of_move_(weights, self._copies(weights), grads)
         finally:
             self.restore()
-        return cosine
 
-    def _perturbed_weights(self) -> list[Tensor]:
-        if self._perturbed is None:
-            raise RuntimeError("the weights are not perturbed; call first_step() or perturb() first")
-        return self._perturbed
+    @contextmanager
+    def perturbed_weights(self) -> Iterator[None]:
+        """Go to w + eps for the second pass, and back to w whatever happens in it.
+
+        Takes the gradients of the first pass, and clears them. After it, `step()` without a closure is the
+        base optimizer's step, so that a GradScaler, or whatever else calls `step()`, can be in between:
+
+            scaler.scale(loss()).backward()          # eps does not depend on the scale
+            with optimizer.perturbed_weights():
+                scaler.scale(loss()).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+        """
+        self.first_step()
+        try:
+            yield
+        except BaseException:
+            self._give_up()
+            raise
+        self.restore()
+
+    def _give_up(self) -> None:
+        """Restore after a failure, and clear `.grad`: what is in it is the gradient of neither pass."""
+        if self.is_perturbed:
+            self.restore()
+        self.zero_grad()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear the gradients; zeros, without set_to_none, count in step(closure) as a first pass."""
+        super().zero_grad(set_to_none)
+        self._between.has_gradient_of_update = False
 
     @torch.no_grad()
     def first_step(self, zero_grad: bool = True) -> None:
@@ -249,43 +345,97 @@ class SAM(torch.optim.Optimizer):
             zero_grad: Clear the gradients afterwards.
         """
         self.restore()
-        self.base_optimizer.step()
+        self.step()
         if zero_grad:
             self.zero_grad()
 
     def step(self, closure: Callable[[], float | Tensor] | None = None) -> Any:
-        """Do both passes of one update.
+        """Do both passes of one update; after perturbed_weights(), only its end, the base optimizer's step.
 
         Args:
             closure: Computes the loss, calls backward and returns the loss. It is called at w + eps; and
-                before that at w, unless gradients of the first pass are already there.
+                before that at w, unless gradients of the first pass are already there. Afterwards they are
+                cleared.
 
         Returns:
             What the last call of the closure returned.
 
         Raises:
-            ValueError: If there is no closure.
+            ValueError: If there is no closure, and no second pass has been made and restored from.
         """
         if closure is None:
-            raise ValueError("SAM takes two passes: call step(closure), or first_step() and second_step()")
+            if not self._between.has_gradient_of_update:
+                raise ValueError(
+                    "SAM takes two passes: call step(closure), or first_step() and second_step(), or make "
+                    "the second pass within perturbed_weights()"
+                )
+            self._between.has_gradient_of_update = False
+            return self.base_optimizer.step()
+        if self._between.has_gradient_of_update:
+            # Both passes are made. Lightning, for one, calls step() with a closure that does nothing.
+            self._between.has_gradient_of_update = False
+            return self.base_optimizer.step(closure)  # type: ignore[arg-type]
         closure = torch.enable_grad()(closure)
         if all(weight.grad is None for group in self.param_groups for weight in group["params"]):
-            closure()
+            self._call(closure)
         self.first_step()
-        try:
-            loss = closure()
-        except BaseException:
-            self.restore()
-            raise
-        self.second_step()
+        loss = self._call(closure)
+        self.restore()
+        self.base_optimizer.step()
+        self.zero_grad()
         return loss
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the base optimizer's state; it holds the parameter groups with rho and adaptive."""
-        return self.base_optimizer.state_dict()
+    def _call(self, closure: Callable[[], float | Tensor]) -> float | Tensor:
+        try:
+            return closure()
+        except BaseException:
+            self._give_up()
+            raise
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the base optimizer's state, whose groups hold rho and adaptive, and what SAM adds, as "sam".
+
+        Between the two passes that includes the weights to return to.
+        """
+        weights = [weight for group in self.param_groups for weight in group["params"]]
+        perturbed = set(self._between.perturbed or ())
+        saved = {i: self._saved[weight] for i, weight in enumerate(weights) if weight in perturbed}
+        own = {
+            "is_perturbed": self.is_perturbed,
+            "saved": saved,
+            "num_not_finite": self._between.num_not_finite,
+        }
+        return {**self.base_optimizer.state_dict(), "sam": own}
+
+    @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what state_dict() returned."""
-        self.base_optimizer.load_state_dict(state_dict)
-        self.param_groups = self.base_optimizer.param_groups
-        self.state = self.base_optimizer.state
+        """Load what state_dict() returned, of a SAM or of its base optimizer alone."""
+        self.base_optimizer.load_state_dict({k: v for k, v in state_dict.items() if k != "sam"})
+        self._attach(self.base_optimizer)
+        for group in self.param_groups:
+            self._complete(group)
+        own = state_dict.get("sam", {"is_perturbed": False, "num_not_finite": None})
+        self._between.perturbed, self._between.has_gradient_of_update = None, False
+        weights = [weight for group in self.param_groups for weight in group["params"]]
+        if own["is_perturbed"]:
+            self._save([weights[number] for number in own["saved"]])
+            for number, saved in own["saved"].items():
+                self._saved[weights[number]].copy_(saved)
+        count = own["num_not_finite"]
+        self._between.num_not_finite = None if count is None else count.to(weights[0].device, copy=True)
+
+
+def _check_same_parameters(params: Any, base: Optimizer, base_arguments: dict[str, Any]) -> None:
+    """Make sure that a given base optimizer is one of the given parameters, and complete."""
+    if base_arguments:
+        named = ", ".join(base_arguments)
+        raise ValueError(f"{named}: the base optimizer is there already; set this when you make it")
+    given = list(params)
+    if any(isinstance(item, dict) for item in given):
+        raise ValueError(
+            "params must be parameters where the base optimizer is there already, which has the groups; "
+            'set rho in its param_groups[i]["rho"]'
+        )
+    given = [item[1] if isinstance(item, tuple) else item for item in given]
+    if set(given) != {weight for group in base.param_groups for weight in group["params"]}:
+        raise ValueError("params and the parameters of the base optimizer differ; give both the same")

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-FORMAT = 2
+FORMAT = 3
 
 
 class CheckpointStore:

@@ -3,7 +3,9 @@
 import dataclasses
 import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -54,6 +56,32 @@ class World:
         if self.size == 1:
             return flag
         return bool(self.sum_(torch.tensor(float(flag), device=device)) > 0)
+
+    @contextmanager
+    def main_first(self) -> Iterator[None]:
+        """Have the main process do what stands in this block, and only then the others.
+
+        Raises:
+            SystemExit: 2, in the others, if it failed in the main process, which is the one to tell why.
+        """
+        if self.size == 1:
+            yield
+            return
+        # Of its own, since a download may take longer than a step may, and on the CPU, where those who wait
+        # hear at once if a process is gone.
+        group: Any = distributed.new_group(backend="gloo", timeout=timedelta(days=2))
+        failed = [True]
+        try:
+            if not self.is_main:
+                distributed.broadcast_object_list(failed, src=0, group=group)
+                if failed[0]:
+                    raise SystemExit(2)
+            yield
+            failed = [False]
+        finally:
+            if self.is_main:
+                distributed.broadcast_object_list(failed, src=0, group=group)
+        distributed.destroy_process_group(group)
 
 
 def data_parallel(model: nn.Module) -> nn.Module:

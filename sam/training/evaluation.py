@@ -10,6 +10,7 @@ from torch.nn import functional
 from sam.training.distributed import World
 from sam.training.forward_backward import at_least_float32, count_errors
 from sam.training.precision import Precision
+from sam.training.sharding import whole_weights
 
 NUM_BINS = 15
 
@@ -53,10 +54,11 @@ def evaluate(
     sizes |= {"bin_sizes": NUM_BINS, "bin_confidence": NUM_BINS, "bin_correct": NUM_BINS}
     sums = torch.zeros(sum(sizes.values()), dtype=torch.float64, device=device)
     model.eval()
-    for images, targets in batches:
-        with precision.autocast():
-            logits = model(images)
-        sums += torch.cat(_sums(at_least_float32(logits), targets, num_classes))
+    with whole_weights(model):
+        for images, targets in batches:
+            with precision.autocast():
+                logits = model(images)
+            sums += torch.cat(_sums(at_least_float32(logits), targets, num_classes))
     model.train()
     parts = dict(zip(sizes, world.sum_(sums).cpu().split(list(sizes.values())), strict=True))
     loss, errors, top5_errors = parts["totals"].tolist()

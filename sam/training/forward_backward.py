@@ -12,7 +12,8 @@ from torch.nn.parallel import DistributedDataParallel
 from sam.training.precision import Precision
 from sam.training.running_statistics import RunningStatistics
 
-PASS_SUMS = ("loss", "errors", "top5_errors", "clean_errors", "num_clean")
+# Over the images of clean passes; image_passes counts every image once per pass of any kind.
+PASS_SUMS = ("loss", "errors", "top5_errors", "clean_errors", "num_clean", "num_images", "image_passes")
 
 
 class ForwardBackward:
@@ -117,11 +118,12 @@ def pass_sums(logits: Tensor, loss: Tensor, targets: Tensor, clean_targets: Tens
         clean_targets: As targets, or None.
     """
     errors, top5_errors = count_errors(logits, targets)
+    num_images = torch.full_like(errors, len(targets))
     if clean_targets is None:
         clean = [torch.zeros_like(errors)] * 2
     else:
-        clean = [count_errors(logits, clean_targets)[0], torch.full_like(errors, len(clean_targets))]
-    return torch.stack([loss.double() * len(targets), errors, top5_errors, *clean])
+        clean = [count_errors(logits, clean_targets)[0], num_images]
+    return torch.stack([loss.double() * len(targets), errors, top5_errors, *clean, num_images, num_images])
 
 
 def at_least_float32(logits: Tensor) -> Tensor:

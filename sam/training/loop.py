@@ -14,6 +14,7 @@ from sam.training.checkpoint import CheckpointStore
 from sam.training.distributed import World
 from sam.training.evaluation import Evaluation
 from sam.training.random_state import RandomState
+from sam.training.sharding import gathered, load_model, sharded_like
 from sam.training.update import Update
 
 Row = dict[str, float]
@@ -119,9 +120,9 @@ class Trainer:
         return self.progress.epoch * self._batches.steps_per_epoch + self.progress.step
 
     @property
-    def num_passes(self) -> int:
-        """Forward-backward passes that an update makes over each image."""
-        return self._update.rule.num_passes
+    def num_passes(self) -> float:
+        """Forward-backward passes over a batch so far."""
+        return sum(row["passes"] * self._batches.steps_per_epoch for row in self.progress.rows)
 
     def close(self) -> None:
         """Finish the logs."""
@@ -155,7 +156,7 @@ class Trainer:
         num_steps = self._epochs * self._batches.steps_per_epoch
         for images, targets, clean_targets in self._batches.epoch(progress.epoch, progress.step):
             lr = self._base_lr * cosine(self.num_steps_done, num_steps)
-            progress.sums += self._update(images, targets, lr, clean_targets)
+            progress.sums += self._update(images, targets, lr, clean_targets, self.num_steps_done)
             progress.step += 1
             for logger in self._loggers:
                 logger.advance(progress.epoch, progress.step)
@@ -195,16 +196,19 @@ class Trainer:
         assert progress.sums is not None
         num_images = self._batches.steps_per_epoch * self._batches.batch_size
         totals = self._world.sum_(progress.sums).tolist()
+        sums = dict(zip(self._update.rule.sums, totals, strict=True))
         num_steps = self._epochs * self._batches.steps_per_epoch
         return {
             "epoch": progress.epoch + 1,
             "step": self.num_steps_done,
             # Of the last update of the epoch.
             "lr": self._base_lr * cosine(self.num_steps_done - 1, num_steps),
-            **_train_means(dict(zip(self._update.rule.sums, totals, strict=True)), num_images),
+            **_train_means(sums),
             "test_loss": test.loss,
             "test_error_pct": test.error_pct,
             "test_top5_error_pct": test.top5_error_pct,
+            # Forward-backward passes per image, as a measure of compute.
+            "passes": sums["image_passes"] / num_images,
             "seconds": progress.epoch_seconds,
             "images_per_second": num_images / max(progress.epoch_seconds, 1e-9),
         }
@@ -233,8 +237,8 @@ class Trainer:
         """Return all that an exact continuation needs; all processes must ask at the same point."""
         progress = dataclasses.asdict(self.progress)
         return {
-            "model": self._model.state_dict(),
-            "optimizer": self._update.rule.optimizer.state_dict(),
+            "model": gathered(self._model.state_dict()),
+            "optimizer": gathered(self._update.rule.optimizer.state_dict()),
             "scaler": self._update.scaler.state_dict(),
             "progress": progress,
             "random": self._world.gathered(RandomState(self._device).state()),
@@ -247,7 +251,8 @@ class Trainer:
             ValueError: If the state is that of another model.
         """
         load_model(self._model, state)
-        self._update.rule.optimizer.load_state_dict(state["optimizer"])
+        optimizer = self._update.rule.optimizer
+        optimizer.load_state_dict(sharded_like(optimizer, state["optimizer"]))
         self._update.scaler.load_state_dict(state["scaler"])
         self.progress = Progress(**state["progress"])
         if self.progress.sums is not None:
@@ -257,20 +262,9 @@ class Trainer:
             RandomState(self._device, state["random"][self._world.rank]).restore()
 
 
-def load_model(model: nn.Module, state: dict[str, Any]) -> None:
-    """Load the weights and buffers of what Trainer.state() returned.
-
-    Raises:
-        ValueError: If they are those of another model.
-    """
-    try:
-        model.load_state_dict(state["model"])
-    except RuntimeError as error:
-        raise ValueError(f"the checkpoint does not fit the model: {error}") from error
-
-
-def _train_means(sums: dict[str, float], num_images: int) -> Row:
+def _train_means(sums: dict[str, float]) -> Row:
     """Return losses, errors in percent, and for SAM its diagnostics, from a rule's sums over an epoch."""
+    num_images = sums["num_images"]
     row = {
         "train_loss": sums["loss"] / num_images,
         "train_error_pct": 100 * sums["errors"] / num_images,
@@ -278,13 +272,17 @@ def _train_means(sums: dict[str, float], num_images: int) -> Row:
     }
     if sums["num_clean"]:
         row["train_clean_error_pct"] = 100 * sums["clean_errors"] / sums["num_clean"]
-    if "perturbed_loss" in sums:
-        row["perturbed_loss"] = sums["perturbed_loss"] / num_images
-        row["perturbed_error_pct"] = 100 * sums["perturbed_errors"] / num_images
-        row["loss_rise"] = row["perturbed_loss"] - row["train_loss"]
-        for name, count in (("grad_norm", "num_perturbed"), ("cosine", "num_cosines")):
-            if sums[count]:
-                row[name] = sums[name] / sums[count]
+    if "perturbed_loss" not in sums:
+        return row
+    if num_perturbed := sums["num_perturbed_images"]:
+        row["perturbed_loss"] = sums["perturbed_loss"] / num_perturbed
+        row["perturbed_error_pct"] = 100 * sums["perturbed_errors"] / num_perturbed
+    means = {"loss_rise": "num_rise_images", "grad_norm": "num_perturbed", "cosine": "num_cosines"}
+    for name, count in means.items():
+        if sums[count]:
+            row[name] = sums[name] / sums[count]
+    # Micro-batches whose ascent gradient was not finite.
+    row["unperturbed"] = sums["num_unperturbed"]
     return row
 
 

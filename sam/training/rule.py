@@ -13,15 +13,22 @@ import torch
 from torch import Tensor
 
 from sam.optim import SAM
+from sam.optim.schedule import ALWAYS, Ascents
 from sam.training.forward_backward import PASS_SUMS, ForwardBackward
+from sam.training.look_sam import OrthogonalReuse
 from sam.training.random_state import RandomState
 
+NUM_IMAGES, IMAGE_PASSES = PASS_SUMS.index("num_images"), PASS_SUMS.index("image_passes")
 SAM_SUMS = (
     *PASS_SUMS,
     "perturbed_loss",
     "perturbed_errors",
+    "num_perturbed_images",
     "grad_norm",
-    "num_perturbed",
+    "num_perturbed",  # micro-batches whose ascent gradient was finite
+    "num_unperturbed",  # and those whose was not
+    "loss_rise",  # from the first pass to the last, where both see the same images
+    "num_rise_images",
     "cosine",
     "num_cosines",
 )
@@ -33,7 +40,9 @@ class Rule(Protocol):
     optimizer: torch.optim.Optimizer  # its state is saved
     base_optimizer: torch.optim.Optimizer  # takes the step
     sums: tuple[str, ...]  # names of what accumulate() returns
-    num_passes: int  # forward-backward passes over each image
+
+    def begin(self, step: int) -> None:
+        """Hear which update of the run comes, counted from 0."""
 
     def accumulate(
         self, images: Tensor, targets: Tensor, share: float, sync: bool, clean_targets: Tensor | None = None
@@ -51,6 +60,9 @@ class Rule(Protocol):
             float64 [len(sums)], on the device.
         """
 
+    def end(self) -> None:
+        """Hear that `.grad` now holds the gradient of the whole batch, over all processes."""
+
 
 class SGDRule:
     """One pass, the plain gradient.
@@ -61,17 +73,22 @@ class SGDRule:
     """
 
     sums: tuple[str, ...] = PASS_SUMS
-    num_passes = 1
 
     def __init__(self, forward_backward: ForwardBackward, optimizer: torch.optim.Optimizer) -> None:
         self.optimizer = self.base_optimizer = optimizer
         self._pass = forward_backward
+
+    def begin(self, step: int) -> None:
+        """Do nothing: every update is the same."""
 
     def accumulate(
         self, images: Tensor, targets: Tensor, share: float, sync: bool, clean_targets: Tensor | None = None
     ) -> Tensor:
         """Add the gradient at w; see Rule."""
         return self._pass(images, targets, clean_targets, share=share, sync=sync, clean=True)
+
+    def end(self) -> None:
+        """Do nothing."""
 
 
 class SAMRule:
@@ -81,20 +98,30 @@ class SAMRule:
     ascent step, each further pass moves eps inside the ball (projected gradient ascent, appendix C.5); the
     last, at w + eps, gives the gradient of the update (Eq. 3).
 
-    The gradients uphill belong to this micro-batch and this process alone; only that of the last pass is
-    added up and exchanged. So what is already in `.grad` is put aside during the others.
+    The gradients uphill belong to this micro-batch and, without sync_ascent, to this process alone; that of
+    the last pass is added up and exchanged. So what is already in `.grad` is put aside during the others.
+
+    Cheaper: the ascent passes may see a part of the images only (Bahri et al. 2022), and updates that
+    `ascents` leaves out take the plain gradient, which `reuse` may turn towards flatness (LookSAM).
 
     Args:
         forward_backward: How a pass is made.
         sam: Holds the geometry and the base optimizer, which takes the step.
         true_gradient: Called with True before the ascent passes and with False after them, for layers that
             can choose (Shake-Shake, ShakeDrop); None leaves them alone.
-        replay: Let all passes see the same random draws.
+        replay: Let all passes see the same random draws. (With a part of the images, the draws of layers
+            that draw image by image, such as dropout, are others all the same.)
         ascent_steps: At least 1.
         ascent_step_size: Length of the steps after the first, in units of rho; > 0.
+        ascent_fraction: Share of the images, the first ones, that the ascent passes see; 0 < share <= 1. It
+            is rounded to whole images, at least one, of each process.
+        ascents: Which updates perturb.
+        reuse: Told of the gradients of updates that perturb, and changes those of the others.
+        sync_ascent: Processes exchange the gradients uphill too, and share eps.
 
     Raises:
-        ValueError: If ascent_steps or ascent_step_size is out of range.
+        ValueError: If ascent_steps, ascent_step_size or ascent_fraction is out of range, or if there is
+            reuse, and processes do not share eps or the passes see other images.
     """
 
     sums: tuple[str, ...] = SAM_SUMS
@@ -107,38 +134,69 @@ class SAMRule:
         replay: bool = True,
         ascent_steps: int = 1,
         ascent_step_size: float = 1.0,
+        ascent_fraction: float = 1.0,
+        ascents: Ascents = ALWAYS,
+        reuse: OrthogonalReuse | None = None,
+        sync_ascent: bool = False,
     ) -> None:
         if ascent_steps < 1:
             raise ValueError(f"ascent_steps must be at least 1, got {ascent_steps}")
         if not 0 < ascent_step_size < math.inf:
             raise ValueError(f"ascent_step_size must be finite and greater than 0, got {ascent_step_size}")
+        if not 0 < ascent_fraction <= 1:
+            raise ValueError(f"ascent_fraction must be greater than 0 and at most 1, got {ascent_fraction}")
+        if reuse is not None and forward_backward.is_distributed and not sync_ascent:
+            raise ValueError(
+                "reuse (LookSAM) with several processes needs sync_ascent=True: what is kept must be the "
+                "same in all of them"
+            )
+        if reuse is not None and ascent_fraction < 1:
+            raise ValueError(
+                f"reuse (LookSAM) compares gradients of the same images; it needs ascent_fraction=1, got "
+                f"{ascent_fraction}"
+            )
         self.optimizer: torch.optim.Optimizer = sam
         self.base_optimizer = sam.base_optimizer
-        self.num_passes = ascent_steps + 1
         self._sam = sam
         self._pass = forward_backward
         self._true_gradient = true_gradient or (lambda _: None)
         self._replay = replay
         self._ascent_steps = ascent_steps
         self._ascent_step_size = ascent_step_size
+        self._ascent_fraction = ascent_fraction
+        self._ascents = ascents
+        self._reuse = reuse
+        self._sync_ascent = sync_ascent
+        self._step = 0
         self._parameters = [weight for group in sam.param_groups for weight in group["params"]]
-        # The cosine needs this process's gradient of the last pass by itself, without a loss scale, and an
-        # eps that still points along the gradient of the first.
+        # The cosine needs the gradient of the last pass by itself, without a loss scale, and an eps that
+        # still points along the gradient of the first pass over the same images.
         self._can_compare = (
             sam.follows_gradient
             and ascent_steps == 1
+            and ascent_fraction == 1
             and not forward_backward.precision.scales_loss
-            and not forward_backward.is_distributed
+            and (sync_ascent or not forward_backward.is_distributed)
         )
+
+    def begin(self, step: int) -> None:
+        """Look up what this update does; see Rule."""
+        self._step = step
+        if self._reuse is not None and self._ascents.includes(step):
+            self._reuse.forget()
 
     def accumulate(
         self, images: Tensor, targets: Tensor, share: float, sync: bool, clean_targets: Tensor | None = None
     ) -> Tensor:
-        """Add the gradient at w + eps; see Rule."""
+        """Add the gradient at w + eps, or in an update that does not perturb at w; see Rule."""
+        if not self._ascents.includes(self._step):
+            return unperturbed_sums(
+                self._pass(images, targets, clean_targets, share=share, sync=sync, clean=True)
+            )
         before = RandomState(images.device)
         try:
             with self._gradients_put_aside():
-                clean, norms = self._ascend(images, targets, clean_targets, before)
+                clean, norms = self._ascend(images, targets, clean_targets, share, before)
             after = RandomState(images.device)
             self._replay_from(before)
             spoiled = self._spoiled(share, norms)
@@ -156,17 +214,38 @@ class SAMRule:
             self._sam.restore()
         return sam_sums(clean, perturbed, self._pass.precision.unscaled(norms[0]), cosine)
 
+    def end(self) -> None:
+        """Remember or reuse a part of the gradient; see Rule."""
+        if self._reuse is None or not self._ascents.covers(self._step):
+            return
+        if self._ascents.includes(self._step):
+            self._reuse.remember()
+        else:
+            self._reuse.add()
+
     def _ascend(
-        self, images: Tensor, targets: Tensor, clean_targets: Tensor | None, before: RandomState
+        self,
+        images: Tensor,
+        targets: Tensor,
+        clean_targets: Tensor | None,
+        share: float,
+        before: RandomState,
     ) -> tuple[Tensor, list[Tensor]]:
-        """Move to w + eps; return the sums of the first pass and the gradient's norm in every ascent pass."""
+        """Move to w + eps; return the sums of the ascent passes and the gradient's norm in each."""
+        num_images = max(1, round(self._ascent_fraction * len(targets)))
+        images, targets = images[:num_images], targets[:num_images]
+        clean_targets = None if clean_targets is None else clean_targets[:num_images]
+        sync = self._sync_ascent
         self._true_gradient(True)
-        clean = self._pass(images, targets, clean_targets, share=1.0, sync=False, clean=True)
+        clean = self._pass(images, targets, clean_targets, share=1.0, sync=sync, clean=True)
+        if self._reuse is not None:
+            self._reuse.add_clean_gradient(share)
         norms = [self._sam.perturb()]
         for _ in range(self._ascent_steps - 1):
             self._sam.zero_grad()
             self._replay_from(before)
-            self._pass(images, targets, share=1.0, sync=False, clean=False)
+            again = self._pass(images, targets, share=1.0, sync=sync, clean=False)
+            clean[IMAGE_PASSES] += again[IMAGE_PASSES]
             norms.append(self._sam.climb(self._ascent_step_size))
         self._true_gradient(False)
         return clean, norms
@@ -192,19 +271,27 @@ class SAMRule:
             weight.grad = grad
 
 
+def unperturbed_sums(clean: Tensor) -> Tensor:
+    """Return SAM_SUMS of an update of one pass, from its PASS_SUMS."""
+    return torch.cat([clean, clean.new_zeros(len(SAM_SUMS) - len(PASS_SUMS))])
+
+
 def sam_sums(clean: Tensor, perturbed: Tensor, norm: Tensor, cosine: Tensor | None = None) -> Tensor:
     """Return SAM_SUMS, float64.
 
     Args:
-        clean: PASS_SUMS of the first pass.
+        clean: PASS_SUMS of the first pass, with the image passes of all passes but the last.
         perturbed: PASS_SUMS of the last.
         norm: Of the first pass's gradient; left out of the sums if not finite.
         cosine: Between the gradients of both passes; None where it is not known.
     """
     if cosine is None:
         cosine = torch.full_like(norm, torch.nan)
-    pairs = (
-        torch.stack([value.nan_to_num(0, 0, 0), value.isfinite().double()])
-        for value in (norm.double(), cosine.double())
-    )
-    return torch.cat([clean, perturbed[:2], *pairs])
+    clean[IMAGE_PASSES] += perturbed[IMAGE_PASSES]
+    is_finite = norm.isfinite().double()
+    seen = torch.stack([perturbed[0], perturbed[1], perturbed[NUM_IMAGES]])
+    norms = torch.stack([norm.double().nan_to_num(0, 0, 0), is_finite, 1 - is_finite])
+    is_same = (clean[NUM_IMAGES] == perturbed[NUM_IMAGES]).double()
+    rises = torch.stack([(perturbed[0] - clean[0]) * is_same, perturbed[NUM_IMAGES] * is_same])
+    cosines = torch.stack([cosine.double().nan_to_num(0, 0, 0), cosine.isfinite().double()])
+    return torch.cat([clean, seen, norms, rises, cosines])

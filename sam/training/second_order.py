@@ -33,7 +33,6 @@ class SecondOrderSAMRule:
     """
 
     sums: tuple[str, ...] = SAM_SUMS
-    num_passes = 2
 
     def __init__(
         self,
@@ -56,6 +55,12 @@ class SecondOrderSAMRule:
         self._replay = replay
         named = forward_backward.model.named_parameters()
         self._weights = {name: weight for name, weight in named if weight.requires_grad}
+
+    def begin(self, step: int) -> None:
+        """Do nothing: every update is the same."""
+
+    def end(self) -> None:
+        """Do nothing."""
 
     def accumulate(
         self, images: Tensor, targets: Tensor, share: float, sync: bool, clean_targets: Tensor | None = None

@@ -34,7 +34,7 @@ class Update:
         self._clip_norm = clip_norm
 
     def __call__(
-        self, images: Tensor, targets: Tensor, lr: float, clean_targets: Tensor | None = None
+        self, images: Tensor, targets: Tensor, lr: float, clean_targets: Tensor | None = None, step: int = 0
     ) -> Tensor:
         """Change the weights once.
 
@@ -43,6 +43,7 @@ class Update:
             targets: int64 [B], or the probability of each class, float [B, K].
             lr: Learning rate of this step, for every parameter group.
             clean_targets: As targets, before they were spoiled; None where they were not.
+            step: Number of updates before this one, for rules that do not perturb in every one.
 
         Returns:
             float64 [len(rule.sums)], the rule's sums over the batch, on the device.
@@ -55,11 +56,13 @@ class Update:
         parts = list(zip(images.split(m), targets.split(m), strict=True))
         clean_parts = [None] * len(parts) if clean_targets is None else clean_targets.split(m)
         self._statistics.begin(len(parts))
+        self.rule.begin(step)
         sums = torch.zeros(len(self.rule.sums), dtype=torch.float64, device=images.device)
         for number, ((part, part_targets), clean) in enumerate(zip(parts, clean_parts, strict=True), start=1):
             share = len(part_targets) / len(targets)
             sums += self.rule.accumulate(part, part_targets, share, number == len(parts), clean)
         self._statistics.write()
+        self.rule.end()
         self._step(optimizer)
         return sums
 

@@ -11,8 +11,8 @@ from sam.logs.csv_log import COLUMNS, CsvLog
 
 HEADER = (
     "epoch,step,lr,train_loss,train_error_pct,train_top5_error_pct,train_clean_error_pct,test_loss,"
-    "test_error_pct,test_top5_error_pct,perturbed_loss,perturbed_error_pct,loss_rise,grad_norm,cosine,seconds,"
-    "images_per_second\n"
+    "test_error_pct,test_top5_error_pct,perturbed_loss,perturbed_error_pct,loss_rise,grad_norm,cosine,"
+    "unperturbed,passes,seconds,images_per_second\n"
 )
 
 
@@ -47,7 +47,7 @@ def test_csv_log_every_row_is_on_disk_at_once(tmp_path: Path) -> None:
     for epoch in (1, 2, 3):
         log.advance(epoch - 1, 1)
         log.log({"epoch": epoch})
-        assert path.read_text() == HEADER + "".join(f"{n}{',' * 16}\n" for n in range(1, epoch + 1))
+        assert path.read_text() == HEADER + "".join(f"{n}{',' * 18}\n" for n in range(1, epoch + 1))
 
 
 def test_csv_log_leaves_missing_numbers_empty_and_keeps_non_finite_ones(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_csv_log_restart_replaces_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     path.write_text("epoch,step\n1,2\n3,")
     CsvLog(path).restart([{"epoch": 1}])
-    assert path.read_text() == HEADER + "1" + "," * 16 + "\n"
+    assert path.read_text() == HEADER + "1" + "," * 18 + "\n"
     assert os.listdir(tmp_path) == ["metrics.csv"]
 
 

@@ -56,7 +56,7 @@ def content(state: dict[str, Any] | None) -> dict[str, Any] | None:
     """Return a loaded state without the number of its format."""
     if state is None:
         return None
-    assert state["format"] == 2
+    assert state["format"] == 3
     return {key: value for key, value in state.items() if key != "format"}
 
 
@@ -279,8 +279,8 @@ def test_load_with_the_only_checkpoint_damaged_is_refused(tmp_path: Path) -> Non
 
 def test_load_refuses_another_format(store: CheckpointStore) -> None:
     store.previous.unlink()
-    write_with_digest({"format": 1, "model": {}}, store.newest)
-    with pytest.raises(ValueError, match="is damaged: its format is 1, this version reads 2"):
+    write_with_digest({"format": 2, "model": {}}, store.newest)
+    with pytest.raises(ValueError, match="is damaged: its format is 2, this version reads 3"):
         store.load()
 
 
@@ -303,7 +303,7 @@ class Malicious:
 
 @pytest.fixture
 def malicious_store(store: CheckpointStore) -> CheckpointStore:
-    write_with_digest({"format": 2, "model": Malicious(store.newest.parent / "ran")}, store.newest)
+    write_with_digest({"format": 3, "model": Malicious(store.newest.parent / "ran")}, store.newest)
     assert find_damage(store.newest) is None
     return store
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sam.models.cifar_resnet import CifarResNet
+from sam.optim.schedule import Ascents
 from sam.training.checkpoint import CheckpointStore
 from sam.training.distributed import World
 from sam.training.evaluation import Evaluation
@@ -15,6 +16,7 @@ from sam.training.loop import Interrupted, Trainer
 from tests.training.test_update import make_update
 
 CPU = torch.device("cpu")
+LOOK_SAM = {"steps": {"ascents": Ascents(1, 8, 3)}, "reuse": 0.7}
 TIMES = ("seconds", "images_per_second")
 
 
@@ -49,14 +51,14 @@ class Recorder:
         pass
 
 
-def make_trainer(folder, stop=lambda: False, test_losses=None, lr=0.1, checkpoint_seconds=1e9):
+def make_trainer(folder, stop=lambda: False, test_losses=None, lr=0.1, checkpoint_seconds=1e9, **rule):
     torch.manual_seed(0)
     model = CifarResNet(depth=8, width=2, in_channels=3, num_classes=3)
     losses = iter(test_losses or itertools.repeat(1.0))
     recorder = Recorder()
     trainer = Trainer(
         model=model,
-        update=make_update(model, "sam", m=2),
+        update=make_update(model, "sam", m=2, **rule),
         batches=Batches(),
         evaluate=lambda: Evaluation(next(losses), 50.0, 10.0, [50.0] * 3, 1.0, 7),
         epochs=3,
@@ -84,22 +86,24 @@ def same(one, other):
 
 
 @pytest.mark.parametrize("stop_after", range(1, 9))
-def test_run_stopped_after_any_step_ends_like_one_never_stopped(tmp_path, stop_after):
-    whole, whole_log = make_trainer(tmp_path)
+@pytest.mark.parametrize("rule", [{}, LOOK_SAM], ids=["SAM", "LookSAM"])
+def test_run_stopped_after_any_step_ends_like_one_never_stopped(tmp_path, stop_after, rule):
+    whole, whole_log = make_trainer(tmp_path, **rule)
     assert whole.fit()
     expected = copy.deepcopy(whole.state())
 
     folder = tmp_path / "stopped"
     folder.mkdir()
-    stopped, log = make_trainer(folder, stop=lambda: len(log.steps) >= stop_after)
+    stopped, log = make_trainer(folder, stop=lambda: len(log.steps) >= stop_after, **rule)
     with pytest.raises(Interrupted):
         stopped.fit()
-    resumed, resumed_log = make_trainer(folder)
+    resumed, resumed_log = make_trainer(folder, **rule)
     resumed.load(CheckpointStore(folder).load())
     assert resumed.num_steps_done == stop_after
     assert resumed.fit()
     assert same(resumed.state(), expected)
     assert same(resumed_log.rows, whole_log.rows)
+    assert resumed.num_passes == whole.num_passes
     assert log.steps + resumed_log.steps == whole_log.steps
 
 
@@ -128,6 +132,28 @@ def test_rows_say_what_happened(tmp_path):
         assert row["loss_rise"] > 0
         assert "cosine" not in row, "m is below the batch size"
         assert row["images_per_second"] == pytest.approx(12 / row["seconds"])
+        assert (row["passes"], row["unperturbed"]) == (2, 0)
+    assert trainer.num_passes == 18
+
+
+def test_rows_of_a_late_phase_know_the_updates_that_perturb(tmp_path):
+    # Three updates an epoch: the last of the second epoch, and those of the third.
+    trainer, log = make_trainer(tmp_path, steps={"ascents": Ascents(5, 9)})
+    trainer.fit()
+    assert [row["passes"] for row in log.rows] == pytest.approx([1, 4 / 3, 2])
+    assert [row["unperturbed"] for row in log.rows] == [0, 0, 0]
+    assert ["perturbed_loss" in row for row in log.rows] == [False, True, True]
+    assert ["loss_rise" in row for row in log.rows] == [False, True, True]
+    assert trainer.num_passes == pytest.approx(3 + 4 + 6)
+
+
+def test_loss_rise_is_left_out_where_the_losses_are_of_other_images(tmp_path):
+    # As many images in clean as in perturbed passes, but not the same: 2 + 4 + 2 of the ascents on a half and
+    # the plain update between them, and 4 + 4.
+    steps = {"ascents": Ascents(0, 3, 2), "ascent_fraction": 0.5}
+    trainer, log = make_trainer(tmp_path, steps=steps)
+    trainer.fit()
+    assert "loss_rise" not in log.rows[0]
 
 
 def test_loss_that_is_not_finite_ends_the_run(tmp_path):

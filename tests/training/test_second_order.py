@@ -125,7 +125,7 @@ def test_sums_are_those_of_sam_without_the_cosine():
     twin = copy.deepcopy(problem.model)
     clean_targets = torch.zeros(8, dtype=torch.int64)
     ours, theirs = second_order_update(problem.model, m=4), make_update(twin, "sam", m=4)
-    assert (ours.rule.sums, ours.rule.num_passes) == (theirs.rule.sums, theirs.rule.num_passes)
+    assert ours.rule.sums == theirs.rule.sums
     sums = [update(problem.images, problem.targets, 0.1, clean_targets) for update in (ours, theirs)]
     torch.testing.assert_close(*sums, rtol=1e-9, atol=1e-9)
 

@@ -126,7 +126,8 @@ def test_sums_of_sam_are_those_of_both_passes(problem):
     assert sums["perturbed_errors"] == int((perturbed.argmax(1) != problem.targets).sum())
     assert sums["grad_norm"] == pytest.approx(reference.norm(grads), rel=1e-10)
     assert sums["cosine"] == pytest.approx(cosine.item(), abs=1e-9)
-    assert (sums["num_perturbed"], sums["num_cosines"]) == (1, 1)
+    assert (sums["num_perturbed"], sums["num_unperturbed"], sums["num_cosines"]) == (1, 0, 1)
+    assert (sums["num_images"], sums["num_perturbed_images"], sums["image_passes"]) == (8, 8, 16)
 
 
 def test_sums_leave_out_the_cosine_where_it_would_cost_a_copy(problem):

@@ -9,6 +9,7 @@ from torch import nn
 from sam.models.cifar_resnet import CifarResNet
 from sam.optim import SAM
 from sam.training.forward_backward import ForwardBackward
+from sam.training.look_sam import OrthogonalReuse
 from sam.training.precision import Precision
 from sam.training.rule import SAMRule, SGDRule
 from sam.training.running_statistics import RunningStatistics
@@ -35,15 +36,16 @@ def make_problem(num_images=8):
 
 def make_pass(model, precision="fp32", called=None, **loss):
     where = Precision(precision, torch.device("cpu"))
-    return ForwardBackward(called or model, where, RunningStatistics(model), **loss)
+    return ForwardBackward(model if called is None else called, where, RunningStatistics(model), **loss)
 
 
-def make_update(model, name, m=None, clip_norm=None, rho=RHO, geometry=None, steps=None, **passes):
-    """Return an update of SGD, or of SAM with some geometry (p, random_direction) and ascent steps."""
+def make_update(model, name, m=None, clip_norm=None, rho=RHO, geometry=None, steps=None, reuse=0.0, **passes):
+    """Return an update of SGD, or of SAM with some geometry (p, random_direction), steps and reuse."""
     forward_backward = make_pass(model, **passes)
     if name == "sam":
         sam = SAM(model.parameters(), torch.optim.SGD, rho=rho, **(geometry or {}), **SGD)
-        rule = SAMRule(forward_backward, sam, **(steps or {}))
+        steps = {**(steps or {}), "reuse": OrthogonalReuse(sam, reuse) if reuse else None}
+        rule = SAMRule(forward_backward, sam, **steps)
     else:
         rule = SGDRule(forward_backward, torch.optim.SGD(model.parameters(), **SGD))
     return Update(rule, forward_backward, m, clip_norm)

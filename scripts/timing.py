@@ -1,0 +1,48 @@
+"""Measuring time and memory of variants side by side."""
+
+import statistics
+import time
+from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar
+
+import torch
+from torch.profiler import profile
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+def alternate(variants: Mapping[Key, Callable[[], None]], num_blocks: int) -> dict[Key, float]:
+    """Run each variant once per block, in turn, after one block to warm up; return median seconds."""
+    seconds: dict[Key, list[float]] = {name: [] for name in variants}
+    for block in range(num_blocks + 1):
+        for name, run in variants.items():
+            started = time.perf_counter()
+            run()
+            if block:
+                seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def wait(device: torch.device) -> None:
+    """Let the device finish."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_memory_bytes(make: Callable[[], Callable[[], object]], device: torch.device) -> int:
+    """Return the most bytes that tensors made by make() and one call of its result held at once."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run = make()
+        run()
+        return torch.cuda.max_memory_allocated(device) - before
+    with profile(profile_memory=True) as record:
+        run = make()
+        run()
+    held = peak = 0
+    for event in record.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    return peak

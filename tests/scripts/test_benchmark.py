@@ -1,0 +1,74 @@
+"""Tests of scripts/benchmark.py and of the plain loop it measures against."""
+
+import copy
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from sam.optim import SAM
+from scripts import benchmark, timing
+from scripts.plain_loop import plain_update
+from tests.conftest import TINY, changed
+
+SMALL = [item for item in TINY if not item.startswith("epochs")]
+
+
+@pytest.mark.parametrize("is_sam", [True, False])
+def test_plain_loop_makes_the_updates_of_sgd_and_sam(is_sam):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    twin = copy.deepcopy(model)
+    config = changed({"optimizer.clip_norm": 0.5, "label_smoothing": 0.1, "optimizer.rho": 0.3})
+    chosen = config.optimizer
+    update = plain_update(model, config, is_sam)
+    arguments = {"lr": chosen.lr, "momentum": 0.9, "nesterov": True, "weight_decay": chosen.weight_decay}
+    sam = SAM(twin.parameters(), torch.optim.SGD, rho=0.3 if is_sam else 0.0, **arguments)
+    loss = nn.CrossEntropyLoss(label_smoothing=0.1)
+    for _ in range(3):
+        inputs, targets = torch.randn(8, 4, dtype=torch.float64), torch.randint(0, 3, (8,))
+        update(inputs, targets)
+        loss(twin(inputs), targets).backward()
+        sam.first_step()
+        loss(twin(inputs), targets).backward()
+        nn.utils.clip_grad_norm_(twin.parameters(), 0.5)
+        sam.second_step()
+    for weight, other in zip(model.parameters(), twin.parameters()):
+        # The plain loop adds 1e-12 to the norm.
+        torch.testing.assert_close(weight, other, rtol=1e-9, atol=1e-11)
+
+
+def test_step_compares_rules_precisions_and_the_plain_loop(run_main, tmp_path):
+    arguments = ["step", *SMALL, "m=4", "--plain", "--rules", "sgd", "quarter", "look_sam"]
+    arguments += ["--precision", "fp32", "bf16", "--blocks", "1", "--json", "table.json", "runtime.workers=0"]
+    code, out, _ = run_main(benchmark.main, "scripts/benchmark.py", *arguments)
+    assert code == 0
+    record = json.loads((tmp_path / "table.json").read_text())
+    rows = {row["variant"]: row for row in record["rows"]}
+    ours = [f"{rule}, {p}, m=4" for rule in ("sgd", "quarter", "look_sam") for p in ("fp32", "bf16")]
+    assert list(rows) == [*ours, "plain sgd", "plain sam"]
+    assert all(name in out for name in rows)
+    for name, row in rows.items():
+        assert row["images_per_second"] == pytest.approx(16 / row["step_ms"] * 1000, rel=0.05)
+        plain = rows["plain sgd" if "sgd" in name else "plain sam"]
+        assert row["speed_over_plain"] == pytest.approx(plain["step_ms"] / row["step_ms"], rel=0.05)
+        base = "plain sgd" if "plain" in name else f"sgd, {name.split(', ')[1]}, m=4"
+        assert row["time_over_sgd"] == pytest.approx(row["step_ms"] / rows[base]["step_ms"], rel=0.05)
+        assert row["peak_memory_mib"] > 0
+
+
+def test_step_refuses_what_does_not_go_together(run_main):
+    arguments = ["step", *SMALL, "--rules", "second_order", "--precision", "bf16"]
+    code, _, err = run_main(benchmark.main, "scripts/benchmark.py", *arguments)
+    assert code == 2
+    assert "optimizer.second_order=true needs runtime.precision=fp32 or tf32, not bf16" in err
+
+
+def test_variants_take_turns_and_the_first_block_does_not_count(monkeypatch):
+    clock, turns = iter([0, 0, 0, 1, 1, 3, 3, 6, 6, 7]), []
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
+    variants = {name: lambda name=name: turns.append(name) for name in "ab"}
+    # After the first block a takes 1 and 3, b 2 and 1.
+    assert timing.alternate(variants, 2) == {"a": 2, "b": 1.5}
+    assert turns == ["a", "b"] * 3

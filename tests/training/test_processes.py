@@ -1,0 +1,152 @@
+"""Several processes against the formulas of the paper in float64: DDP, shared perturbations, FSDP2, fp16."""
+
+import functools
+
+import pytest
+import torch
+
+from tests.reference import sam as reference
+from tests.training import processes
+from tests.training.processes import NUM_IMAGES, NUM_STEPS, M, make_convolutions, make_images, make_tanh
+from tests.training.updates import RHO, SGD, mean, micro_batch_gradients
+
+pytestmark = pytest.mark.ddp
+# Sums of float64 in another order, through convolutions and divisions by a norm, over three updates.
+CLOSE = {"rtol": 1e-9, "atol": 1e-10}
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    return processes.start(2, tmp_path_factory.mktemp("two"))
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory):
+    return processes.start(4, tmp_path_factory.mktemp("four"))
+
+
+@functools.cache
+def expected(make, name, m, adaptive=False):
+    """Weights after three updates, and the means of the running statistics, micro-batch by micro-batch."""
+    model, base = make(), reference.Sgd(**SGD)
+    gradient = reference.gradient
+    if name == "sam":
+        gradient = functools.partial(reference.sam_gradient, rho=RHO, adaptive=adaptive)
+    for _ in range(NUM_STEPS):
+        gradients, statistics = micro_batch_gradients(model, gradient, *make_images(), m, weight_decay=0.05)
+        weights = [weight.detach() for weight in model.parameters()]
+        moved = base.step(weights, reference.clip(mean(gradients), 0.5), lr=0.1)
+        with torch.no_grad():
+            torch._foreach_copy_(list(model.parameters()), moved)
+            for buffer, value in zip(model.buffers(), mean([[b.double() for b in s] for s in statistics])):
+                buffer.copy_(value)
+    return model.state_dict()
+
+
+def assert_all_close(state, target):
+    assert state.keys() == target.keys()
+    for name, tensor in state.items():
+        torch.testing.assert_close(tensor, target[name], **CLOSE)
+
+
+@pytest.mark.parametrize("name", ["sgd", "sam"])
+def test_m_means_the_same_on_one_two_and_four_processes(two, four, name):
+    target = expected(make_convolutions, name, M)
+    for results in (two, four):
+        assert_all_close(results[0][name]["model"], target)
+
+
+@pytest.mark.parametrize("name", ["sgd", "sam", "sam, shared", "sam, shared, statistics"])
+def test_replicas_stay_equal_to_the_bit(two, name):
+    one, other = (result[name] for result in two)
+    assert all(torch.equal(a, b) for a, b in zip(one["weights"], other["weights"]))
+    assert all(torch.equal(a, other["model"][key]) for key, a in one["model"].items())
+
+
+def test_sam_exchanges_gradients_exactly_as_often_as_sgd(two):
+    assert two[0]["sgd"]["exchanges"] == two[0]["sam"]["exchanges"] > 0
+    # One more exchange per micro-batch: here one, and eight.
+    assert two[0]["sam, shared"]["exchanges"] == 2 * NUM_STEPS
+    assert two[0]["sam, shared, m"]["exchanges"] == (NUM_IMAGES // M + 1) * NUM_STEPS
+
+
+@pytest.mark.parametrize(("name", "m"), [("sam, shared", NUM_IMAGES), ("sam, shared, m", None)])
+def test_shared_ascent_perturbs_once_for_m_images_of_all_processes(two, name, m):
+    model = two[0][name]["model"]
+    if m is None:
+        # Micro-batch k is the k-th sixteen images of each process: other images than one process takes.
+        images, targets = make_images()
+        order = torch.arange(NUM_IMAGES).view(2, -1, M // 2).transpose(0, 1).flatten()
+        target = rearranged(images[order], targets[order])
+    else:
+        target = expected(make_tanh, "sam", m)
+    assert_all_close(model, target)
+
+
+def rearranged(images, targets):
+    model, base = make_tanh(), reference.Sgd(**SGD)
+    gradient = functools.partial(reference.sam_gradient, rho=RHO)
+    for _ in range(NUM_STEPS):
+        gradients, _ = micro_batch_gradients(model, gradient, images, targets, M, weight_decay=0.05)
+        weights = [weight.detach() for weight in model.parameters()]
+        moved = base.step(weights, reference.clip(mean(gradients), 0.5), lr=0.1)
+        with torch.no_grad():
+            torch._foreach_copy_(list(model.parameters()), moved)
+    return model.state_dict()
+
+
+@pytest.mark.parametrize("name", ["sam, {}", "sam, {}, m", "sam, {}, statistics"])
+def test_sharded_weights_equal_data_parallel_ones_with_a_shared_ascent(two, name):
+    assert_all_close(two[0][name.format("sharded")]["model"], two[0][name.format("shared")]["model"])
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("sgd, sharded", {"name": "sgd", "m": M}),
+        ("sam, sharded", {"name": "sam", "m": NUM_IMAGES}),
+        ("sam, sharded, adaptive", {"name": "sam", "m": NUM_IMAGES, "adaptive": True}),
+    ],
+)
+def test_sharded_weights_equal_the_formula(two, name, arguments):
+    assert_all_close(two[0][name]["model"], expected(make_tanh, **arguments))
+
+
+def test_sharded_weights_of_which_some_are_perturbed_equal_the_formula(two):
+    model, base = make_tanh(), reference.Sgd(**SGD)
+    chosen = [name.endswith("bias") for name, _ in model.named_parameters()]
+
+    def gradient(loss, weights):
+        grads = reference.gradient(loss, weights)
+        length = reference.norm([grad for grad, is_bias in zip(grads, chosen) if is_bias])
+        moves = [RHO * grad / length if is_bias else 0 * grad for grad, is_bias in zip(grads, chosen)]
+        return reference.gradient(loss, reference.moved(weights, moves))
+
+    for _ in range(NUM_STEPS):
+        gradients, _ = micro_batch_gradients(model, gradient, *make_images(), NUM_IMAGES, weight_decay=0.05)
+        weights = [weight.detach() for weight in model.parameters()]
+        moved = base.step(weights, reference.clip(mean(gradients), 0.5), lr=0.1)
+        with torch.no_grad():
+            torch._foreach_copy_(list(model.parameters()), moved)
+    assert_all_close(two[0]["sam, sharded, some"]["model"], model.state_dict())
+
+
+def test_sharded_weights_are_shards_that_stay_in_place_and_go_on_from_whole_tensors_to_the_same_bits(two):
+    for rank, results in enumerate(two):
+        for name, result in results.items():
+            if "sharded" not in name:
+                continue
+            assert result["in place"]
+            # A parameter of one entry lies with the first process.
+            assert result["largest shard"] <= (1 if rank == 0 else 0.5)
+            assert all(torch.equal(t, result["continued"][key]) for key, t in result["model"].items())
+
+
+@pytest.mark.parametrize("name", ["overflow uphill", "overflow at the end"])
+def test_overflow_in_one_pass_of_one_process_skips_the_update_in_all(two, name):
+    start = processes.Explosive().linear.weight.detach()
+    (skipped, scale), (stepped, later_scale) = two[0][name]
+    assert torch.equal(skipped, start)
+    assert scale == 2.0**15 == later_scale, "half of what GradScaler starts with"
+    assert torch.isfinite(stepped).all() and not torch.equal(stepped, start)
+    assert all(torch.equal(a[0], b[0]) and a[1] == b[1] for a, b in zip(two[0][name], two[1][name]))
