@@ -5,7 +5,7 @@ import pathlib
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from types import FrameType
@@ -26,7 +26,7 @@ from sam.run_directory import clear, locked, path_of, write_config, write_result
 from sam.trained import check_labels, load_checkpoint, relabelled
 from sam.training.checkpoint import CheckpointStore
 from sam.training.distributed import World, data_parallel, start_world
-from sam.training.evaluation import evaluate
+from sam.training.evaluation import Evaluation, evaluate
 from sam.training.loop import Interrupted, Trainer
 from sam.training.precision import Precision
 from sam.training.sharding import shard
@@ -164,41 +164,15 @@ def _trainer(
     stop: "StopRequest",
 ) -> Trainer:
     precision = Precision(config.runtime.precision, device)
-    called: nn.Module = network
-    if config.runtime.compile:
-        called = torch.compile(called)  # type: ignore[assignment]
-    if config.runtime.parallel == "fsdp":
-        if world.size == 1:
-            raise ConfigError(
-                "runtime.parallel=fsdp shards the weights over processes, and this is one; say "
-                "runtime.processes=2, or runtime.parallel=ddp"
-            )
-        shard(network, world.size)
-    elif world.size > 1:
-        called = data_parallel(called)
+    called = _called(config, network, world)
     batches = build_data.train_batches(config, data, device, world)
-    test_batches = build_data.evaluation_batches(config, data, data.test, device, world)
+    m, num_steps = build_data.micro_batch_size(config, world), config.epochs * batches.steps_per_epoch
     loggers = build.loggers(config, directory, batches.steps_per_epoch) if world.is_main else []
     return Trainer(
         model=network,
-        update=build.update(
-            config,
-            network,
-            called,
-            precision,
-            m=build_data.micro_batch_size(config, world),
-            num_steps=config.epochs * batches.steps_per_epoch,
-        ),
+        update=build.update(config, network, called, precision, m=m, num_steps=num_steps),
         batches=batches,
-        evaluate=partial(
-            evaluate,
-            network,
-            test_batches,
-            num_classes=data.num_classes,
-            device=device,
-            precision=precision,
-            world=world,
-        ),
+        evaluate=_evaluation(config, data, network, device, world),
         epochs=config.epochs,
         base_lr=config.optimizer.lr,
         store=CheckpointStore(directory),
@@ -208,6 +182,37 @@ def _trainer(
         checkpoint_seconds=60 * config.runtime.checkpoint_minutes,
         stop_requested=stop.is_set,
     )
+
+
+def _evaluation(
+    config: TrainConfig, data: Dataset, network: nn.Module, device: torch.device, world: World
+) -> Callable[[], Evaluation]:
+    """Return what evaluates the network on the test split, shared by all processes."""
+    return partial(
+        evaluate,
+        network,
+        build_data.evaluation_batches(config, data, data.test, device, world),
+        num_classes=data.num_classes,
+        device=device,
+        precision=Precision(config.runtime.precision, device),
+        world=world,
+    )
+
+
+def _called(config: TrainConfig, network: nn.Module, world: World) -> nn.Module:
+    """Return what is called in the place of the network: compiled, sharded or wrapped as the config says."""
+    called: nn.Module = network
+    if config.runtime.compile:
+        called = torch.compile(called)  # type: ignore[assignment]
+    if config.runtime.parallel == "ddp":
+        return data_parallel(called) if world.size > 1 else called
+    if world.size == 1:
+        raise ConfigError(
+            "runtime.parallel=fsdp shards the weights over processes, and this is one; say "
+            "runtime.processes=2, or runtime.parallel=ddp"
+        )
+    shard(network, world.size)
+    return called
 
 
 class StopRequest:

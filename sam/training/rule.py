@@ -17,21 +17,7 @@ from sam.optim.schedule import ALWAYS, Ascents
 from sam.training.forward_backward import PASS_SUMS, ForwardBackward
 from sam.training.look_sam import OrthogonalReuse
 from sam.training.random_state import RandomState
-
-NUM_IMAGES, IMAGE_PASSES = PASS_SUMS.index("num_images"), PASS_SUMS.index("image_passes")
-SAM_SUMS = (
-    *PASS_SUMS,
-    "perturbed_loss",
-    "perturbed_errors",
-    "num_perturbed_images",
-    "grad_norm",
-    "num_perturbed",  # micro-batches whose ascent gradient was finite
-    "num_unperturbed",  # and those whose was not
-    "loss_rise",  # from the first pass to the last, where both see the same images
-    "num_rise_images",
-    "cosine",
-    "num_cosines",
-)
+from sam.training.sam_sums import IMAGE_PASSES, SAM_SUMS, sam_sums, unperturbed_sums
 
 
 class Rule(Protocol):
@@ -139,22 +125,9 @@ class SAMRule:
         reuse: OrthogonalReuse | None = None,
         sync_ascent: bool = False,
     ) -> None:
-        if ascent_steps < 1:
-            raise ValueError(f"ascent_steps must be at least 1, got {ascent_steps}")
-        if not 0 < ascent_step_size < math.inf:
-            raise ValueError(f"ascent_step_size must be finite and greater than 0, got {ascent_step_size}")
-        if not 0 < ascent_fraction <= 1:
-            raise ValueError(f"ascent_fraction must be greater than 0 and at most 1, got {ascent_fraction}")
-        if reuse is not None and forward_backward.is_distributed and not sync_ascent:
-            raise ValueError(
-                "reuse (LookSAM) with several processes needs sync_ascent=True: what is kept must be the "
-                "same in all of them"
-            )
-        if reuse is not None and ascent_fraction < 1:
-            raise ValueError(
-                f"reuse (LookSAM) compares gradients of the same images; it needs ascent_fraction=1, got "
-                f"{ascent_fraction}"
-            )
+        _check_ascent(ascent_steps, ascent_step_size, ascent_fraction)
+        if reuse is not None:
+            _check_reuse(ascent_fraction, sync_ascent or not forward_backward.is_distributed)
         self.optimizer: torch.optim.Optimizer = sam
         self.base_optimizer = sam.base_optimizer
         self._sam = sam
@@ -271,27 +244,23 @@ class SAMRule:
             weight.grad = grad
 
 
-def unperturbed_sums(clean: Tensor) -> Tensor:
-    """Return SAM_SUMS of an update of one pass, from its PASS_SUMS."""
-    return torch.cat([clean, clean.new_zeros(len(SAM_SUMS) - len(PASS_SUMS))])
+def _check_ascent(steps: int, step_size: float, fraction: float) -> None:
+    if steps < 1:
+        raise ValueError(f"ascent_steps must be at least 1, got {steps}")
+    if not 0 < step_size < math.inf:
+        raise ValueError(f"ascent_step_size must be finite and greater than 0, got {step_size}")
+    if not 0 < fraction <= 1:
+        raise ValueError(f"ascent_fraction must be greater than 0 and at most 1, got {fraction}")
 
 
-def sam_sums(clean: Tensor, perturbed: Tensor, norm: Tensor, cosine: Tensor | None = None) -> Tensor:
-    """Return SAM_SUMS, float64.
-
-    Args:
-        clean: PASS_SUMS of the first pass, with the image passes of all passes but the last.
-        perturbed: PASS_SUMS of the last.
-        norm: Of the first pass's gradient; left out of the sums if not finite.
-        cosine: Between the gradients of both passes; None where it is not known.
-    """
-    if cosine is None:
-        cosine = torch.full_like(norm, torch.nan)
-    clean[IMAGE_PASSES] += perturbed[IMAGE_PASSES]
-    is_finite = norm.isfinite().double()
-    seen = torch.stack([perturbed[0], perturbed[1], perturbed[NUM_IMAGES]])
-    norms = torch.stack([norm.double().nan_to_num(0, 0, 0), is_finite, 1 - is_finite])
-    is_same = (clean[NUM_IMAGES] == perturbed[NUM_IMAGES]).double()
-    rises = torch.stack([(perturbed[0] - clean[0]) * is_same, perturbed[NUM_IMAGES] * is_same])
-    cosines = torch.stack([cosine.double().nan_to_num(0, 0, 0), cosine.isfinite().double()])
-    return torch.cat([clean, seen, norms, rises, cosines])
+def _check_reuse(fraction: float, is_shared: bool) -> None:
+    if not is_shared:
+        raise ValueError(
+            "reuse (LookSAM) with several processes needs sync_ascent=True: what is kept must be the same in "
+            "all of them"
+        )
+    if fraction < 1:
+        raise ValueError(
+            "reuse (LookSAM) compares gradients of the same images; it needs ascent_fraction=1, got "
+            f"{fraction}"
+        )

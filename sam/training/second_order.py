@@ -9,7 +9,7 @@ from torch import Tensor
 from sam.perturbation import differentiable_perturbation
 from sam.training.forward_backward import ForwardBackward, pass_sums
 from sam.training.random_state import RandomState
-from sam.training.rule import SAM_SUMS, sam_sums
+from sam.training.sam_sums import SAM_SUMS, sam_sums
 
 
 class SecondOrderSAMRule:
