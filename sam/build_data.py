@@ -153,6 +153,12 @@ def micro_batch_size(config: TrainConfig, world: World) -> int | None:
                 f"m={config.m} is shared by {world.size} processes, since optimizer.sync_ascent=true; choose "
                 "a multiple"
             )
+        ascent = config.optimizer.ascent_fraction * m
+        if abs(ascent - round(ascent)) > 1e-6:
+            raise ConfigError(
+                f"optimizer.ascent_fraction={config.optimizer.ascent_fraction} of the {m} images of each of "
+                f"{world.size} processes is {ascent:g}; choose a fraction or m that makes it whole"
+            )
         return m
     if config.m is None:
         raise ConfigError(

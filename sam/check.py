@@ -188,6 +188,11 @@ def cheaper_rule_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig) -> 
             f"optimizer.start={optimizer.start} is not before optimizer.stop={optimizer.stop}: SAM would "
             "never perturb; move them apart, or use optimizer=sgd"
         )
+    if optimizer.sync_ascent and optimizer.direction == "random":
+        yield (
+            "optimizer.sync_ascent=true needs optimizer.direction=gradient: each process would draw a "
+            "direction of its own"
+        )
     if not optimizer.reuse:
         return
     if optimizer.interval == 1:
@@ -247,11 +252,8 @@ def parallel_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig) -> Iter
             "runtime.parallel=fsdp needs optimizer.sync_ascent=true: a perturbation of each process's own "
             "cannot live on weights of which it holds a shard"
         )
-    if optimizer.p != 2 or optimizer.direction != "gradient" or optimizer.reuse:
-        yield (
-            "runtime.parallel=fsdp needs optimizer.p=2, optimizer.direction=gradient and optimizer.reuse=0; "
-            "use runtime.parallel=ddp"
-        )
+    if optimizer.p != 2 or optimizer.reuse:
+        yield ("runtime.parallel=fsdp needs optimizer.p=2 and optimizer.reuse=0; use runtime.parallel=ddp")
 
 
 def check(config: Any) -> None:

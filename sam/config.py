@@ -213,7 +213,8 @@ class OptimizerConfig:
     # Both passes see the same random draws (gates, dropout), as in the released code.
     replay: bool = setting(True, sam_only=True)
     # Several processes: take eps from the gradient of m images over all of them, at one more exchange of
-    # gradients per micro-batch, instead of from m images of each.
+    # gradients per micro-batch, instead of from m images of each. Batch statistics stay those of the part of
+    # a process, so with batch norm the numbers depend on how many processes there are.
     sync_ascent: bool = setting(False, sam_only=True)
     # What eps moves: all weights, or those of normalisation layers alone (SAM-ON, Mueller et al. 2023).
     perturb: str = setting("all", choices=("all", "norm"), sam_only=True)
@@ -230,7 +231,7 @@ class OptimizerConfig:
 
 @dataclasses.dataclass
 class RuntimeConfig:
-    """Where and how it runs; of these keys only `precision` decides the numbers."""
+    """Where and how it runs; of these keys only `precision` decides the numbers (but see sync_ascent)."""
 
     # auto takes a GPU if there is one; or cpu, cuda, cuda:1.
     device: str = setting("auto", science=False)

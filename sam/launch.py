@@ -28,7 +28,7 @@ from sam.config import ConfigError, TrainConfig
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 # What the launcher sets handlers for and leaves so.
-OTHERS = (signal.SIGHUP, signal.SIGQUIT)
+OTHERS = [getattr(signal, name) for name in ("SIGHUP", "SIGQUIT") if hasattr(signal, name)]
 # Long enough for the launcher, which looks ten times a second, to see who died first.
 SECONDS_BEFORE_FAILING = 2.0
 SECONDS_FOR_AN_END = 10

@@ -60,8 +60,8 @@ def run(config: TrainConfig, command: str) -> dict[str, Any]:
         data = relabelled(config, data, directory, device, world)
         network = _network(config, data, device, world)
         trainer = _trainer(config, directory, data, network, device, world, stop)
-        if stop.is_set():  # nothing is trained yet, so there is nothing to save
-            raise SystemExit(128 + stop.signal_number)
+        if world.any(stop.is_set(), device):  # nothing is trained yet, so there is nothing to save
+            raise SystemExit(128 + (stop.signal_number or signal.SIGTERM))
         with locked(directory) if world.is_main else nullcontext():
             _begin(config, directory, trainer, data, world, command)
             result = _fit(config, directory, network, trainer, device, world, stop, command)

@@ -397,6 +397,17 @@ def test_m_that_processes_share_is_a_multiple_of_their_number():
         build_data.micro_batch_size(config, World(0, 4))
 
 
+def test_part_of_shared_images_that_sees_the_ascent_is_whole_in_every_process():
+    keys = {"batch_size": 48, "m": 8, "optimizer.sync_ascent": True, "optimizer.ascent_fraction": 0.25}
+    told = (
+        r"optimizer\.ascent_fraction=0\.25 of the 2 images of each of 4 processes is 0\.5; choose a fraction"
+    )
+    with pytest.raises(ConfigError, match=told):
+        build_data.micro_batch_size(changed(keys), World(0, 4))
+    assert build_data.micro_batch_size(changed(keys), World(0, 2)) == 4
+    assert build_data.micro_batch_size(changed({**keys, "m": 3}), World(0, 1)) == 3
+
+
 def test_trained_weights_bring_their_own_normalisation():
     data = make(changed(SYNTHETIC))
     keys = {"model.architecture": "timm", "model.timm_name": "tf_efficientnet_lite0"}

@@ -334,6 +334,11 @@ def test_check_tests_above_cover_every_key_with_a_rule() -> None:
             "optimizer.ascent_fraction=0.1 of 8 images (m) is not one image; make one of them larger",
         ),
         (
+            {"optimizer.sync_ascent": True, "optimizer.direction": "random"},
+            "optimizer.sync_ascent=true needs optimizer.direction=gradient: each process would draw a "
+            "direction of its own",
+        ),
+        (
             {"optimizer.reuse": 0.7},
             "optimizer.reuse=0.7 is for the updates that do not perturb; set optimizer.interval=5, or "
             "optimizer.reuse=0",
@@ -369,14 +374,9 @@ def test_check_tests_above_cover_every_key_with_a_rule() -> None:
         *(
             (
                 {"runtime.parallel": "fsdp", "optimizer.sync_ascent": True, **variant},
-                "runtime.parallel=fsdp needs optimizer.p=2, optimizer.direction=gradient and "
-                "optimizer.reuse=0; use runtime.parallel=ddp",
+                "runtime.parallel=fsdp needs optimizer.p=2 and optimizer.reuse=0; use runtime.parallel=ddp",
             )
-            for variant in (
-                {"optimizer.p": 3.0},
-                {"optimizer.direction": "random"},
-                {"optimizer.reuse": 0.7, "optimizer.interval": 5},
-            )
+            for variant in ({"optimizer.p": 3.0}, {"optimizer.reuse": 0.7, "optimizer.interval": 5})
         ),
         (
             {"runtime.grad_checkpointing": True},

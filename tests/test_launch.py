@@ -49,12 +49,17 @@ def long_run(tmp_path):
         run.communicate()
 
 
-def workers_of(run):
-    """The processes of a run, in the order of their ranks."""
+def started(run):
+    """The processes of a run that are there, in the order of their ranks."""
     children = subprocess.run(
         ["pgrep", "-P", str(run.pid), "-f", "spawn_main"], capture_output=True, text=True
     )
-    pids = sorted(int(pid) for pid in children.stdout.split())
+    return sorted(int(pid) for pid in children.stdout.split())
+
+
+def workers_of(run):
+    """Both processes of a run."""
+    pids = started(run)
     assert len(pids) == 2
     return pids
 
@@ -191,3 +196,43 @@ def test_processes_share_the_threads_of_the_machine_unless_told_otherwise(monkey
     assert worker._default_threads() == threads
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "100")
     assert worker._default_threads() >= 1
+
+
+@pytest.mark.ddp
+def test_processes_end_when_their_launcher_is_killed(tmp_path, long_run):
+    pids = workers_of(long_run)
+    long_run.kill()
+    deadline = time.monotonic() + 60
+    while any(is_alive(pid) for pid in pids):
+        assert time.monotonic() < deadline, "a process has outlived its launcher"
+        time.sleep(0.1)
+    directory = only_run(tmp_path)
+    assert (directory / "checkpoint.pt").exists() and not (directory / "result.json").exists()
+
+
+def is_alive(pid):
+    try:
+        return "Z" not in pathlib.Path(f"/proc/{pid}/stat").read_text().split(") ")[1][:1]
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.ddp
+def test_ctrl_c_while_processes_start_ends_them_without_a_traceback(tmp_path):
+    running = subprocess.Popen(
+        [*TRAIN, *TWO, "epochs=300"],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while len(started(running)) < 2:
+        assert running.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(running.pid, signal.SIGINT)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "Traceback" not in err

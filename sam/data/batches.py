@@ -188,7 +188,9 @@ class EvaluationBatches:
         world_size: int = 1,
     ) -> None:
         self._split = split if loader else split.to(device)
-        self._indices = torch.arange(len(split))[rank::world_size].split(batch_size)
+        own = torch.arange(len(split))[rank::world_size]
+        # With fewer images than processes some have none, of which split() would make an empty batch.
+        self._indices = own.split(batch_size) if len(own) else ()
         self._normalize = normalize
         self._device = device
         self._loader = loader

@@ -50,7 +50,8 @@ class SAM(Optimizer):
     Weights come back by copy from a buffer (one copy of the perturbed parameters, allocated once) into the
     place where they were, never by subtraction, so rho = 0 is the base optimizer to the bit. Nothing waits
     for the device. Where the gradient of the first pass is zero or not finite, eps is zero. Any base
-    optimizer will do whose step() needs no closure, and any dense real parameters.
+    optimizer will do whose step() needs no closure, and any dense real parameters. (Helpers that call step()
+    to make a state, as those of torch.distributed.checkpoint, are to be given `base_optimizer`.)
 
     Parameter groups are those of the base optimizer; learning-rate schedulers may attach to either. A group
     may have its own `rho` and `adaptive`, and with `perturbed=False` it is left out of eps and of its norm.
@@ -181,9 +182,13 @@ class SAM(Optimizer):
         directions, length, norm = self._directions(weights, adaptive)
         self._save(weights)
         rhos = [group["rho"] for group, _ in chosen]
-        for rho in sorted(set(rhos)):
-            part = slice(rhos.index(rho), rhos.index(rho) + rhos.count(rho))
-            move_(weights[part], directions[part], rho, length)
+        try:
+            for rho in sorted(set(rhos)):
+                part = slice(rhos.index(rho), rhos.index(rho) + rhos.count(rho))
+                move_(weights[part], directions[part], rho, length)
+        except BaseException:
+            self._give_up()
+            raise
         self._count(norm)
         return norm
 

@@ -48,10 +48,14 @@ class OrthogonalReuse:
 
     def remember(self) -> None:
         """Keep the part of the gradient at w + eps, in `.grad`, at right angles to that at w."""
-        parts = orthogonal_part(self._grads(), self._clean)
+        grads = self._grads()
+        parts = orthogonal_part(grads, self._clean)
+        # Where SAM adds nothing (rho = 0), what is left is round-off, which add() would stretch to full
+        # length; where a gradient is not finite, it is nothing to use again.
+        noise = 100 * torch.finfo(grads[0].dtype).eps * global_norm(grads)
+        is_real = (global_norm(parts) > noise) & torch.isfinite(global_norm(self._clean))
         for weight, part in zip(self._weights, parts, strict=True):
-            # Where g is not finite, SAM does without it once; so do the updates to come.
-            self._optimizer.state[weight][KEPT] = part.nan_to_num_(0, 0, 0)
+            self._optimizer.state[weight][KEPT] = torch.where(is_real, part, 0)
         self._clean = []
 
     def add(self) -> None:

@@ -226,7 +226,7 @@ class Trainer:
 
     def _average_statistics(self) -> None:
         """Give every process the mean of all running statistics."""
-        self._world.mean_([b for b in self._model.buffers() if b.is_floating_point()])
+        self._world.mean_(self._update.statistics.averaged)
 
     def _gather_sums(self, sums: Tensor) -> None:
         """Bring the sums of all processes into the main process, whose checkpoint holds them."""

@@ -21,7 +21,7 @@ class RunningStatistics:
     def __init__(self, model: nn.Module) -> None:
         moving = [layer for layer in model.modules() if layer.training and hasattr(layer, "running_mean")]
         buffers = [buffer for layer in moving for buffer in layer.buffers(recurse=False)]
-        self._averaged = [buffer for buffer in buffers if buffer.is_floating_point()]
+        self.averaged = [buffer for buffer in buffers if buffer.is_floating_point()]
         self._counters = [buffer for buffer in buffers if not buffer.is_floating_point()]
         self._before: list[Tensor] = []
         self._kept: list[Tensor] = []
@@ -32,22 +32,22 @@ class RunningStatistics:
         """Start an update; call before its first forward pass."""
         self._num_kept = 0
         if num_micro_batches > 1:
-            self._before = [buffer.clone() for buffer in self._averaged]
+            self._before = [buffer.clone() for buffer in self.averaged]
 
     def begin_micro_batch(self) -> None:
         """Go back to the statistics of before the update; call before every clean forward pass."""
-        if self._num_kept and self._averaged:
-            torch._foreach_copy_(self._averaged, self._before)
+        if self._num_kept and self.averaged:
+            torch._foreach_copy_(self.averaged, self._before)
 
     def keep(self) -> None:
         """Take up what the clean forward pass left; call right after it."""
-        if not self._averaged:
+        if not self.averaged:
             return
         if self._num_kept == 0:
-            self._kept = [buffer.clone() for buffer in self._averaged]
+            self._kept = [buffer.clone() for buffer in self.averaged]
             self._kept_counters = [counter.clone() for counter in self._counters]
         else:
-            torch._foreach_add_(self._kept, self._averaged)
+            torch._foreach_add_(self._kept, self.averaged)
         self._num_kept += 1
 
     def write(self) -> None:
@@ -56,6 +56,6 @@ class RunningStatistics:
             return
         if self._num_kept > 1:
             torch._foreach_div_(self._kept, self._num_kept)
-        torch._foreach_copy_(self._averaged, self._kept)
+        torch._foreach_copy_(self.averaged, self._kept)
         if self._counters:
             torch._foreach_copy_(self._counters, self._kept_counters)

@@ -29,7 +29,7 @@ class Update:
     ) -> None:
         self.rule = rule
         self.scaler = forward_backward.precision.scaler
-        self._statistics = forward_backward.statistics
+        self.statistics = forward_backward.statistics
         self._m = m
         self._clip_norm = clip_norm
 
@@ -55,13 +55,13 @@ class Update:
         m = self._m or len(targets)
         parts = list(zip(images.split(m), targets.split(m), strict=True))
         clean_parts = [None] * len(parts) if clean_targets is None else clean_targets.split(m)
-        self._statistics.begin(len(parts))
+        self.statistics.begin(len(parts))
         self.rule.begin(step)
         sums = torch.zeros(len(self.rule.sums), dtype=torch.float64, device=images.device)
         for number, ((part, part_targets), clean) in enumerate(zip(parts, clean_parts, strict=True), start=1):
             share = len(part_targets) / len(targets)
             sums += self.rule.accumulate(part, part_targets, share, number == len(parts), clean)
-        self._statistics.write()
+        self.statistics.write()
         self.rule.end()
         self._step(optimizer)
         return sums

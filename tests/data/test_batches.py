@@ -251,7 +251,7 @@ def test_evaluation_batches_cover_every_image_exactly_once(num_images: int, worl
     numbers: list[int] = []
     for rank in range(world_size):
         for images, targets in evaluation_batches(numbered_images(num_images), RAW, 3, rank, world_size):
-            assert len(targets) <= 3
+            assert 0 < len(targets) <= 3
             assert torch.equal(images, targets.float().view(-1, 1, 1, 1).expand(-1, 1, 4, 4))
             numbers += targets.tolist()
     assert sorted(numbers) == list(range(num_images))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sam.optim import SAM
+from sam.perturbation import move_
 from tests.optim.test_sam import SGD, loss_of, make_problem, two_passes, weights_of
 
 NEEDS_TWO_PASSES = (
@@ -190,3 +191,32 @@ def test_step_after_an_update_that_was_skipped_is_refused():
     loss_of(model, inputs, targets).backward()
     with pytest.raises(ValueError, match=NEEDS_TWO_PASSES):
         optimizer.step()
+
+
+@pytest.mark.parametrize("way", ["perturb", "closure", "context"])
+def test_a_failure_on_the_way_up_brings_the_weights_back(way, monkeypatch):
+    # Two radii, so that a group has moved when the second fails, as for want of memory.
+    model, inputs, targets = make_problem()
+    groups = [{"params": model[0].parameters(), "rho": 0.1}, {"params": model[2].parameters(), "rho": 0.3}]
+    optimizer = SAM(groups, torch.optim.SGD, lr=0.1)
+    before, moves = weights_of(model), []
+
+    def failing(weights, directions, rho, norm):
+        moves.append(rho)
+        if len(moves) == 2:
+            raise MemoryError
+        move_(weights, directions, rho, norm)
+
+    monkeypatch.setattr("sam.optim.sam.move_", failing)
+    loss_of(model, inputs, targets).backward()
+    with pytest.raises(MemoryError):
+        if way == "perturb":
+            optimizer.perturb()
+        elif way == "closure":
+            optimizer.step(lambda: loss_of(model, inputs, targets))
+        else:
+            with optimizer.perturbed_weights():
+                pass
+    assert moves == [0.1, 0.3]
+    assert equal(weights_of(model), before) and not optimizer.is_perturbed
+    two_passes(optimizer, model, inputs, targets)  # and it can go on

@@ -162,6 +162,9 @@ def cases(world):
         found["sam, shared"] = data_parallel_case(world, make_tanh, "sam", **shared)
         found["sam, shared, m"] = data_parallel_case(world, make_tanh, "sam", m=M // 2, sync_ascent=True)
         found["sam, shared, statistics"] = data_parallel_case(world, make_convolutions, "sam", **shared)
+        several = {"sync_ascent": True, "m": M, "ascent_steps": 3, "ascent_fraction": 0.5}
+        found["sam, shared, several"] = data_parallel_case(world, make_convolutions, "sam", **several)
+        found["sam, sharded, several"] = sharded_case(world, make_convolutions, "sam", **several)
         found["sgd, sharded"] = sharded_case(world, make_tanh, "sgd")
         found["sam, sharded"] = sharded_case(world, make_tanh, "sam", **shared)
         found["sam, sharded, m"] = sharded_case(world, make_tanh, "sam", m=M // 2, sync_ascent=True)

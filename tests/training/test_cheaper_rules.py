@@ -284,6 +284,21 @@ def test_look_sam_keeps_nothing_of_a_gradient_that_is_not_finite():
     assert all(torch.equal(one, other) for one, other in zip(model.parameters(), twin.parameters()))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_look_sam_with_rho_zero_is_sgd_and_does_not_stretch_round_off(dtype):
+    problem = make_problem(6)  # thirds are not exact
+    models = [copy.deepcopy(problem.model).to(dtype) for _ in range(2)]
+    steps = {"ascents": Ascents(0, 9, 2)}
+    updates = [
+        make_update(models[0], "sam", 2, rho=0.0, reuse=0.7, steps=steps),
+        make_update(models[1], "sgd", 2),
+    ]
+    for step in range(4):
+        for update in updates:
+            update(problem.images.to(dtype), problem.targets, lr=0.1, step=step)
+    assert all(torch.equal(one, other) for one, other in zip(*(model.parameters() for model in models)))
+
+
 def look_sam(start=0.0, m=4):
     problem = make_problem()
     keys = {"optimizer.interval": 3, "optimizer.reuse": 0.7, "optimizer.start": start}

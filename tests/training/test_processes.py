@@ -95,7 +95,7 @@ def rearranged(images, targets):
     return model.state_dict()
 
 
-@pytest.mark.parametrize("name", ["sam, {}", "sam, {}, m", "sam, {}, statistics"])
+@pytest.mark.parametrize("name", ["sam, {}", "sam, {}, m", "sam, {}, statistics", "sam, {}, several"])
 def test_sharded_weights_equal_data_parallel_ones_with_a_shared_ascent(two, name):
     assert_all_close(two[0][name.format("sharded")]["model"], two[0][name.format("shared")]["model"])
 
