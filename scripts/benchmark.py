@@ -1,10 +1,11 @@
-"""Measure speed and memory side by side: python scripts/benchmark.py {data,step,models} [KEY=VALUE ...].
+"""Measure speed and memory side by side: python scripts/benchmark.py {data,step,optimizer,models} [KEY=VALUE].
 
 data    images per second that reach the network: our batches beside torchvision's transforms in a
         DataLoader (runtime.workers of them), the same augmentation, one thread each
 step    time, images per second and peak memory of training, batches included, for all combinations of the
         given rules, precisions and values of m; with --plain beside what most people write today
         (scripts/plain_loop.py: a DataLoader with two workers, fp32, SAM tensor by tensor)
+optimizer  SAM without its passes, for a thousand small parameters, beside a loop over tensors
 models  two updates of every model with SGD and with SAM, each in a process of its own: time and peak memory
 
 Variants take turns in short blocks, so that whatever else the machine does hits all alike; a ratio is that
@@ -53,6 +54,7 @@ from sam.result import commit  # noqa: E402
 from sam.training.distributed import World  # noqa: E402
 from sam.training.precision import Precision  # noqa: E402
 from sam.training.update import Update  # noqa: E402
+from scripts.optimizer_cost import benchmark_optimizer  # noqa: E402
 from scripts.plain_loop import plain_loader, plain_update  # noqa: E402
 from scripts.timing import alternate, peak_memory_bytes, wait  # noqa: E402
 
@@ -253,7 +255,7 @@ def print_rows(rows: list[Row]) -> None:
 def main() -> None:
     """Compose, measure, print, keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("what", choices=["data", "step", "models"])
+    parser.add_argument("what", choices=["data", "step", "optimizer", "models"])
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--blocks", type=int, default=20, help="how often variants take turns")
     parser.add_argument("--m", type=int, nargs="+", default=[], help="step: values of m")
@@ -268,6 +270,9 @@ def main() -> None:
     if arguments.what == "models":
         every = sorted(path.stem for path in (ROOT / "configs" / "model").glob("*.yaml"))
         rows = benchmark_models(arguments.overrides, arguments.only or [m for m in every if m != "timm"])
+    elif arguments.what == "optimizer":
+        rows = benchmark_optimizer(arguments.blocks)
+        print_rows(rows)
     else:
         with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
             config = checked(compose("train", arguments.overrides), TrainConfig)

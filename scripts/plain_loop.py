@@ -81,7 +81,7 @@ class PlainSAM:
         self._old: dict[Tensor, Tensor] = {}
 
     @torch.no_grad()
-    def first_step(self) -> None:
+    def first_step(self, zero_grad: bool = True) -> None:
         """Move to w + eps."""
         grads = [weight.grad for weight in self._params if weight.grad is not None]
         norm = torch.stack([grad.norm(p=2) for grad in grads]).norm(p=2)
@@ -90,16 +90,18 @@ class PlainSAM:
             if weight.grad is not None:
                 self._old[weight] = weight.data.clone()
                 weight.add_(weight.grad * scale.to(weight))
-        self._base.zero_grad()
+        if zero_grad:
+            self._base.zero_grad()
 
     @torch.no_grad()
-    def second_step(self) -> None:
+    def second_step(self, zero_grad: bool = True) -> None:
         """Go back to w and step."""
         for weight in self._params:
             if weight.grad is not None:
                 weight.data = self._old[weight]
         self._base.step()
-        self._base.zero_grad()
+        if zero_grad:
+            self._base.zero_grad()
 
 
 def plain_update(network: nn.Module, config: TrainConfig, is_sam: bool) -> Callable[[Tensor, Tensor], None]:

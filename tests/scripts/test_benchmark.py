@@ -58,6 +58,16 @@ def test_step_compares_rules_precisions_and_the_plain_loop(run_main, tmp_path):
         assert row["peak_memory_mib"] > 0
 
 
+def test_optimizer_is_timed_without_its_passes(run_main, tmp_path):
+    arguments = ["optimizer", "--blocks", "1", "--json", "table.json"]
+    code, out, _ = run_main(benchmark.main, "scripts/benchmark.py", *arguments)
+    assert code == 0
+    rows = json.loads((tmp_path / "table.json").read_text())["rows"]
+    assert [row["variant"] for row in rows] == ["base optimizer alone", "SAM", "SAM, tensor by tensor"]
+    assert rows[1]["time_over_ours"] == 1 and all(row["variant"] in out for row in rows)
+    assert rows[2]["time_over_ours"] == pytest.approx(rows[2]["update_ms"] / rows[1]["update_ms"], rel=0.05)
+
+
 def test_step_refuses_what_does_not_go_together(run_main):
     arguments = ["step", *SMALL, "--rules", "second_order", "--precision", "bf16"]
     code, _, err = run_main(benchmark.main, "scripts/benchmark.py", *arguments)
