@@ -1,4 +1,4 @@
-"""Measure speed and memory side by side: python scripts/benchmark.py {data,step,optimizer,models} [KEY=VALUE].
+"""Measure speed and memory side by side: python scripts/benchmark.py {data,step,optimizer,models} [KEY=VAL].
 
 data    images per second that reach the network: our batches beside torchvision's transforms in a
         DataLoader (runtime.workers of them), the same augmentation, one thread each

@@ -146,7 +146,9 @@ def test_process_that_is_killed_ends_the_run_in_seconds(long_run):
     os.kill(workers_of(long_run)[1], signal.SIGKILL)
     _, err = long_run.communicate(timeout=40)
     assert long_run.returncode == 1
-    assert err == f"error: process of rank 1 died of SIGKILL; {GO_ON}\n"
+    # Python may add that the dead process has left a semaphore.
+    assert err.startswith(f"error: process of rank 1 died of SIGKILL; {GO_ON}\n")
+    assert "Traceback" not in err
 
 
 @pytest.mark.ddp
