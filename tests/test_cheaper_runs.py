@@ -4,17 +4,13 @@ import pytest
 import torch
 
 from sam.run_directory import read_result
-from sam.training.update import Update
 from tests.conftest import TINY
-from tests.test_train import metrics, only_run, without_times
+from tests.test_train import metrics, only_run
+from tests.test_train_workers import stopped_and_gone_on_with, weights
 
 # Four epochs of two updates of 16 images.
 EIGHT_UPDATES = [*TINY, "epochs=4"]
 LOOK_SAM = ["optimizer.interval=3", "optimizer.reuse=0.7"]
-
-
-def weights(directory):
-    return torch.load(directory / "checkpoint.pt", weights_only=True)["model"]
 
 
 @pytest.mark.parametrize(
@@ -84,26 +80,8 @@ def test_late_phase_begins_as_sgd_does(command, tmp_path):
 @pytest.mark.parametrize("ended_in", [2, 3, 4, 5, 8])
 def test_look_sam_stopped_anywhere_goes_on_to_the_same_bits(command, tmp_path, monkeypatch, ended_in):
     arguments = [*EIGHT_UPDATES, *LOOK_SAM, "m=8", "augmentation=basic"]
-    assert command("train.py", *arguments, "outputs=whole")[0] == 0
-    update, calls = Update.__call__, []
-
-    def dying(self, *batch):
-        calls.append(1)
-        if len(calls) == ended_in:
-            raise KeyboardInterrupt
-        return update(self, *batch)
-
-    monkeypatch.setattr(Update, "__call__", dying)
-    stopped = [*arguments, "outputs=stopped", "runtime.checkpoint_minutes=1e-9"]
-    assert command("train.py", *stopped)[0] == 130
-    monkeypatch.undo()
-    monkeypatch.chdir(tmp_path)
-    assert command("train.py", *stopped)[0] == 0
-    whole, continued = only_run(tmp_path / "whole"), only_run(tmp_path / "stopped")
-    one, other = weights(whole), weights(continued)
-    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
-    assert without_times(metrics(whole)) == without_times(metrics(continued))
-    results = [read_result(directory) for directory in (whole, continued)]
+    runs = stopped_and_gone_on_with(command, tmp_path, monkeypatch, arguments, ended_in)
+    results = [read_result(directory) for directory in runs]
     assert [result["forward_backward_passes"] for result in results] == [11, 11]
 
 

@@ -28,19 +28,16 @@ def run(arguments, folder):
     return subprocess.run(arguments, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
 
 
+def start(arguments, folder):
+    """Start a process in a group of its own, as a terminal does."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(arguments, cwd=folder, env=ENVIRONMENT, start_new_session=True, **pipes)
+
+
 @pytest.fixture
 def long_run(tmp_path):
-    """Start a run of two processes in a group of its own, as a terminal does; wait for its first epoch."""
-    arguments = [*TRAIN, *TWO, "dataset.num_train=512", "epochs=300"]
-    run = subprocess.Popen(
-        arguments,
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    """Start a run of two processes and wait for its first epoch."""
+    run = start([*TRAIN, *TWO, "dataset.num_train=512", "epochs=300"], tmp_path)
     assert "epoch 1 of 300" in run.stdout.readline()
     try:
         yield run
@@ -221,15 +218,7 @@ def is_alive(pid):
 
 @pytest.mark.ddp
 def test_ctrl_c_while_processes_start_ends_them_without_a_traceback(tmp_path):
-    running = subprocess.Popen(
-        [*TRAIN, *TWO, "epochs=300"],
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    running = start([*TRAIN, *TWO, "epochs=300"], tmp_path)
     deadline = time.monotonic() + 60
     while len(started(running)) < 2:
         assert running.poll() is None and time.monotonic() < deadline

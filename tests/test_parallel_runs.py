@@ -1,15 +1,13 @@
 """Whole runs with sharded weights, and with one perturbation for all processes."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
 
 from sam.run_directory import read_result
 from tests.conftest import TINY
-from tests.test_launch import ENVIRONMENT, ROOT
+from tests.test_launch import TRAIN, run
 from tests.test_train import metrics, only_run
 
 SHARED = [*TINY, "optimizer.sync_ascent=true", "optimizer.lr=0.01", "epochs=2", "dataset.num_test=15"]
@@ -23,13 +21,7 @@ def test_run_with_sharded_weights_is_one_of_whole_weights_and_can_be_gone_on_wit
     runs = {}
     for parallel in ("ddp", "fsdp"):
         arguments = [*SHARED, *TWO, f"runtime.parallel={parallel}", f"outputs={parallel}"]
-        ended = subprocess.run(
-            [sys.executable, str(ROOT / "train.py"), *arguments],
-            cwd=tmp_path,
-            env=ENVIRONMENT,
-            capture_output=True,
-            text=True,
-        )
+        ended = run([*TRAIN, *arguments], tmp_path)
         assert (ended.returncode, ended.stderr) == (0, "")
         runs[parallel] = only_run(tmp_path / parallel)
         assert read_result(runs[parallel])["parallel"] == parallel

@@ -17,6 +17,7 @@ from PIL import Image
 from sam.data.images import Images
 from sam.data.loading import Loader
 from sam.run_directory import locked, read_result
+from sam.training.update import Update
 from tests.conftest import TINY
 from tests.test_train import metrics, only_run, without_times
 
@@ -41,6 +42,30 @@ def pictures(tmp_path):
 
 def weights(directory):
     return torch.load(directory / "checkpoint.pt", weights_only=True)["model"]
+
+
+def stopped_and_gone_on_with(command, tmp_path, monkeypatch, arguments, ended_in):
+    """Stop a run in an update and go on: the same bits as a whole run, whose directories are returned."""
+    assert command("train.py", *arguments, "outputs=whole")[0] == 0
+    update, calls = Update.__call__, []
+
+    def dying(self, *batch):
+        calls.append(1)
+        if len(calls) == ended_in:
+            raise KeyboardInterrupt
+        return update(self, *batch)
+
+    monkeypatch.setattr(Update, "__call__", dying)
+    stopped = [*arguments, "outputs=stopped", "runtime.checkpoint_minutes=1e-9"]
+    assert command("train.py", *stopped)[0] == 130
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert command("train.py", *stopped)[0] == 0
+    whole, continued = only_run(tmp_path / "whole"), only_run(tmp_path / "stopped")
+    one, other = weights(whole), weights(continued)
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+    assert without_times(metrics(whole)) == without_times(metrics(continued))
+    return whole, continued
 
 
 def test_files_train_the_same_however_many_workers_there_are(command, tmp_path, pictures):
@@ -84,27 +109,7 @@ def test_run_stopped_within_an_epoch_of_auto_augment_goes_on_to_the_same_bits(
     command, tmp_path, monkeypatch, extra
 ):
     arguments = [*TINY, "augmentation=autoaugment_cutout", "epochs=2", "runtime.workers=1", *extra]
-    assert command("train.py", *arguments, "outputs=whole")[0] == 0
-    from sam.training.update import Update
-
-    update, calls = Update.__call__, []
-
-    def dying(self, *batch):
-        calls.append(1)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return update(self, *batch)
-
-    monkeypatch.setattr(Update, "__call__", dying)
-    stopped = [*arguments, "outputs=stopped", "runtime.checkpoint_minutes=1e-9"]
-    assert command("train.py", *stopped)[0] == 130
-    monkeypatch.undo()
-    monkeypatch.chdir(tmp_path)
-    assert command("train.py", *stopped)[0] == 0
-    whole, continued = only_run(tmp_path / "whole"), only_run(tmp_path / "stopped")
-    one, other = weights(whole), weights(continued)
-    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
-    assert without_times(metrics(whole)) == without_times(metrics(continued))
+    stopped_and_gone_on_with(command, tmp_path, monkeypatch, arguments, ended_in=4)
 
 
 def test_a_broken_picture_stops_the_run_with_its_name_and_is_read_once_repaired(command, tmp_path, pictures):

@@ -368,18 +368,15 @@ class SAM(Optimizer):
         Raises:
             ValueError: If there is no closure, and no second pass has been made and restored from.
         """
-        if closure is None:
-            if not self._between.has_gradient_of_update:
-                raise ValueError(
-                    "SAM takes two passes: call step(closure), or first_step() and second_step(), or make "
-                    "the second pass within perturbed_weights()"
-                )
-            self._between.has_gradient_of_update = False
-            return self.base_optimizer.step()
         if self._between.has_gradient_of_update:
             # Both passes are made. Lightning, for one, calls step() with a closure that does nothing.
             self._between.has_gradient_of_update = False
             return self.base_optimizer.step(closure)  # type: ignore[arg-type]
+        if closure is None:
+            raise ValueError(
+                "SAM takes two passes: call step(closure), or first_step() and second_step(), or make the "
+                "second pass within perturbed_weights()"
+            )
         closure = torch.enable_grad()(closure)
         if all(weight.grad is None for group in self.param_groups for weight in group["params"]):
             self._call(closure)

@@ -12,7 +12,7 @@ from torch import distributed, nn
 from sam.training.distributed import data_parallel
 from sam.training.forward_backward import PASS_SUMS, count_errors
 from tests.reference import sam as reference
-from tests.training.updates import RHO, SGD, make_problem, make_update, mean, micro_batch_gradients
+from tests.training.updates import RHO, SGD, make_problem, make_update, oracle_update
 
 DECAY = 0.1
 
@@ -136,13 +136,7 @@ def test_weight_decay_in_the_loss_is_averaged_over_processes(tmp_path):
     for name, gradient in gradients.items():
         problem, base = make_problem(), reference.Sgd(**SGD)
         for _ in range(2):
-            weights = [weight.detach() for weight in problem.model.parameters()]
-            parts, _ = micro_batch_gradients(
-                problem.model, gradient, problem.images, problem.targets, 2, weight_decay=DECAY
-            )
-            moved = base.step(weights, reference.clip(mean(parts), 0.5), lr=0.1)
-            with torch.no_grad():
-                torch._foreach_copy_(list(problem.model.parameters()), moved)
+            oracle_update(problem.model, base, gradient, problem.images, problem.targets, 2, 0.5, DECAY)
         states = [torch.load(tmp_path / f"{name}{rank}.pt") for rank in (0, 1)]
         for key, weight in problem.model.named_parameters():
             assert torch.equal(states[0][key], states[1][key])

@@ -8,7 +8,7 @@ import torch
 from tests.reference import sam as reference
 from tests.training import processes
 from tests.training.processes import NUM_IMAGES, NUM_STEPS, M, make_convolutions, make_images, make_tanh
-from tests.training.updates import RHO, SGD, mean, micro_batch_gradients
+from tests.training.updates import RHO, SGD, oracle_update
 
 pytestmark = pytest.mark.ddp
 # Sums of float64 in another order, through convolutions and divisions by a norm, over three updates.
@@ -25,22 +25,18 @@ def four(tmp_path_factory):
     return processes.start(4, tmp_path_factory.mktemp("four"))
 
 
-@functools.cache
-def expected(make, name, m, adaptive=False):
-    """Weights after three updates, and the means of the running statistics, micro-batch by micro-batch."""
+def followed(make, gradient, m, images=None, targets=None):
+    """Weights and running statistics after three updates, micro-batch by micro-batch."""
+    if images is None:
+        images, targets = make_images()
     model, base = make(), reference.Sgd(**SGD)
-    gradient = reference.gradient
-    if name == "sam":
-        gradient = functools.partial(reference.sam_gradient, rho=RHO, adaptive=adaptive)
     for _ in range(NUM_STEPS):
-        gradients, statistics = micro_batch_gradients(model, gradient, *make_images(), m, weight_decay=0.05)
-        weights = [weight.detach() for weight in model.parameters()]
-        moved = base.step(weights, reference.clip(mean(gradients), 0.5), lr=0.1)
-        with torch.no_grad():
-            torch._foreach_copy_(list(model.parameters()), moved)
-            for buffer, value in zip(model.buffers(), mean([[b.double() for b in s] for s in statistics])):
-                buffer.copy_(value)
+        oracle_update(model, base, gradient, images, targets, m, clip_norm=0.5, weight_decay=0.05)
     return model.state_dict()
+
+
+SAM_GRADIENT = functools.partial(reference.sam_gradient, rho=RHO)
+GRADIENTS = {"sgd": reference.gradient, "sam": SAM_GRADIENT}
 
 
 def assert_all_close(state, target):
@@ -51,7 +47,7 @@ def assert_all_close(state, target):
 
 @pytest.mark.parametrize("name", ["sgd", "sam"])
 def test_m_means_the_same_on_one_two_and_four_processes(two, four, name):
-    target = expected(make_convolutions, name, M)
+    target = followed(make_convolutions, GRADIENTS[name], M)
     for results in (two, four):
         assert_all_close(results[0][name]["model"], target)
 
@@ -77,22 +73,10 @@ def test_shared_ascent_perturbs_once_for_m_images_of_all_processes(two, name, m)
         # Micro-batch k is the k-th sixteen images of each process: other images than one process takes.
         images, targets = make_images()
         order = torch.arange(NUM_IMAGES).view(2, -1, M // 2).transpose(0, 1).flatten()
-        target = rearranged(images[order], targets[order])
+        target = followed(make_tanh, SAM_GRADIENT, M, images[order], targets[order])
     else:
-        target = expected(make_tanh, "sam", m)
+        target = followed(make_tanh, SAM_GRADIENT, m)
     assert_all_close(model, target)
-
-
-def rearranged(images, targets):
-    model, base = make_tanh(), reference.Sgd(**SGD)
-    gradient = functools.partial(reference.sam_gradient, rho=RHO)
-    for _ in range(NUM_STEPS):
-        gradients, _ = micro_batch_gradients(model, gradient, images, targets, M, weight_decay=0.05)
-        weights = [weight.detach() for weight in model.parameters()]
-        moved = base.step(weights, reference.clip(mean(gradients), 0.5), lr=0.1)
-        with torch.no_grad():
-            torch._foreach_copy_(list(model.parameters()), moved)
-    return model.state_dict()
 
 
 @pytest.mark.parametrize("name", ["sam, {}", "sam, {}, m", "sam, {}, statistics", "sam, {}, several"])
@@ -101,20 +85,19 @@ def test_sharded_weights_equal_data_parallel_ones_with_a_shared_ascent(two, name
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments"),
+    ("name", "gradient", "m"),
     [
-        ("sgd, sharded", {"name": "sgd", "m": M}),
-        ("sam, sharded", {"name": "sam", "m": NUM_IMAGES}),
-        ("sam, sharded, adaptive", {"name": "sam", "m": NUM_IMAGES, "adaptive": True}),
+        ("sgd, sharded", reference.gradient, M),
+        ("sam, sharded", SAM_GRADIENT, NUM_IMAGES),
+        ("sam, sharded, adaptive", functools.partial(SAM_GRADIENT, adaptive=True), NUM_IMAGES),
     ],
 )
-def test_sharded_weights_equal_the_formula(two, name, arguments):
-    assert_all_close(two[0][name]["model"], expected(make_tanh, **arguments))
+def test_sharded_weights_equal_the_formula(two, name, gradient, m):
+    assert_all_close(two[0][name]["model"], followed(make_tanh, gradient, m))
 
 
 def test_sharded_weights_of_which_some_are_perturbed_equal_the_formula(two):
-    model, base = make_tanh(), reference.Sgd(**SGD)
-    chosen = [name.endswith("bias") for name, _ in model.named_parameters()]
+    chosen = [name.endswith("bias") for name, _ in make_tanh().named_parameters()]
 
     def gradient(loss, weights):
         grads = reference.gradient(loss, weights)
@@ -122,13 +105,8 @@ def test_sharded_weights_of_which_some_are_perturbed_equal_the_formula(two):
         moves = [RHO * grad / length if is_bias else 0 * grad for grad, is_bias in zip(grads, chosen)]
         return reference.gradient(loss, reference.moved(weights, moves))
 
-    for _ in range(NUM_STEPS):
-        gradients, _ = micro_batch_gradients(model, gradient, *make_images(), NUM_IMAGES, weight_decay=0.05)
-        weights = [weight.detach() for weight in model.parameters()]
-        moved = base.step(weights, reference.clip(mean(gradients), 0.5), lr=0.1)
-        with torch.no_grad():
-            torch._foreach_copy_(list(model.parameters()), moved)
-    assert_all_close(two[0]["sam, sharded, some"]["model"], model.state_dict())
+    target = followed(make_tanh, gradient, NUM_IMAGES)
+    assert_all_close(two[0]["sam, sharded, some"]["model"], target)
 
 
 def test_sharded_weights_are_shards_that_stay_in_place_and_go_on_from_whole_tensors_to_the_same_bits(two):

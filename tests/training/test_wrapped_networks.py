@@ -10,7 +10,7 @@ from torch._dynamo import config as dynamo_config
 from torch._dynamo.utils import counters
 
 from tests.reference import sam as reference
-from tests.training.updates import RHO, SGD, make_problem, make_update, mean, micro_batch_gradients
+from tests.training.updates import RHO, SGD, make_problem, make_update, oracle_update
 
 
 @pytest.fixture
@@ -36,14 +36,7 @@ def test_compiled_network_equals_the_formula_and_is_compiled_once(m):
     for step in range(4):
         with dynamo_config.patch(error_on_recompile=step > 0):
             update(problem.images, problem.targets, lr=0.1)
-        gradients, statistics = micro_batch_gradients(
-            oracle, gradient, problem.images, problem.targets, m or 8
-        )
-        weights = [weight.detach() for weight in oracle.parameters()]
-        with torch.no_grad():
-            torch._foreach_copy_(list(oracle.parameters()), base.step(weights, mean(gradients), lr=0.1))
-            for buffer, value in zip(oracle.buffers(), mean([[b.double() for b in s] for s in statistics])):
-                buffer.copy_(value)
+        oracle_update(oracle, base, gradient, problem.images, problem.targets, m or 8)
         # float64 round-off, grown over four updates
         for name, tensor in problem.model.state_dict().items():
             torch.testing.assert_close(tensor, oracle.state_dict()[name], rtol=1e-8, atol=1e-9)

@@ -78,3 +78,17 @@ def micro_batch_gradients(model, gradient, images, targets, m, label_smoothing=0
 
 def mean(lists):
     return [sum(values[1:], start=values[0].clone()) / len(values) for values in zip(*lists)]
+
+
+@torch.no_grad()
+def oracle_update(model, base, gradient, images, targets, m, clip_norm=None, weight_decay=0.0):
+    """Change a model in place, as one update should: weights, and the means of the running statistics."""
+    with torch.enable_grad():
+        gradients, statistics = micro_batch_gradients(
+            model, gradient, images, targets, m, weight_decay=weight_decay
+        )
+    grads = mean(gradients) if clip_norm is None else reference.clip(mean(gradients), clip_norm)
+    weights = [weight.detach() for weight in model.parameters()]
+    torch._foreach_copy_(list(model.parameters()), base.step(weights, grads, lr=0.1))
+    for buffer, value in zip(model.buffers(), mean([[b.double() for b in s] for s in statistics])):
+        buffer.copy_(value)
