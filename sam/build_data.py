@@ -24,7 +24,7 @@ from sam.data import datasets, file_datasets
 from sam.data.augmentation import Augmentation, Normalization
 from sam.data.batches import EvaluationBatches, TrainBatches
 from sam.data.image_files import ImageFiles
-from sam.data.images import Dataset, Split, hold_out, spoil_labels, stratified_subset
+from sam.data.images import Dataset, Images, Split, hold_out, shrink, spoil_labels, stratified_subset
 from sam.data.label_files import labels_from_file
 from sam.data.label_noise import symmetric_noise
 from sam.data.loading import Loader, Prepare
@@ -95,6 +95,9 @@ def dataset(config: DatasetConfig, seed: int) -> Dataset:
             over = config.label_noise_over
             noisy = symmetric_noise(train.targets, full.num_classes, config.label_noise, seed, over)
             train = spoil_labels(train, noisy)
+        if config.image_size is not None and isinstance(train, Images) and isinstance(test, Images):
+            # Files and synthetic have that size already.
+            train, test = shrink(train, config.image_size), shrink(test, config.image_size)
     return dataclasses.replace(full, train=train, test=test)
 
 

@@ -81,8 +81,6 @@ def dataset_clashes(dataset: DatasetConfig, batch_size: int) -> Iterator[str]:
             f"dataset.num_train={dataset.num_train} fills no batch of batch_size={batch_size}; "
             "lower batch_size"
         )
-    if dataset.image_size is not None and dataset.reader not in ("synthetic", *FILE_READERS):
-        yield f"dataset.image_size is fixed for {dataset.reader}; leave it null"
     for key in ("resize_size", "interpolation", "in_memory"):
         if dataset.reader not in FILE_READERS and getattr(dataset, key) != getattr(DatasetConfig(), key):
             yield f"dataset.{key} is nothing that {dataset.reader} reads; leave it out"

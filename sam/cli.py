@@ -35,6 +35,20 @@ for _name, _schema in SCHEMAS.items():
     ConfigStore.instance().store(_name, _schema)
 
 
+def _by_dataset(values: dict[str, Any], *, _root_: DictConfig) -> Any:
+    """Return the value of the dataset that is composed: ${by_dataset:{cifar10:0.05,cifar100:0.1}} in a preset."""
+    name = _root_.dataset.name
+    if name not in values:
+        raise ConfigError(
+            f"dataset={name}: this experiment is for {' and '.join(values)}; choose one of these, or give the "
+            "keys that it sets by dataset yourself"
+        )
+    return values[name]
+
+
+OmegaConf.register_new_resolver("by_dataset", _by_dataset)
+
+
 def checked(config: DictConfig, schema: type[Config]) -> Config:
     """Return a composed config as a typed object whose ranges and clashes have been checked.
 
@@ -111,8 +125,10 @@ def told_at_once() -> Iterator[None]:
 
 def explain(error: BaseException) -> str:
     """Return one message for a mistake: the key, the value, what is allowed, what to do."""
-    if isinstance(error, ConfigError):
-        return str(error)
+    chain = list(_causes(error))
+    for cause in chain:
+        if isinstance(cause, ConfigError):  # it may come from a resolver, through OmegaConf
+            return str(cause)
     if "Config group override" in str(error):
         nulls = " ".join(item for item in sys.argv[1:] if "=" in item)
         return f"{nulls}: a group needs one choice; leave it out, or see --help"
@@ -121,7 +137,6 @@ def explain(error: BaseException) -> str:
         return f"{group}={choice}: {_allowed(choice, error.options or ())}"
     if isinstance(error, OverrideParseException):
         return f"{error.override}: cannot be read ({error}); wanted is KEY=VALUE, with quotes around odd text"
-    chain = list(_causes(error))
     for cause in chain:
         if isinstance(cause, ValidationError):
             return _explain_type(cause, error)

@@ -106,7 +106,7 @@ class DatasetConfig:
     label_name: str | None = None
     # Training labels predicted by an ended run (bootstrapping): its run directory.
     relabel_from: str | None = None
-    # Height and width in pixels; for synthetic and for files.
+    # Height and width in pixels: of files and of synthetic; others are shrunk to it, to save time.
     image_size: int | None = setting(None, at_least=8, at_most=1024)
     # Files: the shorter side is resized to so many pixels before the centre crop; null means image_size.
     resize_size: int | None = setting(None, at_least=8, at_most=2048)

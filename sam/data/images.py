@@ -10,6 +10,7 @@ from typing import TypeAlias
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.v2 import functional
 
 from sam.data.image_files import ImageFiles
 
@@ -112,6 +113,28 @@ def hold_out(data: Dataset, how: str) -> Dataset:
     kept, held_out = order[:-num_held_out].sort().values, order[-num_held_out:].sort().values
     held_out_images = with_true_labels(data.train.take(held_out))
     return dataclasses.replace(data, train=data.train.take(kept), test=held_out_images)
+
+
+def shrink(images: Images, size: int) -> Images:
+    """Return the same images with fewer pixels, interpolated linearly with antialiasing.
+
+    Args:
+        images: Square ones.
+        size: Height and width of the result, in pixels.
+
+    Raises:
+        ValueError: If that is more than they have.
+    """
+    own_size = images.shape[0]
+    if size > own_size:
+        raise ValueError(
+            f"dataset.image_size={size}: the images have {own_size} x {own_size} pixels and are only ever shrunk; "
+            "leave it null"
+        )
+    # Some hundred at a time: the resize works in float32.
+    parts = images.pixels.permute(0, 3, 1, 2).split(500)
+    shrunk = torch.cat([functional.resize(part, [size, size], antialias=True) for part in parts])
+    return dataclasses.replace(images, pixels=shrunk.permute(0, 2, 3, 1))
 
 
 def stratified_subset(targets: Tensor, size: int) -> Tensor:
