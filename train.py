@@ -42,8 +42,11 @@ def train(config: TrainConfig) -> None:
     if os.environ.get("RANK", "0") != "0":
         return  # torchrun started several of this process; the first one speaks
     split = "test" if config.dataset.validation == "none" else "validation"
-    ending = result["message"] or (
-        f"{split} error {result['test_error_pct']:.2f} %, train error {result['train_error_pct']:.2f} %"
+    # A run without epochs has no train error.
+    ending = result["message"] or ", ".join(
+        f"{name} error {error:.2f} %"
+        for name, error in ((split, result["test_error_pct"]), ("train", result["train_error_pct"]))
+        if error is not None
     )
     note = "; ended before, skipped (force=true starts it anew)" if skipped else ""
     print(f"{result['status']}: {ending}, {result['seconds']:.0f} s{note}\n  {directory}", flush=True)

@@ -36,12 +36,12 @@ for _name, _schema in SCHEMAS.items():
 
 
 def _by_dataset(values: dict[str, Any], *, _root_: DictConfig) -> Any:
-    """Return the value of the dataset that is composed: ${by_dataset:{cifar10:0.05,cifar100:0.1}} in a preset."""
+    """Return the value of the chosen dataset: ${by_dataset:{cifar10:0.05,cifar100:0.1}} in a preset."""
     name = _root_.dataset.name
     if name not in values:
         raise ConfigError(
-            f"dataset={name}: this experiment is for {' and '.join(values)}; choose one of these, or give the "
-            "keys that it sets by dataset yourself"
+            f"dataset={name}: this experiment is for {' and '.join(values)}; choose one of these, or give "
+            "the keys that it sets by dataset yourself"
         )
     return values[name]
 

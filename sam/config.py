@@ -262,7 +262,8 @@ class TrainConfig:
     augmentation: AugmentationConfig = dataclasses.field(default_factory=AugmentationConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     runtime: RuntimeConfig = dataclasses.field(default_factory=RuntimeConfig)
-    epochs: int = setting(20, at_least=1)
+    # 0 trains nothing: the network is evaluated as it starts, with model.weights as they are in the file.
+    epochs: int = setting(20, at_least=0)
     # Images per update, over all processes; the rest of an epoch that fills no batch is dropped.
     batch_size: int = setting(128, at_least=1)
     # Images per micro-batch: one perturbation, one set of batch statistics; null means all of a device.

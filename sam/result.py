@@ -46,7 +46,7 @@ def make_result(
     last = rows[-1]
     best = min(rows, key=lambda row: row["test_error_pct"])
     train_seconds = sum(row["seconds"] for row in rows)
-    num_images = sum(row["images_per_second"] * row["seconds"] for row in rows)
+    num_images = sum(row.get("images_per_second", 0.0) * row["seconds"] for row in rows)
     message = "" if complete else f"loss is not finite after step {last['step']}; try a lower lr or rho"
     return {
         "status": "complete" if complete else "diverged",
@@ -59,7 +59,8 @@ def make_result(
         "optimizer": config.optimizer.name,
         "rho": config.optimizer.rho if config.optimizer.name == "sam" else None,
         "epochs": config.epochs,
-        **{key: last[key] for key in LAST_EPOCH},
+        # None for what a run without epochs does not measure.
+        **{key: last.get(key) for key in LAST_EPOCH},
         # Against the true labels, where others were trained on.
         "train_clean_error_pct": last.get("train_clean_error_pct"),
         # A note only: choosing the epoch on the test set makes this too low.
@@ -68,7 +69,7 @@ def make_result(
         "steps": last["step"],
         "forward_backward_passes": round(num_passes, 2),
         "seconds": round(total_seconds, 2),
-        "images_per_second": round(num_images / train_seconds, 1),
+        "images_per_second": round(num_images / train_seconds, 1) if train_seconds else None,
         "peak_memory_mib": round(peak_memory_mib(device), 1),
         **_provenance(config, device, num_processes),
     }

@@ -166,7 +166,9 @@ def _trainer(
     precision = Precision(config.runtime.precision, device)
     called = _called(config, network, world)
     batches = build_data.train_batches(config, data, device, world)
-    m, num_steps = build_data.micro_batch_size(config, world), config.epochs * batches.steps_per_epoch
+    m = build_data.micro_batch_size(config, world)
+    # Without epochs nothing reads the schedules, but they have to be made: as for one.
+    num_steps = max(1, config.epochs) * batches.steps_per_epoch
     loggers = build.loggers(config, directory, batches.steps_per_epoch) if world.is_main else []
     return Trainer(
         model=network,

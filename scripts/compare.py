@@ -1,4 +1,4 @@
-"""Compare runs: SGD beside SAM in each setting, our numbers beside the paper's; table and figure.
+"""Compare runs: SGD beside SAM at equal epochs and at equal compute, ours beside the paper's, every rho.
 
 python scripts/compare.py [FOLDER ...] [--out FOLDER] [--no-figure]
 
@@ -13,10 +13,18 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
+from sam.report.beside_paper import compare_with_paper, match_paper  # noqa: E402
+from sam.report.cells import Cell, read_cells  # noqa: E402
+from sam.report.equal_compute import build_families  # noqa: E402
 from sam.report.figures import draw_error_curves  # noqa: E402
 from sam.report.groups import Group, group_runs  # noqa: E402
 from sam.report.markdown import render_comparison  # noqa: E402
-from sam.report.paper import PrintedCell, read_printed_cells  # noqa: E402
+from sam.report.markdown_sections import (  # noqa: E402
+    render_beside_paper,
+    render_families,
+    render_sweeps,
+)
+from sam.report.rho_sweeps import build_sweeps  # noqa: E402
 from sam.report.runs import Run, find_runs  # noqa: E402
 from sam.report.table import build_blocks  # noqa: E402
 
@@ -44,8 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings += copies + faults
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    interrupted = [run for run in runs if run.result is None]
-    text = render_comparison(build_blocks(groups, cells), interrupted, warnings)
+    text = _render(runs, groups, cells, warnings)
     print(text)
     out = options.out or options.outputs[0]
     try:
@@ -91,11 +98,24 @@ def _read(roots: Sequence[Path]) -> tuple[list[Run], list[str]]:
     return runs, [f"{problem.path}: {problem.reason}" for problem in problems]
 
 
-def _read_paper() -> tuple[list[PrintedCell], list[str]]:
+def _read_paper() -> tuple[list[Cell], list[str]]:
     try:
-        return read_printed_cells(REPOSITORY / "results" / "paper" / "tables.csv"), []
+        return read_cells(REPOSITORY / "results" / "paper" / "cells.csv"), []
     except (OSError, ValueError) as error:
         return [], [f"the paper's numbers are not shown: {error}"]
+
+
+def _render(
+    runs: Sequence[Run], groups: Sequence[Group], cells: Sequence[Cell], warnings: Sequence[str]
+) -> str:
+    matches = match_paper(groups, runs, cells)
+    sections = [
+        render_beside_paper(compare_with_paper(groups, matches, cells)),
+        render_families(build_families(groups)),
+        render_sweeps(build_sweeps(groups)),
+    ]
+    interrupted = [run for run in runs if run.result is None]
+    return render_comparison(build_blocks(groups, matches), sections, interrupted, warnings)
 
 
 def _write(out: Path, text: str, groups: Sequence[Group], with_figure: bool) -> None:

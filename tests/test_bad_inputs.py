@@ -51,7 +51,7 @@ BAD_COMMANDS = {
     "optimizer.lr=0": "optimizer.lr=0.0: allowed is a number > 0",
     "optimizer.lr=nan": "optimizer.lr=nan: allowed is a finite number",
     "optimizer.momentum=1": "optimizer.momentum=1.0: allowed is a number >= 0 and < 1",
-    "epochs=0": "epochs=0: allowed is a number >= 1",
+    "epochs=-1": "epochs=-1: allowed is a number >= 0",
     "seed=-1": "seed=-1: allowed is a number >= 0 and <= 2147483647",
     "label_smoothing=1": "label_smoothing=1.0: allowed is a number >= 0 and < 1",
     "dataset.label_noise=1.5": "dataset.label_noise=1.5: allowed is a number >= 0 and < 1",
@@ -62,7 +62,7 @@ BAD_COMMANDS = {
     "optimizer.momentum=0": "optimizer.nesterov=true needs optimizer.momentum > 0; set",
     "runtime.precision=tf32 runtime.device=cpu": "runtime.precision=tf32 needs a GPU, but",
     "dataset.num_train=64": "dataset.num_train=64 fills no batch of batch_size=128; lower",
-    "dataset.image_size=64": "dataset.image_size is fixed for fashion_mnist_mini; leave it null",
+    "dataset.image_size=64": "dataset=fashion_mnist_mini: dataset.image_size=64: the images have 28 x 28",
     "dataset.num_train=6000": "dataset=fashion_mnist_mini: 6000 images were asked for, but there are 5000",
     "batch_size=6000": "batch_size=6000, but there are only 5000 training images; lower batch_size",
     "augmentation=basic augmentation.crop_padding=28": "augmentation.crop_padding=28 must be below",
@@ -201,7 +201,7 @@ def test_evaluate_refuses_damaged_run_directories(command, tmp_path):
     assert (code, "has no checkpoint yet; train it first" in err) == (2, True)
 
 
-@pytest.mark.parametrize("arguments", [["optimizer.rhoo=1"], ["epochs=0"], ["-m", "epochs=0,-1"]])
+@pytest.mark.parametrize("arguments", [["optimizer.rhoo=1"], ["epochs=-1"], ["-m", "epochs=-2,-1"]])
 def test_mistake_ends_the_process_with_code_2_and_no_traceback(arguments, tmp_path):
     ended = subprocess.run(
         [sys.executable, str(ROOT / "train.py"), *arguments], cwd=tmp_path, capture_output=True, text=True

@@ -128,8 +128,8 @@ def shrink(images: Images, size: int) -> Images:
     own_size = images.shape[0]
     if size > own_size:
         raise ValueError(
-            f"dataset.image_size={size}: the images have {own_size} x {own_size} pixels and are only ever shrunk; "
-            "leave it null"
+            f"dataset.image_size={size}: the images have {own_size} x {own_size} pixels and are only ever "
+            "shrunk; leave it null"
         )
     # Some hundred at a time: the resize works in float32.
     parts = images.pixels.permute(0, 3, 1, 2).split(500)

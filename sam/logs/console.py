@@ -26,9 +26,10 @@ class ConsoleLog:
 
     def restart(self, rows: Sequence[dict[str, float]]) -> None:
         """Show the bar where these rows end."""
+        done = min(len(rows), self._epochs)  # a run without epochs has a row all the same
         if sys.stderr.isatty():
             total = self._epochs * self._steps_per_epoch
-            initial = len(rows) * self._steps_per_epoch
+            initial = done * self._steps_per_epoch
             self._bar = tqdm(
                 total=total,
                 initial=initial,
@@ -37,18 +38,17 @@ class ConsoleLog:
                 dynamic_ncols=True,
             )
         if rows:
-            _say(f"{self._label}: goes on after epoch {len(rows)} of {self._epochs}")
+            _say(f"{self._label}: goes on after epoch {done} of {self._epochs}")
 
     def log(self, row: dict[str, float]) -> None:
         """Show the errors of an epoch."""
-        errors = f"train {row['train_error_pct']:.2f} %, {self._split} {row['test_error_pct']:.2f} %"
+        train = f"train {row['train_error_pct']:.2f} %, " if "train_error_pct" in row else ""
+        errors = f"{train}{self._split} {row['test_error_pct']:.2f} %"
         if self._bar is not None:
             self._bar.set_postfix_str(f"epoch {row['epoch']:.0f}: {errors}")
         else:
-            _say(
-                f"{self._label}: epoch {row['epoch']:.0f} of {self._epochs}, error {errors}, "
-                f"{row['images_per_second']:.0f} images/s"
-            )
+            speed = f", {row['images_per_second']:.0f} images/s" if "images_per_second" in row else ""
+            _say(f"{self._label}: epoch {row['epoch']:.0f} of {self._epochs}, error {errors}{speed}")
 
     def advance(self, epoch: int, step: int) -> None:
         """Move the bar to an update."""

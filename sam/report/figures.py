@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sam.report.groups import Group
 from sam.report.interval import estimate
-from sam.report.markdown import format_estimate
+from sam.report.markup import format_estimate
 from sam.report.settings import setting_titles
 
 if TYPE_CHECKING:

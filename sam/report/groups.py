@@ -39,6 +39,11 @@ class Group:
     num_diverged: int
 
     @property
+    def key(self) -> tuple[str, str]:
+        """What no other condition shares: its setting and its label."""
+        return self.setting.key, self.label
+
+    @property
     def is_sam(self) -> bool:
         """Whether it trains with SAM."""
         return bool(self.config["optimizer"]["name"] == "sam")

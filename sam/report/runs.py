@@ -106,13 +106,21 @@ def _run_directories(roots: Iterable[Path], problems: list[Problem]) -> Iterator
 def _read_run(directory: Path) -> Run:
     return Run(
         directory=directory,
-        config=_read_config(directory / "config.yaml"),
+        config=read_config(directory / "config.yaml"),
         metrics=_read_metrics(directory / "metrics.csv"),
         result=_read_result(directory / "result.json"),
     )
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """Read the config of a run.
+
+    Args:
+        path: A config.yaml.
+
+    Raises:
+        ValueError: If it cannot be read, or is not that of a run.
+    """
     try:
         # OmegaConf builds on yaml's SafeLoader; unresolved, so that no resolver runs.
         config = OmegaConf.to_container(OmegaConf.load(path), resolve=False)

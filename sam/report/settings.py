@@ -111,6 +111,12 @@ def setting_of(config: Mapping[str, Any]) -> Setting:
     return Setting(json.dumps(fields, default=str), fields)
 
 
+def without(setting: Setting, names: Iterable[str]) -> Setting:
+    """Return what is left of a setting when some keys may differ; it has a title like any other."""
+    fields = {name: value for name, value in setting.fields.items() if name not in set(names)}
+    return Setting(json.dumps(fields, default=str), fields)
+
+
 def setting_titles(settings: Iterable[Setting]) -> dict[str, str]:
     """Name settings so that no two of them have the same title.
 

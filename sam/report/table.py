@@ -1,12 +1,12 @@
 """The comparison as data: one block per setting, one row per condition, SGD beside SAM."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sam.report.cells import Match
 from sam.report.groups import Group
 from sam.report.interval import Estimate, estimate, paired_difference
-from sam.report.paper import PrintedCell, find_printed
 from sam.report.settings import Setting, setting_titles
 
 
@@ -22,8 +22,7 @@ class Row:
         train_clean_error_pct: The same by the true labels, where others were trained on.
         seconds: Time per run.
         difference_points: Test error minus that of SGD, over the seeds that both have.
-        printed: What the paper prints for it.
-        is_best: Whether its rho has the lowest mean test error of a sweep.
+        paper: The closest cell of the paper; None where there is none.
     """
 
     group: Group
@@ -33,8 +32,7 @@ class Row:
     train_clean_error_pct: Estimate | None
     seconds: Estimate | None
     difference_points: Estimate | None
-    printed: PrintedCell | None
-    is_best: bool
+    paper: Match | None
 
 
 @dataclass(frozen=True)
@@ -52,17 +50,16 @@ class Block:
     rows: list[Row]
 
 
-def build_blocks(groups: Sequence[Group], cells: Iterable[PrintedCell]) -> list[Block]:
+def build_blocks(groups: Sequence[Group], matches: Mapping[tuple[str, str], Sequence[Match]]) -> list[Block]:
     """Lay out a comparison.
 
     Args:
         groups: Conditions in the order in which they are shown.
-        cells: The paper's numbers; none where they are not to be shown.
+        matches: The cells of the paper that each condition repeats, the closest first, by `Group.key`.
 
     Returns:
         One block per setting, in the order in which the groups first name it.
     """
-    cells = list(cells)
     titles = setting_titles(group.setting for group in groups)
     by_setting: dict[str, list[Group]] = defaultdict(list)
     for group in groups:
@@ -70,13 +67,12 @@ def build_blocks(groups: Sequence[Group], cells: Iterable[PrintedCell]) -> list[
     blocks = []
     for key, members in by_setting.items():
         baseline = _baseline(members)
-        best = _best_of_sweeps(members)
-        rows = [_make_row(group, baseline, cells, group in best) for group in members]
+        rows = [_make_row(group, baseline, matches.get(group.key, ())) for group in members]
         blocks.append(Block(titles[key], members[0].setting, rows))
     return blocks
 
 
-def _make_row(group: Group, baseline: Group | None, cells: Sequence[PrintedCell], is_best: bool) -> Row:
+def _make_row(group: Group, baseline: Group | None, matches: Sequence[Match]) -> Row:
     test_errors = group.values("test_error_pct")
     difference = None
     if baseline is not None and group is not baseline:
@@ -89,8 +85,7 @@ def _make_row(group: Group, baseline: Group | None, cells: Sequence[PrintedCell]
         train_clean_error_pct=_mean_of(group, "train_clean_error_pct"),
         seconds=_mean_of(group, "seconds"),
         difference_points=difference,
-        printed=find_printed(group.config, cells),
-        is_best=is_best,
+        paper=matches[0] if matches else None,
     )
 
 
@@ -102,12 +97,3 @@ def _baseline(groups: Sequence[Group]) -> Group | None:
     candidates = [group for group in groups if group.config["optimizer"]["name"] == "sgd"]
     # Two SGD conditions in one setting differ in something unknown: neither is the one to beat.
     return candidates[0] if len(candidates) == 1 else None
-
-
-def _best_of_sweeps(groups: Sequence[Group]) -> list[Group]:
-    sweeps: dict[str, list[tuple[float, int, Group]]] = defaultdict(list)
-    for position, group in enumerate(groups):
-        mean = _mean_of(group, "test_error_pct")
-        if group.is_sam and mean is not None:
-            sweeps[group.method].append((mean.mean, position, group))
-    return [min(sweep)[2] for sweep in sweeps.values() if len({group.rho for _, _, group in sweep}) > 1]

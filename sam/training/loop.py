@@ -72,7 +72,7 @@ class Trainer:
         update: Changes the weights once.
         batches: Training data as a function of epoch and step.
         evaluate: Evaluates the model on the test split.
-        epochs: How many.
+        epochs: How many; 0 evaluates the model as it is.
         base_lr: Learning rate of the first step.
         store: Where checkpoints go.
         loggers: Told of every epoch; empty in all but the main process.
@@ -145,6 +145,8 @@ class Trainer:
         while self.progress.epoch < self._epochs and not (rows and _diverged(rows[-1])):
             self._train_epoch()
             self._end_epoch()
+        if not rows:  # no epochs, which leaves the model as it is to evaluate
+            self._record({"epoch": 0, "step": 0, "passes": 0.0, "seconds": 0.0})
         return not _diverged(rows[-1])
 
     def _train_epoch(self) -> None:
@@ -180,18 +182,25 @@ class Trainer:
     def _end_epoch(self) -> None:
         progress = self.progress
         self._average_statistics()
-        row = self._row(self._evaluate())
-        progress.rows.append(row)
+        row = self._trained()
         progress.epoch, progress.step = progress.epoch + 1, 0
         progress.sums, progress.epoch_seconds = None, 0.0
-        for logger in self._loggers:
-            logger.log(row)
-        self.save()
+        self._record(row)
         if progress.epoch < self._epochs and self._world.any(self._stop_requested(), self._device):
             raise Interrupted  # in the last epoch the worker looks once the result is written
 
-    def _row(self, test: Evaluation) -> Row:
-        """Return what metrics.csv says of the epoch that just ended."""
+    def _record(self, row: Row) -> None:
+        """Evaluate, add that to a row of metrics.csv, and log and save it."""
+        test = self._evaluate()
+        row["test_loss"], row["test_error_pct"] = test.loss, test.error_pct
+        row["test_top5_error_pct"] = test.top5_error_pct
+        self.progress.rows.append(row)
+        for logger in self._loggers:
+            logger.log(row)
+        self.save()
+
+    def _trained(self) -> Row:
+        """Return what metrics.csv says of the training in the epoch that just ended."""
         progress = self.progress
         assert progress.sums is not None
         num_images = self._batches.steps_per_epoch * self._batches.batch_size
@@ -204,9 +213,6 @@ class Trainer:
             # Of the last update of the epoch.
             "lr": self._base_lr * cosine(self.num_steps_done - 1, num_steps),
             **_train_means(sums),
-            "test_loss": test.loss,
-            "test_error_pct": test.error_pct,
-            "test_top5_error_pct": test.top5_error_pct,
             # Forward-backward passes per image, as a measure of compute.
             "passes": sums["image_passes"] / num_images,
             "seconds": progress.epoch_seconds,
@@ -287,4 +293,5 @@ def _train_means(sums: dict[str, float]) -> Row:
 
 
 def _diverged(row: Row) -> bool:
-    return not all(math.isfinite(row[key]) for key in ("train_loss", "test_loss"))
+    # The row of a run without epochs has no train_loss.
+    return not all(math.isfinite(row[key]) for key in ("train_loss", "test_loss") if key in row)

@@ -3,34 +3,36 @@
 import re
 from pathlib import Path
 
+from sam.report.beside_paper import match_paper
+from sam.report.cells import read_cells
 from sam.report.groups import group_runs
-from sam.report.interval import Estimate
-from sam.report.markdown import format_estimate, render_comparison
-from sam.report.paper import PrintedCell
+from sam.report.markdown import render_comparison
 from sam.report.runs import find_runs
 from sam.report.table import build_blocks
 from tests.report.run_directories import falling_errors, write_run
 
-CELL = PrintedCell(("cifar10", "wrn_28_10", "basic", "sam"), "1", 200, 2.7, 0.1, False, "2.7 ± 0.1")
+CELLS = read_cells(Path(__file__).parents[2] / "results" / "paper" / "cells.csv")
+EXACT = {"optimizer__weight_decay_in": "loss", "model__init_seed": 0}
 
 
 def _render(root: Path) -> str:
     runs, problems = find_runs([root])
     groups, _ = group_runs(runs)
     interrupted = [run for run in runs if run.result is None]
-    return render_comparison(build_blocks(groups, [CELL]), interrupted, [str(p) for p in problems])
+    blocks = build_blocks(groups, match_paper(groups, runs, CELLS))
+    return render_comparison(blocks, [], interrupted, [str(problem) for problem in problems])
 
 
 def test_comparison_reads_as_expected(tmp_path: Path) -> None:
     for seed, sgd, sam in ((0, 4.0, 3.0), (1, 6.0, 3.0)):
-        write_run(tmp_path, {"test_error_pct": sgd}, seed=seed)
-        write_run(tmp_path, {"test_error_pct": sam}, seed=seed, optimizer__name="sam")
+        write_run(tmp_path, {"test_error_pct": sgd}, **EXACT, seed=seed)
+        write_run(tmp_path, {"test_error_pct": sam}, **EXACT, seed=seed, optimizer__name="sam")
     lines = _render(tmp_path).splitlines()
     assert lines[0] == "# Comparison of runs"
     assert lines[2] == "## cifar10, wrn_28_10, basic, epochs 200, batch 256, m 32"
     table = [line for line in lines if line.startswith("|")]
     assert [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]] == [
-        ["SGD", "5.00 ± 12.71", "-", "-", "0.10 ± 0.00", "0.02 ± 0.00", "100", "2"],
+        ["SGD", "5.00 ± 12.71", "3.5 ± 0.1 (Table 1)", "-", "0.10 ± 0.00", "0.02 ± 0.00", "100", "2"],
         [
             "SAM rho=0.05",
             "3.00 ± 0.00",
@@ -65,39 +67,28 @@ def test_comparison_counts_diverged_runs(tmp_path: Path) -> None:
     assert "| 0 (2 diverged) |" in _render(tmp_path)
 
 
-def test_comparison_warns_of_a_selected_rho_only_after_a_sweep(tmp_path: Path) -> None:
-    write_run(tmp_path, optimizer__name="sam", optimizer__rho=0.05)
-    assert "optimistic" not in _render(tmp_path)
-    write_run(tmp_path, optimizer__name="sam", optimizer__rho=0.1)
+def test_comparison_marks_runs_that_depart_from_the_paper(tmp_path: Path) -> None:
+    write_run(tmp_path, **EXACT)
+    assert "± 0.1*" not in _render(tmp_path)
+    write_run(tmp_path, **EXACT, optimizer__name="sam", optimizer__rho=0.1)
     text = _render(tmp_path)
-    assert "SAM rho=0.05 (best)" in text
-    assert "selected on that very test error" in text
+    assert " 3.5 ± 0.1 (Table 1) |" in text
+    assert " 2.7 ± 0.1* (Table 1) |" in text
+    assert "A * marks runs" in text
 
 
-def test_comparison_of_a_validation_sweep_says_which_rho_to_train_with(tmp_path: Path) -> None:
-    for rho, error in ((0.05, 3.5), (0.1, 2.5), (0.2, 4.0)):
-        sweep = {"optimizer__name": "sam", "optimizer__rho": rho, "dataset__validation": "last"}
-        write_run(tmp_path, {"test_error_pct": error}, **sweep)
+def test_comparison_of_validation_errors_calls_them_so(tmp_path: Path) -> None:
+    write_run(tmp_path, dataset__validation="last")
     text = _render(tmp_path)
     assert "m 32, validation on the last tenth\n" in text
     assert "| Validation error (%) |" in text
     assert "Test error" not in text
-    assert "SAM rho=0.1 (best)" in text
-    assert (
-        "\nSAM: best rho on the validation split: 0.1 "
-        "(train on all with optimizer.rho=0.1 dataset.validation=none)\n"
-    ) in text
-    assert "optimistic" not in text
     assert "(Table" not in text
 
 
-def test_comparison_of_a_test_sweep_recommends_no_rho(tmp_path: Path) -> None:
-    for rho in (0.05, 0.1):
-        write_run(tmp_path, optimizer__name="sam", optimizer__rho=rho)
-    text = _render(tmp_path)
-    assert "(best)" in text
-    assert "best rho" not in text
-    assert "alidation error (%)" not in text
+def test_comparison_puts_sections_between_tables_and_lists() -> None:
+    text = render_comparison([], ["## One", "", "## Two"], warnings=["lost"])
+    assert text == "# Comparison of runs\n\n## One\n\n## Two\n\n## Left out\n\n- lost\n"
 
 
 def test_comparison_of_spoiled_labels_shows_train_error_by_both(tmp_path: Path) -> None:
@@ -121,17 +112,3 @@ def test_comparison_lists_runs_that_have_not_ended(tmp_path: Path) -> None:
 def test_comparison_lists_what_was_left_out(tmp_path: Path) -> None:
     (write_run(tmp_path) / "result.json").write_text("{")
     assert "## Left out" in _render(tmp_path)
-
-
-def test_comparison_keeps_markup_out_of_its_text() -> None:
-    text = render_comparison([], warnings=["a | b\n# *c* <d>"])
-    assert text.endswith("- a \\| b # \\*c\\* \\<d>\n")
-
-
-def test_format_estimate_tells_a_differing_number_of_values() -> None:
-    assert format_estimate(Estimate(0.5, None, 1), 3) == "0.50 (n = 1)"
-
-
-def test_format_estimate_signs_differences() -> None:
-    assert format_estimate(Estimate(0.5, 0.25, 3), 3, sign="+") == "+0.50 ± 0.25"
-    assert format_estimate(Estimate(-0.5, 0.25, 3), 3, sign="+") == "-0.50 ± 0.25"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sam.config import TrainConfig, leaves
-from sam.report.settings import setting_of, setting_titles
+from sam.report.settings import setting_of, setting_titles, without
 from tests.report.run_directories import make_config
 
 KEYS = [key for key, _, _ in leaves(TrainConfig())]
@@ -173,3 +173,11 @@ def test_setting_titles_add_what_tells_namesakes_apart() -> None:
     assert titles[plain.key].endswith("m 32, label_smoothing=0")
     assert titles[smooth.key].endswith("m 32, label_smoothing=0.1")
     assert titles[other.key].endswith("m 32")
+
+
+def test_without_makes_settings_equal_that_differ_in_the_named_keys() -> None:
+    short, long = setting_of(make_config(epochs=10)), setting_of(make_config(epochs=20))
+    assert without(short, ["epochs"]).key == without(long, ["epochs"]).key
+    assert without(short, ["m"]).key != without(long, ["m"]).key
+    left = without(short, ["epochs", "dataset.validation"])
+    assert setting_titles([left]) == {left.key: "cifar10, wrn_28_10, basic, batch 256, m 32"}

@@ -41,7 +41,9 @@ def test_compare_writes_table_and_figure_into_the_default_folder(outputs: Path) 
     assert (done.returncode, done.stderr) == (0, "")
     text = (outputs / "comparison.md").read_text(encoding="utf-8")
     assert text in done.stdout
-    assert "3.5 ± 0.1 (Table 1)" in text
+    assert "3.5 ± 0.1* (Table 1)" in text
+    assert "| table1/cifar10/wrn_28_10_200/basic/sam |" in text
+    assert "Departs: optimizer.weight_decay_in=optimizer (loss), model.init_seed=null (0)" in text
     assert "-0.80 ± 0.00" in text
     assert "epoch 3 of 200" in text
     assert (outputs / "comparison.png").read_bytes().startswith(b"\x89PNG")
@@ -56,7 +58,17 @@ def test_compare_of_a_validation_sweep_chooses_its_rho(tmp_path: Path) -> None:
     done = _compare(tmp_path, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "validation on a random tenth" in done.stdout
-    assert "best rho on the validation split: 0.05 (train on all with optimizer.rho=0.05" in done.stdout
+    assert "Validation: a random tenth of the training images (dataset.validation=random)." in done.stdout
+    assert "(optimizer.rho=0.05 dataset.validation=none)" in done.stdout
+
+
+def test_compare_at_equal_compute_names_the_run_that_is_missing(tmp_path: Path) -> None:
+    for name, passes in (("sgd", 100), ("sam", 200)):
+        counts = {"steps": 100, "forward_backward_passes": passes}
+        write_run(tmp_path, counts, falling_errors(5, 3.0), optimizer__name=name)
+    done = _compare(tmp_path, tmp_path, "--no-figure")
+    assert "## At equal compute" in done.stdout
+    assert "- optimizer=sgd epochs=400 is not run; to compare SAM rho=0.05 (200 epochs)" in done.stdout
 
 
 def test_compare_with_out_writes_there_only(outputs: Path, tmp_path: Path) -> None:
@@ -104,7 +116,7 @@ def test_compare_in_a_terminal_without_unicode_shows_the_table(
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     done = _compare(outputs.parent, "--no-figure")
     assert done.returncode == 0
-    assert "3.5 ? 0.1 (Table 1)" in done.stdout
+    assert "3.5 ? 0.1* (Table 1)" in done.stdout
 
 
 def test_compare_without_folder_says_what_to_do(tmp_path: Path) -> None:

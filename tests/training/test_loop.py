@@ -51,7 +51,9 @@ class Recorder:
         pass
 
 
-def make_trainer(folder, stop=lambda: False, test_losses=None, lr=0.1, checkpoint_seconds=1e9, **rule):
+def make_trainer(
+    folder, stop=lambda: False, test_losses=None, lr=0.1, checkpoint_seconds=1e9, epochs=3, **rule
+):
     torch.manual_seed(0)
     model = CifarResNet(depth=8, width=2, in_channels=3, num_classes=3)
     losses = iter(test_losses or itertools.repeat(1.0))
@@ -61,7 +63,7 @@ def make_trainer(folder, stop=lambda: False, test_losses=None, lr=0.1, checkpoin
         update=make_update(model, "sam", m=2, **rule),
         batches=Batches(),
         evaluate=lambda: Evaluation(next(losses), 50.0, 10.0, [50.0] * 3, 1.0, 7),
-        epochs=3,
+        epochs=epochs,
         base_lr=lr,
         store=CheckpointStore(folder),
         loggers=[recorder],
@@ -164,6 +166,30 @@ def test_loss_that_is_not_finite_ends_the_run(tmp_path):
     resumed.load(CheckpointStore(tmp_path).load())
     assert not resumed.fit(), "a diverged run stays so"
     assert resumed.num_steps_done == 6
+
+
+def test_run_without_epochs_evaluates_once_and_changes_nothing(tmp_path):
+    trainer, log = make_trainer(tmp_path, epochs=0, test_losses=[0.7])
+    before = copy.deepcopy(trainer.state())
+    assert trainer.fit()
+    row = {"epoch": 0, "step": 0, "passes": 0.0, "seconds": 0.0, "test_loss": 0.7}
+    assert log.rows == [row | {"test_error_pct": 50.0, "test_top5_error_pct": 10.0}]
+    assert (log.steps, trainer.num_steps_done, trainer.num_passes) == ([], 0, 0)
+    saved = CheckpointStore(tmp_path).load()
+    for key in ("model", "optimizer", "random"):
+        assert same(saved[key], before[key])
+    # It has measured all there is to measure: a second evaluation would fail.
+    resumed, resumed_log = make_trainer(tmp_path, epochs=0)
+    resumed._evaluate = None
+    resumed.load(saved)
+    assert resumed.fit()
+    assert resumed_log.rows == log.rows
+
+
+def test_run_without_epochs_whose_loss_is_not_finite_is_not_complete(tmp_path):
+    trainer, log = make_trainer(tmp_path, epochs=0, test_losses=[math.nan])
+    assert not trainer.fit()
+    assert len(log.rows) == 1
 
 
 def test_state_of_another_model_is_refused(tmp_path):

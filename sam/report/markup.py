@@ -1,0 +1,77 @@
+"""Markdown for GitHub whose columns also line up in a terminal: tables, lists, numbers."""
+
+import re
+import textwrap
+from collections.abc import Sequence
+
+from sam.report.interval import Estimate
+
+NOTHING = "-"
+WIDTH = 110
+
+
+def render_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Write a table, its first column flush left and the others flush right.
+
+    Args:
+        header: One cell per column.
+        rows: The same, for each row.
+    """
+    table = [header, *rows]
+    # A rule cell of less than a dash and a colon is no table to GitHub.
+    widths = [max(2, *(len(cell) for cell in column)) for column in zip(*table, strict=True)]
+    # The first column holds names, the others numbers.
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    return "\n".join(_line(cells, widths) for cells in (header, rule, *rows))
+
+
+def render_list(lines: Sequence[str], numbered: bool = False) -> str:
+    """Write a list; a numbered one starts at 1 and has its long lines broken.
+
+    Args:
+        lines: Plain text; markup in it is escaped.
+        numbered: Whether the items are referred to by number.
+    """
+    if not numbered:
+        return "\n".join(f"- {escape(line)}" for line in lines)
+    return "\n".join(
+        textwrap.fill(
+            f"{number}. {escape(line)}",
+            WIDTH,
+            subsequent_indent="   ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for number, line in enumerate(lines, start=1)
+    )
+
+
+def format_estimate(estimate: Estimate | None, num_runs: int | None = None, sign: str = "") -> str:
+    """Write a mean with its interval, and with its n where that is not the n of the row.
+
+    Args:
+        estimate: In percent or points; None gives a dash.
+        num_runs: The n of the row; None where the row does not tell it.
+        sign: "+" to show the sign of positive numbers too.
+
+    Returns:
+        Such as "2.70 ± 0.10 (n = 3)".
+    """
+    if estimate is None:
+        return NOTHING
+    text = f"{estimate.mean:{sign}.2f}"
+    if estimate.half_width is not None:
+        text += f" ± {estimate.half_width:.2f}"
+    return text if estimate.num_values == num_runs else f"{text} (n = {estimate.num_values})"
+
+
+def escape(text: str) -> str:
+    """Return a text in one line in which GitHub finds no markup."""
+    # Underscores inside of words are no markup on GitHub; names are full of them.
+    return re.sub(r"([|*<`])", r"\\\1", " ".join(text.split()))
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    first = cells[0].ljust(widths[0])
+    others = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
+    return "| " + " | ".join([first, *others]) + " |"

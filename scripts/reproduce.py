@@ -1,0 +1,205 @@
+"""Repeat the paper's tables: python scripts/reproduce.py TABLE... [--dataset NAME] [KEY=VALUE...].
+
+Trains the runs of the chosen conditions (results/paper/cells.csv) with all their seeds, one after the
+other. Runs that have ended are skipped, interrupted ones go on, a failed one does not stop those after it.
+
+--list     each condition with its printed error and its commands
+--dry-run  times a few updates of each model here, on made-up images, and says how many hours it all takes
+--smoke    two updates of each condition, on made-up images, two micro-batches of at most 4: pass or fail
+
+Keys are those of train.py and hold for all runs, such as outputs=FOLDER or recipe=text. Filters take several
+values with commas.
+
+    python scripts/reproduce.py table1 --list
+    python scripts/reproduce.py table1 --model wrn_28_10 --epochs 200 --dry-run
+    python scripts/reproduce.py table4 --noise 40 --method sgd,sam --seeds 3 dataset.root=/data
+"""
+
+import argparse
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from sam.cli import explain  # noqa: E402
+from sam.config import ConfigError  # noqa: E402
+from sam.plan import PlannedRun, composed, runs_of, unique  # noqa: E402
+from sam.report.cells import Cell, read_cells  # noqa: E402
+from sam.run_directory import read_result  # noqa: E402
+from scripts.rehearse import dry_run, smoke  # noqa: E402
+
+CELLS = ROOT / "results" / "paper" / "cells.csv"
+# The paper's headline; the appendix repeats and varies it.
+MAIN_TABLES = ("1", "2", "3", "4", "5")
+FILTERS = ("dataset", "model", "augmentation", "method", "epochs", "noise")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return 0, 1 if anything failed, 2 for a mistake on the command line."""
+    options = _parse(arguments)
+    tables = [word for word in options.words if "=" not in word]
+    overrides = [word for word in options.words if "=" in word]
+    try:
+        cells = _chosen(read_cells(CELLS), tables, options)
+        composed([*cells[0].overrides, *overrides])  # a mistake in them shows now, once
+        if options.list:
+            _list(cells, options.seeds, overrides)
+            return 0
+        if options.smoke:
+            return smoke(cells, overrides)
+        plan = {cell.name: runs_of(cell, _seeds(cell, options.seeds), overrides) for cell in cells}
+    except Exception as error:
+        if isinstance(error, OSError | ValueError) or type(error).__module__.startswith(
+            ("hydra", "omegaconf")
+        ):
+            print(f"error: {explain(error)}", file=sys.stderr)
+            return 2
+        raise
+    if options.dry_run:
+        return dry_run(plan)
+    return _train(unique(run for runs in plan.values() for run in runs))
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "words",
+        nargs="+",
+        metavar="TABLE | KEY=VALUE",
+        help="table1 to table5, table8 to table11, or all (tables 1 to 5); keys of train.py",
+    )
+    for name in FILTERS:
+        parser.add_argument(f"--{name}", metavar="NAME[,NAME]", help="only these, as --list names them")
+    parser.add_argument(
+        "--seeds", type=int, metavar="N", help="how many instead of the paper's (5, 20 in Table 11)"
+    )
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--list", action="store_true", help="print the conditions, train nothing")
+    how.add_argument("--dry-run", action="store_true", help="print what it costs here, train nothing")
+    how.add_argument("--smoke", action="store_true", help="try each condition for two updates")
+    options = parser.parse_intermixed_args(arguments)
+    if options.seeds is not None and options.seeds < 1:
+        parser.error(f"--seeds {options.seeds}: allowed is a number >= 1")
+    return options
+
+
+def _chosen(cells: list[Cell], tables: list[str], options: argparse.Namespace) -> list[Cell]:
+    """Return the conditions of the tables that pass every filter.
+
+    Raises:
+        ConfigError: If a table or a name is unknown, or nothing passes.
+    """
+    known = {f"table{cell.table}": None for cell in cells}
+    for table in tables:
+        if table not in (*known, "all"):
+            raise ConfigError(f"{table}: no table of the paper's results; allowed is {', '.join(known)}, all")
+    wanted = {table.removeprefix("table") for table in tables}
+    if "all" in wanted:
+        wanted |= set(MAIN_TABLES)
+    cells = [cell for cell in cells if cell.table in wanted]
+    if not cells:
+        raise ConfigError(f"name a table: {', '.join(known)}, or all")
+    for name in FILTERS:
+        if getattr(options, name) is None:
+            continue
+        allowed = getattr(options, name).split(",")
+        present = dict.fromkeys(_property(cell, name) for cell in cells)
+        if unknown := [value for value in allowed if value not in present]:
+            raise ConfigError(
+                f"--{name} {unknown[0]}: not among the conditions chosen so far; allowed is "
+                f"{', '.join(filter(None, present))}"
+            )
+        cells = [cell for cell in cells if _property(cell, name) in allowed]
+    return cells
+
+
+def _property(cell: Cell, name: str) -> str:
+    """Return what a filter looks at."""
+    if name == "method":
+        return cell.method
+    if name == "epochs":
+        return str(cell.values["epochs"])
+    if name == "noise":
+        condition = cell.name.split("/")[1]
+        return condition.removeprefix("noise") if condition.startswith("noise") else ""
+    return str(cell.values[f"{name}.name"])
+
+
+def _seeds(cell: Cell, num_seeds: int | None) -> range:
+    return range(num_seeds or cell.num_seeds)
+
+
+def _list(cells: Iterable[Cell], num_seeds: int | None, overrides: Sequence[str]) -> None:
+    """Print every condition: its name, its printed error, its commands."""
+    num_cells = num_runs = 0
+    for cell in cells:
+        seeds = _seeds(cell, num_seeds)
+        top5 = f", top-5 {cell.top5.text} %" if cell.top5 else ""
+        print(
+            f"{cell.name}\n  printed: {cell.top1.text} %{top5}"
+            + (f" (doubtful: {cell.doubt})" if cell.doubt else "")
+        )
+        for command in _commands(cell, seeds, overrides):
+            print(f"  {command}")
+        num_cells += 1
+        num_runs += len(seeds) * max(1, len(cell.alternatives))
+    print(f"{num_cells} conditions, {num_runs} runs")
+
+
+def _commands(cell: Cell, seeds: range, overrides: Sequence[str]) -> list[str]:
+    """Return the sweeps over all seeds: one, or for bootstrapping two for each alternative."""
+    sweep = "seed=" + ",".join(map(str, seeds))
+    if not cell.labels_from:
+        keys = [text.partition("=")[0] for text in cell.alternatives[:1]]
+        lengths = [f"{key}=" + ",".join(text.partition("=")[2] for text in cell.alternatives) for key in keys]
+        return [_command([*cell.overrides, *lengths, *overrides, sweep])]
+    commands = []
+    for source, run in zip(*[iter(runs_of(cell, seeds[:1], overrides))] * 2, strict=True):
+        labels = f"dataset.relabel_from={source.directory.absolute()}".replace("seed0-", "seed${seed}-")
+        dropped = ("seed=", "dataset.relabel_from=")
+        for told, more in ((source, []), (run, [labels])):
+            shared = [text for text in told.overrides if not text.startswith(dropped)]
+            commands.append(_command([*shared, *more, sweep]))
+    return commands
+
+
+def _command(overrides: Sequence[str]) -> str:
+    return shlex.join(["python", "train.py", "-m", *overrides])
+
+
+def _train(runs: Sequence[PlannedRun]) -> int:
+    """Train what has not ended, and say in the end how all of them are."""
+    failed: list[PlannedRun] = []
+    counts = {"complete": 0, "diverged": 0}
+    for number, run in enumerate(runs, start=1):
+        print(f"[{number} of {len(runs)}] {run.directory}", flush=True)
+        if read_result(run.directory) is None:
+            ended = subprocess.run([sys.executable, str(ROOT / "train.py"), *run.overrides])
+            if ended.returncode in (
+                130,
+                143,
+            ):  # Ctrl-C or SIGTERM, with the state saved: the user wants to stop
+                print("stopped; the same command goes on")
+                return ended.returncode
+        result = read_result(run.directory)
+        if result is None:
+            failed.append(run)
+        else:
+            counts[result["status"]] += 1
+    print(f"{len(runs)} runs: " + ", ".join(f"{count} {name}" for name, count in counts.items()), end="")
+    print(f", {len(failed)} failed")
+    for run in failed:
+        print(f"  failed; try it alone: {shlex.join(['python', 'train.py', *run.overrides])}")
+    outputs = sorted({run.config.outputs for run in runs})
+    print(f"compare with the paper: {shlex.join(['python', 'scripts/compare.py', *outputs])}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
