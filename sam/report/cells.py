@@ -29,7 +29,6 @@ CONDITION_KEYS = (
     "dataset.validation",
     "dataset.label_noise",
     "dataset.label_file",
-    "model.weights",
     "model.freeze_statistics",
     "optimizer.adaptive",
     "optimizer.p",
@@ -221,6 +220,9 @@ def _is_condition(cell: Cell, values: Mapping[str, Any], source: Mapping[str, An
         return False
     # Made-up images under the name of real ones.
     if values["dataset.reader"] == "synthetic":
+        return False
+    # Whether it starts from trained weights; a file of them in the place of timm's is a departure.
+    if (values["model.weights"] is None) != (cell.allowed("model.weights") == (None,)):
         return False
     if any(_reads(values, key) and values[key] not in cell.allowed(key) for key in CONDITION_KEYS):
         return False

@@ -126,6 +126,21 @@ def test_closest_cells_are_none_for(cells: list[Cell], changes: dict[str, Any]) 
     assert closest_cells(make_config(**changes), cells) == []
 
 
+def test_weights_from_a_file_are_a_departure_and_drawn_ones_another_condition(cells: list[Cell]) -> None:
+    finetuned = {
+        "dataset__name": "imagenet",
+        "dataset__reader": "image_folder",
+        "model__name": "efficientnet_b7",
+        "model__freeze_statistics": True,
+        "augmentation__name": "inception",
+        "optimizer__name": "sam",
+    }
+    (match,) = closest_cells(make_config(**finetuned, model__weights="b7.pth"), cells)
+    assert match.cell.name == "table3/imagenet/efficientnet_b7/inception/sam"
+    assert "model.weights=b7.pth (hub)" in map(str, match.departures)
+    assert closest_cells(make_config(**finetuned, model__weights=None), cells) == []
+
+
 @pytest.mark.parametrize(
     ("noise", "error_pct"), [(0.2, 4.6), (0.4, 5.8), (0.6, 8.2), (0.8, 20.1), (0.3, None), (None, None)]
 )
