@@ -7,10 +7,12 @@ Imports no torch.
 
 import dataclasses
 import pathlib
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.types import Quote, QuotedString
 
 from sam.cli import checked
 from sam.config import FILE_READERS, ConfigError, TrainConfig
@@ -26,7 +28,7 @@ class DatasetSize(NamedTuple):
     Attributes:
         num_train, num_test: Images.
         num_classes: Classes.
-        num_pixels: Height and width of its images; None where a config says.
+        num_pixels: Height and width of its images; None where configs always say.
     """
 
     num_train: int
@@ -83,7 +85,7 @@ def runs_of(cell: Cell, seeds: Sequence[int], more: Sequence[str] = ()) -> list[
         more: Overrides for all of them, such as outputs=FOLDER; they win over the cell's.
     """
     runs = []
-    for alternative in cell.alternatives or ("",):
+    for alternative in alternatives(cell, more) or [""]:
         overrides = (*cell.overrides, *filter(None, [alternative]), *more)
         if not cell.labels_from:
             runs += _with_seeds(overrides, composed(overrides), seeds)
@@ -95,15 +97,31 @@ def runs_of(cell: Cell, seeds: Sequence[int], more: Sequence[str] = ()) -> list[
         for source, seed in zip(sources, seeds, strict=True):
             path = str(source.directory.absolute())
             dataset = dataclasses.replace(config.dataset, relabel_from=path)
-            quoted = "'" + path.replace("'", "\\'") + "'"  # for Hydra: a path may hold anything
             relabelled = dataclasses.replace(config, dataset=dataset)
-            runs += [source, *_with_seeds((*overrides, f"dataset.relabel_from={quoted}"), relabelled, [seed])]
+            labels = f"dataset.relabel_from={quoted(path)}"
+            runs += [source, *_with_seeds((*overrides, labels), relabelled, [seed])]
     return runs
+
+
+def alternatives(cell: Cell, more: Sequence[str]) -> list[str]:
+    """Return those of a condition that overrides leave: a key that they set is open no longer."""
+    keys = {text.partition("=")[0] for text in more}
+    return [text for text in cell.alternatives if text.partition("=")[0] not in keys]
 
 
 def unique(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
     """Return runs without those that another one before them is."""
-    return list({run.directory: run for run in reversed(list(runs))}.values())[::-1]
+    first: dict[pathlib.Path, PlannedRun] = {}
+    for run in runs:
+        first.setdefault(run.directory, run)
+    return list(first.values())
+
+
+def quoted(path: str) -> str:
+    """Return a path as Hydra's command line takes it, whatever it holds but for "${"."""
+    if re.fullmatch(r"[\w/.-]+", path, re.ASCII):
+        return path
+    return QuotedString(path, Quote.single).with_quotes()
 
 
 def num_updates(config: TrainConfig) -> int:
@@ -117,7 +135,9 @@ def num_updates(config: TrainConfig) -> int:
 
 def num_evaluated(config: TrainConfig) -> int:
     """Return how many images a run evaluates in all, some after every epoch."""
-    return max(1, config.epochs) * (config.dataset.num_test or _size(config).num_test)
+    size = _size(config)
+    num_test = size.num_test if config.dataset.validation == "none" else round(size.num_train / 10)
+    return max(1, config.epochs) * (config.dataset.num_test or num_test)
 
 
 def made_up(
@@ -138,7 +158,7 @@ def made_up(
     size = _size(config)
     batch_size = m * num_micro_batches
     from_files = config.dataset.reader in FILE_READERS
-    pixels = _at_most(size.num_pixels or config.dataset.image_size, largest_size)
+    pixels = _at_most(config.dataset.image_size or size.num_pixels, largest_size)
     dataset = dataclasses.replace(
         config.dataset,
         reader="image_folder" if from_files else "synthetic",
@@ -150,6 +170,7 @@ def made_up(
         repeats=1,
         relabel_from=None,
         label_file=None,
+        label_name=None,
         extra=True,
     )
     model = dataclasses.replace(
@@ -168,7 +189,8 @@ def _size(config: TrainConfig) -> DatasetSize:
         raise ConfigError(
             f"dataset={config.dataset.name}: no dataset of the paper's tables; those are {', '.join(SIZES)}"
         )
-    return SIZES[config.dataset.name]
+    size = SIZES[config.dataset.name]
+    return size if config.dataset.extra else size._replace(num_train=73_257)  # only SVHN has extra images
 
 
 def _at_most(value: int | None, limit: int | None) -> int | None:

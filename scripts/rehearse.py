@@ -67,9 +67,10 @@ class Rehearsal:
         if dataset.reader != "image_folder":
             return config
         num_classes = dataset.num_classes or 0  # made_up() has set it, and how many images there are to be
-        num_train, num_test = (
-            max(num_classes, count or 0) for count in (dataset.num_train, dataset.num_test)
-        )
+        num_train, num_test = dataset.num_train or 0, dataset.num_test or 0
+        if dataset.validation != "none":
+            num_train = num_train * 10 // 9 + 10 * num_test  # a tenth is held out before the rest is chosen
+        num_train, num_test = max(num_classes, num_train), max(num_classes, num_test)
         folder = Path(self._folder.name, f"{num_train}-{num_test}-{num_classes}")
         if not folder.exists():
             write_images(folder, num_train, num_test, num_classes)
@@ -112,7 +113,7 @@ class Cost(NamedTuple):
     """What runs of one kind take here.
 
     Attributes:
-        update_seconds: Of one update.
+        update_seconds: Of one update; 0 where none is made.
         evaluation_seconds: Of one image.
         peak_memory_mib: Of the process, or of the GPU.
         note: How it was measured.
@@ -125,7 +126,7 @@ class Cost(NamedTuple):
 
     def hours(self, config: TrainConfig) -> float:
         """Return how long a run takes."""
-        training = num_updates(config) * self.update_seconds if config.epochs else 0.0
+        training = num_updates(config) * self.update_seconds
         return (training + num_evaluated(config) * self.evaluation_seconds) / 3600
 
 
@@ -169,6 +170,9 @@ def _measure(config: TrainConfig) -> Cost | str:
         trial = rehearsal.attempt(made_up(config, m=m, num_micro_batches=parts, num_batches=2), num_tried)
         if isinstance(trial, str):
             return trial
+        if not config.epochs:
+            note = f"{trial.device}, evaluated alone"
+            return Cost(0.0, trial.evaluation_seconds, trial.peak_memory_mib, note)
         seconds, note = trial.update_seconds * num_parts / parts, trial.device
         if parts < num_parts and seconds < LONG_UPDATE_SECONDS:
             whole = rehearsal.attempt(made_up(config, m=m, num_micro_batches=num_parts, num_batches=3), 3)

@@ -16,7 +16,9 @@ values with commas.
 """
 
 import argparse
+import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -27,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 
 from sam.cli import explain  # noqa: E402
 from sam.config import ConfigError  # noqa: E402
-from sam.plan import PlannedRun, composed, runs_of, unique  # noqa: E402
+from sam.plan import PlannedRun, alternatives, composed, quoted, runs_of, unique  # noqa: E402
 from sam.report.cells import Cell, read_cells  # noqa: E402
 from sam.run_directory import read_result  # noqa: E402
 from scripts.rehearse import dry_run, smoke  # noqa: E402
@@ -35,6 +37,8 @@ from scripts.rehearse import dry_run, smoke  # noqa: E402
 CELLS = ROOT / "results" / "paper" / "cells.csv"
 # The paper's headline; the appendix repeats and varies it.
 MAIN_TABLES = ("1", "2", "3", "4", "5")
+# Exit codes after Ctrl-C or SIGTERM, with the state saved; negative where it had not begun.
+STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)
 FILTERS = ("dataset", "model", "augmentation", "method", "epochs", "noise")
 
 
@@ -45,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     overrides = [word for word in options.words if "=" in word]
     try:
         cells = _chosen(read_cells(CELLS), tables, options)
+        if seeds := [word for word in overrides if word.startswith("seed=")]:
+            raise ConfigError(f"{seeds[0]}: each condition has seeds of its own; say how many with --seeds N")
         composed([*cells[0].overrides, *overrides])  # a mistake in them shows now, once
         if options.list:
             _list(cells, options.seeds, overrides)
@@ -52,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.smoke:
             return smoke(cells, overrides)
         plan = {cell.name: runs_of(cell, _seeds(cell, options.seeds), overrides) for cell in cells}
+    except BrokenPipeError:  # whoever reads, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception as error:
         if isinstance(error, OSError | ValueError) or type(error).__module__.startswith(
             ("hydra", "omegaconf")
@@ -111,9 +120,10 @@ def _chosen(cells: list[Cell], tables: list[str], options: argparse.Namespace) -
         allowed = getattr(options, name).split(",")
         present = dict.fromkeys(_property(cell, name) for cell in cells)
         if unknown := [value for value in allowed if value not in present]:
+            names = ", ".join(filter(None, present))
             raise ConfigError(
-                f"--{name} {unknown[0]}: not among the conditions chosen so far; allowed is "
-                f"{', '.join(filter(None, present))}"
+                f"--{name} {unknown[0]}: not among the conditions chosen so far; "
+                + (f"allowed is {names}" if names else "none of them has one, leave it out")
             )
         cells = [cell for cell in cells if _property(cell, name) in allowed]
     return cells
@@ -148,7 +158,7 @@ def _list(cells: Iterable[Cell], num_seeds: int | None, overrides: Sequence[str]
         for command in _commands(cell, seeds, overrides):
             print(f"  {command}")
         num_cells += 1
-        num_runs += len(seeds) * max(1, len(cell.alternatives))
+        num_runs += len(seeds) * max(1, len(alternatives(cell, overrides)))
     print(f"{num_cells} conditions, {num_runs} runs")
 
 
@@ -156,12 +166,14 @@ def _commands(cell: Cell, seeds: range, overrides: Sequence[str]) -> list[str]:
     """Return the sweeps over all seeds: one, or for bootstrapping two for each alternative."""
     sweep = "seed=" + ",".join(map(str, seeds))
     if not cell.labels_from:
-        keys = [text.partition("=")[0] for text in cell.alternatives[:1]]
-        lengths = [f"{key}=" + ",".join(text.partition("=")[2] for text in cell.alternatives) for key in keys]
-        return [_command([*cell.overrides, *lengths, *overrides, sweep])]
+        left = alternatives(cell, overrides)
+        keys = {text.partition("=")[0] for text in left}
+        choices = [f"{key}=" + ",".join(text.partition("=")[2] for text in left) for key in keys]
+        return [_command([*cell.overrides, *choices, *overrides, sweep])]
     commands = []
     for source, run in zip(*[iter(runs_of(cell, seeds[:1], overrides))] * 2, strict=True):
-        labels = f"dataset.relabel_from={source.directory.absolute()}".replace("seed0-", "seed${seed}-")
+        before, _, after = quoted(str(source.directory.absolute())).rpartition("seed0-")
+        labels = f"dataset.relabel_from={before}seed${{seed}}-{after}"
         dropped = ("seed=", "dataset.relabel_from=")
         for told, more in ((source, []), (run, [labels])):
             shared = [text for text in told.overrides if not text.startswith(dropped)]
@@ -179,16 +191,14 @@ def _train(runs: Sequence[PlannedRun]) -> int:
     counts = {"complete": 0, "diverged": 0}
     for number, run in enumerate(runs, start=1):
         print(f"[{number} of {len(runs)}] {run.directory}", flush=True)
-        if read_result(run.directory) is None:
-            ended = subprocess.run([sys.executable, str(ROOT / "train.py"), *run.overrides])
-            if ended.returncode in (
-                130,
-                143,
-            ):  # Ctrl-C or SIGTERM, with the state saved: the user wants to stop
+        code = 0
+        if run.config.force or read_result(run.directory) is None:
+            code = _run(run.overrides)
+            if code in STOPPED:
                 print("stopped; the same command goes on")
-                return ended.returncode
+                return code if code > 0 else 128 - code
         result = read_result(run.directory)
-        if result is None:
+        if code or result is None:
             failed.append(run)
         else:
             counts[result["status"]] += 1
@@ -199,6 +209,18 @@ def _train(runs: Sequence[PlannedRun]) -> int:
     outputs = sorted({run.config.outputs for run in runs})
     print(f"compare with the paper: {shlex.join(['python', 'scripts/compare.py', *outputs])}")
     return 1 if failed else 0
+
+
+def _run(overrides: Sequence[str]) -> int:
+    """Train one run in a process of its own; return its exit code, or 130 after Ctrl-C."""
+    process = subprocess.Popen([sys.executable, str(ROOT / "train.py"), *overrides])
+    interrupted = False
+    while True:
+        try:
+            code = process.wait()
+            return 130 if interrupted else code
+        except KeyboardInterrupt:  # it gets the signal too, and saves its state: give it the time
+            interrupted = True
 
 
 if __name__ == "__main__":

@@ -170,6 +170,31 @@ def test_labels_from_a_file_are_those_of_the_whole_training_set(tmp_path, valida
         assert torch.equal(data.test.targets, clean[90:])
 
 
+def test_images_in_memory_are_shrunk_and_keep_their_labels():
+    keys = {"dataset.num_train": 60, "dataset.num_test": 30, "dataset.label_noise": 0.5}
+    whole = make(changed(keys))
+    data = make(changed({**keys, "dataset.image_size": 14}))
+    for split, large in ((data.train, whole.train), (data.test, whole.test)):
+        assert split.shape == (14, 14, 1)
+        assert torch.equal(split.targets, large.targets)
+        for number in (0, len(split) - 1):
+            picture = np.asarray(large.picture(number).resize((14, 14), Image.Resampling.BILINEAR))
+            assert np.abs(np.asarray(split.picture(number)).astype(int) - picture).max() <= 1
+    assert torch.equal(data.train.clean_targets, whole.train.clean_targets)
+    assert (data.mean, data.std) == (whole.mean, whole.std)
+
+
+@pytest.mark.parametrize("validation", ["none", "last"])
+def test_images_are_shrunk_whichever_are_held_out(validation):
+    data = make(changed({"dataset.image_size": 8, "dataset.num_train": 20, "dataset.validation": validation}))
+    assert data.train.shape == data.test.shape == (8, 8, 1)
+
+
+def test_images_are_not_enlarged():
+    with pytest.raises(ConfigError, match=r"^dataset=fashion_mnist_mini: dataset.image_size=29: the images"):
+        make(changed({"dataset.image_size": 29}))
+
+
 def test_a_label_file_that_does_not_fit_is_a_mistake_of_the_user(tmp_path):
     np.save(tmp_path / "labels.npy", np.arange(3))
     with pytest.raises(

@@ -25,6 +25,8 @@ ROOMS = {
     "result": {"config", "run_directory"},
     "trained": {"build", "build_data", "config", "data", "run_directory", "training"},
     "launch": {"config", "worker"},
+    "plan": {"cli", "config", "report", "run_directory"},
+    "trial": {"build", "build_data", "config", "data", "result", "training"},
     "worker": {"build", "build_data", "config", "data", "result", "run_directory", "trained", "training"},
 }
 SOURCES = sorted((ROOT / "sam").rglob("*.py"))
@@ -58,7 +60,8 @@ def test_imports_follow_the_one_way_street(path):
 
 
 @pytest.mark.parametrize(
-    "module", ["sam.cli", "sam.config", "sam.run_directory", "sam.launch", "sam.report.runs"]
+    "module",
+    ["sam.cli", "sam.config", "sam.run_directory", "sam.launch", "sam.report.runs", "sam.plan"],
 )
 def test_module_needs_no_torch(module):
     code = f"import {module}, sys; sys.exit('torch' in sys.modules)"

@@ -82,6 +82,9 @@ def test_readme_commands_run_in_the_order_they_are_shown(command, tmp_path):
                 arguments = [*stand_in(arguments), "--blocks", "1", *options]
             elif script in ("scripts/figure.py", "train.py"):
                 arguments = stand_in(arguments)
+            elif script == "scripts/reproduce.py":  # tests/scripts/test_reproduce.py does the rest of it
+                arguments = [item for item in arguments if item not in ("--dry-run", "--smoke", "--list")]
+                arguments.append("--list")
             ended = subprocess.run(
                 [sys.executable, str(ROOT / script), *arguments], cwd=tmp_path, capture_output=True, text=True
             )
@@ -119,5 +122,6 @@ def test_readme_names_every_choice_of_every_group():
     for group in (ROOT / "configs").iterdir():
         if group.is_dir():
             (row,) = re.findall(rf"^\| `{group.name}` \|.*$", README, re.MULTILINE)
-            for choice in group.glob("*.yaml"):
-                assert f"`{choice.stem}`" in row, f"{group.name}={choice.stem} is missing"
+            for path in group.rglob("*.yaml"):
+                choice = path.relative_to(group).with_suffix("").as_posix()  # table1/wrn_28_10_200
+                assert f"`{choice}`" in row, f"{group.name}={choice} is missing"

@@ -6,9 +6,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 
-from sam.data.images import Dataset, Images, hold_out, spoil_labels, stratified_subset, with_true_labels
+from sam.data.images import (
+    Dataset,
+    Images,
+    hold_out,
+    shrink,
+    spoil_labels,
+    stratified_subset,
+    with_true_labels,
+)
 
 
 def shuffled_targets(class_sizes: list[int]) -> Tensor:
@@ -151,3 +160,62 @@ def test_picture_shows_the_pixels(channels: int, mode: str) -> None:
     picture = Images(pixels, torch.zeros(2, dtype=torch.long)).picture(1)
     assert (picture.mode, picture.size) == (mode, (5, 4))
     assert picture.tobytes() == pixels[1].numpy().tobytes()
+
+
+def drawn(num_images: int, size: int, channels: int = 3) -> Images:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (num_images, size, size, channels), generator=generator, dtype=torch.uint8)
+    return Images(pixels, torch.arange(num_images))
+
+
+@pytest.mark.parametrize("size", [1, 7, 8, 15, 16])
+def test_shrunk_constant_images_stay_constant(size: int) -> None:
+    colours = torch.tensor([[0, 1, 255], [13, 127, 128]], dtype=torch.uint8)
+    images = Images(colours.view(2, 1, 1, 3).expand(2, 16, 16, 3), torch.zeros(2, dtype=torch.long))
+    assert torch.equal(shrink(images, size).pixels, colours.view(2, 1, 1, 3).expand(2, size, size, 3))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("own_size", "size"), [(32, 16), (32, 11), (28, 27), (28, 8)])
+def test_shrunk_images_are_those_of_pillow(own_size: int, size: int, channels: int) -> None:
+    images = drawn(3, own_size, channels)
+    shrunk = shrink(images, size)
+    assert (shrunk.pixels.dtype, shrunk.pixels.shape) == (torch.uint8, (3, size, size, channels))
+    for number in range(3):
+        expected = images.picture(number).resize((size, size), Image.Resampling.BILINEAR)
+        own = torch.frombuffer(bytearray(shrunk.picture(number).tobytes()), dtype=torch.uint8)
+        other = torch.frombuffer(bytearray(expected.tobytes()), dtype=torch.uint8)
+        # Pillow, too, takes the average over all that a pixel covers; it rounds after each of two passes.
+        assert (own.int() - other.int()).abs().max() <= 1
+
+
+def test_image_of_equal_blocks_shrinks_to_weighted_means_of_neighbours() -> None:
+    # A triangle over four pixels of 1, 3, 3 and 1 eighths: of blocks of two, 1, 6 and 1 eighths.
+    blocks = torch.tensor([[0.0, 80.0, 160.0, 240.0]]).expand(4, 4)
+    pixels = blocks.repeat_interleave(2, 0).repeat_interleave(2, 1).to(torch.uint8).view(1, 8, 8, 1)
+    shrunk = shrink(Images(pixels, torch.zeros(1, dtype=torch.long)), 4).pixels.view(4, 4)
+    # At the border what is missing counts for nothing: (0 x 6 + 80) / 7.
+    assert shrunk.tolist() == [[11, 80, 160, 229]] * 4
+
+
+def test_shrunk_images_keep_labels_and_true_labels_and_their_order() -> None:
+    # More than are shrunk at a time.
+    images = spoil_labels(drawn(1203, 8, 1), torch.arange(1203) % 7)
+    shrunk = shrink(images, 4)
+    assert torch.equal(shrunk.targets, images.targets)
+    assert shrunk.clean_targets is not None
+    assert torch.equal(shrunk.clean_targets, torch.arange(1203))
+    alone = [shrink(images.take(torch.tensor([number])), 4).pixels[0] for number in (0, 499, 500, 1202)]
+    assert torch.equal(shrunk.pixels[[0, 499, 500, 1202]], torch.stack(alone))
+    assert shrunk.pixels.is_contiguous()
+
+
+def test_images_shrunk_to_their_own_size_are_the_same() -> None:
+    images = drawn(3, 8)
+    assert torch.equal(shrink(images, 8).pixels, images.pixels)
+
+
+def test_images_are_never_enlarged() -> None:
+    message = r"^dataset.image_size=9: the images have 8 x 8 pixels and are only ever shrunk; leave it null$"
+    with pytest.raises(ValueError, match=message):
+        shrink(drawn(1, 8), 9)
