@@ -214,13 +214,18 @@ def _train(runs: Sequence[PlannedRun]) -> int:
 def _run(overrides: Sequence[str]) -> int:
     """Train one run in a process of its own; return its exit code, or 130 after Ctrl-C."""
     process = subprocess.Popen([sys.executable, str(ROOT / "train.py"), *overrides])
+    # Of this signal it is not told by the terminal.
+    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     interrupted = False
-    while True:
-        try:
-            code = process.wait()
-            return 130 if interrupted else code
-        except KeyboardInterrupt:  # it gets the signal too, and saves its state: give it the time
-            interrupted = True
+    try:
+        while True:
+            try:
+                code = process.wait()
+                return 130 if interrupted else code
+            except KeyboardInterrupt:  # it gets the signal too, and saves its state: give it the time
+                interrupted = True
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

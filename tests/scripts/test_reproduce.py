@@ -221,16 +221,18 @@ def test_run_trains_in_a_process_of_its_own(use_cells):
     assert read_result(run.directory)["status"] == "complete"
 
 
-def test_ctrl_c_leaves_the_run_the_time_to_save_its_state(tmp_path, monkeypatch):
-    # A terminal sends the signal to both processes.
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_leaves_the_run_the_time_to_save_its_state(tmp_path, monkeypatch, number, code):
     (tmp_path / "train.py").write_text(
-        "import pathlib, sys, time\n"
+        "import pathlib, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
         "try:\n"
         "    pathlib.Path('begun').touch()\n"
         "    time.sleep(60)\n"
         "except KeyboardInterrupt:\n"
         "    time.sleep(1)\n"
         "    pathlib.Path('saved').write_text(sys.argv[1])\n"
+        f"    sys.exit({code})\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(reproduce, "ROOT", tmp_path)
@@ -246,11 +248,12 @@ def test_ctrl_c_leaves_the_run_the_time_to_save_its_state(tmp_path, monkeypatch)
     def interrupt():
         while not Path("begun").exists():
             time.sleep(0.05)
-        for pid in (processes[0].pid, os.getpid()):
-            os.kill(pid, signal.SIGINT)
+        # Ctrl-C goes to both processes of a terminal; what asks this one to end does not know of the other.
+        for pid in (processes[0].pid, os.getpid()) if number == signal.SIGINT else (os.getpid(),):
+            os.kill(pid, number)
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    assert reproduce._run(["a=b c"]) == 130
+    assert reproduce._run(["a=b c"]) == code
     thread.join()
     assert Path("saved").read_text() == "a=b c"
