@@ -17,7 +17,14 @@ import sam
 from sam.config import TrainConfig
 from sam.run_directory import identity
 
-LAST_EPOCH = ("test_error_pct", "test_top5_error_pct", "test_loss", "train_error_pct", "train_loss")
+LAST_EPOCH = (
+    "test_error_pct",
+    "test_top5_error_pct",
+    "test_loss",
+    "train_error_pct",
+    "train_loss",
+    "train_clean_error_pct",  # against the true labels, where others were trained on
+)
 
 
 def make_result(
@@ -59,10 +66,8 @@ def make_result(
         "optimizer": config.optimizer.name,
         "rho": config.optimizer.rho if config.optimizer.name == "sam" else None,
         "epochs": config.epochs,
-        # None for what a run without epochs does not measure.
+        # None for what was not measured.
         **{key: last.get(key) for key in LAST_EPOCH},
-        # Against the true labels, where others were trained on.
-        "train_clean_error_pct": last.get("train_clean_error_pct"),
         # A note only: choosing the epoch on the test set makes this too low.
         "best": {"epoch": best["epoch"], "test_error_pct": best["test_error_pct"]},
         "num_parameters": num_parameters,
