@@ -93,13 +93,15 @@ def runs_of(cell: Cell, seeds: Sequence[int], more: Sequence[str] = ()) -> list[
         key = cell.labels_from.partition("=")[0]
         others = tuple(text for text in overrides if not text.startswith(f"{key}="))
         sources = _with_seeds((*others, cell.labels_from), composed((*others, cell.labels_from)), seeds)
-        config = composed(overrides)
+        # What is said of the noise is said of theirs.
+        own = tuple(text for text in overrides if not text.startswith("dataset.label_noise_over="))
+        config = composed(own)
         for source, seed in zip(sources, seeds, strict=True):
             path = str(source.directory.absolute())
             dataset = dataclasses.replace(config.dataset, relabel_from=path)
             relabelled = dataclasses.replace(config, dataset=dataset)
             labels = f"dataset.relabel_from={quoted(path)}"
-            runs += [source, *_with_seeds((*overrides, labels), relabelled, [seed])]
+            runs += [source, *_with_seeds((*own, labels), relabelled, [seed])]
     return runs
 
 

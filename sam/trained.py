@@ -131,8 +131,11 @@ def _predictions(wanting: TrainConfig, data: Dataset, device: torch.device) -> T
                     f"dataset.relabel_from={source}: that run has dataset.{key}={theirs}, this one {ours}; "
                     "name a run on the same dataset"
                 )
-        if read_result(source) is None:
+        result = read_result(source)
+        if result is None:
             raise ConfigError(f"dataset.relabel_from={source}: that run has not ended; let it end first")
+        if result["status"] != "complete":
+            raise ConfigError(f"dataset.relabel_from={source}: that run has {result['status']}; name another")
         network, _ = trained_network(config, data, source, device)
         batches = build_data.evaluation_batches(config, data, data.train, device, World())
         return predict(network, batches, Precision(config.runtime.precision, device)).cpu()

@@ -156,7 +156,7 @@ def dry_run(plan: Mapping[str, Sequence[PlannedRun]]) -> int:
     )
     if left_out:
         print(f"{left_out} runs are not counted: no update of theirs could be timed")
-    print("Not counted: reading and decoding images, and AutoAugment.")
+    print("Not counted: reading, decoding and augmenting images.")
     return int(left_out > 0)
 
 

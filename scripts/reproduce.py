@@ -158,8 +158,9 @@ def _list(cells: Iterable[Cell], num_seeds: int | None, overrides: Sequence[str]
         for command in _commands(cell, seeds, overrides):
             print(f"  {command}")
         num_cells += 1
-        num_runs += len(seeds) * max(1, len(alternatives(cell, overrides)))
-    print(f"{num_cells} conditions, {num_runs} runs")
+        with_sources = 2 if cell.labels_from else 1
+        num_runs += len(seeds) * max(1, len(alternatives(cell, overrides))) * with_sources
+    print(f"{num_cells} conditions, {num_runs} runs (one that two conditions share counts in both)")
 
 
 def _commands(cell: Cell, seeds: range, overrides: Sequence[str]) -> list[str]:
@@ -195,7 +196,9 @@ def _train(runs: Sequence[PlannedRun]) -> int:
         if run.config.force or read_result(run.directory) is None:
             code = _run(run.overrides)
             if code in STOPPED:
-                print("stopped; the same command goes on")
+                print(
+                    "stopped; the same command goes on" + (" without force=true" if run.config.force else "")
+                )
                 return code if code > 0 else 128 - code
         result = read_result(run.directory)
         if code or result is None:

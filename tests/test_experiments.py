@@ -41,8 +41,8 @@ BASIC = {
     "table3/efficientnet_l2_cifar dataset=cifar100": (103, *FINETUNED_L2, 1.0),
     "table3/efficientnet_l2_imagenet": (10, 512, 4, 0.1, 1e-5, 0.05, 0.1, 1.0),
     # Batch, learning rate and weight decay of MentorMix's code.
-    "table4/resnet32": (200, 128, 32, 0.1, 2e-4, 0.1, 0.0, 5.0),
-    "table4/resnet32_wide": (200, 128, 32, 0.1, 2e-4, 0.1, 0.0, 5.0),
+    "table4/resnet32": (200, 128, 16, 0.1, 2e-4, 0.1, 0.0, 5.0),
+    "table4/resnet32_wide": (200, 128, 16, 0.1, 2e-4, 0.1, 0.0, 5.0),
     WRN_28_10: (200, 256, 32, 0.01, 5e-4, 0.01, 0.0, 5.0),
     f"{WRN_28_10} dataset=fashion_mnist": (200, 256, 32, 0.1, 5e-4, 0.05, 0.0, 5.0),
     SHAKE_SHAKE: (200, 256, 32, 0.01, 5e-4, 0.01, 0.0, 5.0),

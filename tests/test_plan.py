@@ -87,6 +87,14 @@ def test_bootstrapped_runs_come_after_the_runs_of_their_seed_and_alternative() -
     assert found == [(alpha, seed) for alpha in (1, 8, 16, 32) for seed in (0, 5)]
 
 
+def test_noise_drawn_over_all_classes_is_that_of_the_source() -> None:
+    cell = CELLS["table4/noise40/resnet32_wide/basic/bootstrap_sam"]
+    source, run = runs_of(cell, [0], ["dataset.label_noise_over=all_classes"])
+    assert source.config.dataset.label_noise_over == "all_classes"
+    assert (run.config.dataset.label_noise, run.config.dataset.label_noise_over) == (0, "other_classes")
+    assert run.config.dataset.relabel_from == str(source.directory.absolute())
+
+
 def test_sources_of_bootstrapped_runs_are_the_runs_of_the_condition_with_those_wrong_labels() -> None:
     alone = runs_of(CELLS["table4/noise40/resnet32_wide/basic/sam"], [1])
     both = runs_of(CELLS["table4/noise40/resnet32_wide/basic/bootstrap_sam"], [1])

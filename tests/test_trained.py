@@ -130,7 +130,7 @@ def test_finetuned_run_labels_with_its_own_normalisation_and_without_its_file(co
     assert labels.tolist() == own
 
 
-@pytest.mark.parametrize("fault", ["missing", "unfinished", "not a run"])
+@pytest.mark.parametrize("fault", ["missing", "unfinished", "diverged", "not a run"])
 def test_relabelling_from_a_run_that_cannot_is_a_mistake_of_the_user(command, source, tmp_path, fault):
     if fault == "missing":
         source = tmp_path / "nowhere"
@@ -138,6 +138,10 @@ def test_relabelling_from_a_run_that_cannot_is_a_mistake_of_the_user(command, so
     elif fault == "unfinished":
         (source / "result.json").unlink()
         message = f"dataset.relabel_from={source}: that run has not ended; let it end first"
+    elif fault == "diverged":
+        result = (source / "result.json").read_text()
+        (source / "result.json").write_text(result.replace('"complete"', '"diverged"'))
+        message = f"dataset.relabel_from={source}: that run has diverged; name another"
     else:
         (source / "checkpoint.pt").unlink()
         message = f"run={source} has no checkpoint yet; train it first"

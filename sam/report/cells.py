@@ -169,14 +169,14 @@ def read_cells(path: Path) -> list[Cell]:
 
 
 def parse_interval(text: str) -> float | None:
-    """Read the half-width of an interval such as "0.1", "<0.1" (taken as 0.1) or "" (None).
+    """Read the half-width of an interval such as "0.1", "<0.1" (taken as 0.1), "<0.0" and "" (None).
 
     Raises:
         ValueError: If what follows an optional "<" is not a number.
     """
     text = text.strip()
     try:
-        return float(text.removeprefix("<")) if text else None
+        return float(text.removeprefix("<")) or None if text else None
     except ValueError:
         raise ValueError(f"ci95={text!r} is neither empty, a number, nor < and a number") from None
 

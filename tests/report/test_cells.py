@@ -154,7 +154,7 @@ def test_closest_cell_of_a_bootstrapped_run_is_told_by_the_noise_of_its_labels(
     assert [match.cell.top1.error_pct for match in found] == ([] if error_pct is None else [error_pct])
 
 
-@pytest.mark.parametrize(("text", "parsed"), [("", None), ("0.1", 0.1), ("<0.1", 0.1), ("<0.0", 0.0)])
+@pytest.mark.parametrize(("text", "parsed"), [("", None), ("0.1", 0.1), ("<0.1", 0.1), ("<0.0", None)])
 def test_parse_interval_reads(text: str, parsed: float | None) -> None:
     assert parse_interval(text) == parsed
 

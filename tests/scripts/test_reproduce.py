@@ -100,7 +100,7 @@ def test_filters_choose_and_take_several_values(capsys):
     assert reproduce.main([*arguments, "--augmentation", "basic,cutout", "--epochs", "200", "--list"]) == 0
     out = capsys.readouterr().out
     assert list(listed(out)) == [f"table1/cifar100/wrn_28_10_200/{name}/sam" for name in ("basic", "cutout")]
-    assert out.splitlines()[-1] == "2 conditions, 10 runs"
+    assert out.splitlines()[-1].startswith("2 conditions, 10 runs (")
     assert reproduce.main(["table4", "--noise", "40,80", "--method", "sgd,sam", "--list"]) == 0
     assert [name.split("/")[1] for name in listed(capsys.readouterr().out)] == ["noise40"] * 2 + [
         "noise80"
