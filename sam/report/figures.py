@@ -147,7 +147,7 @@ def _draw_panel(axis: Axes, groups: Sequence[Group], title: str, split: str) -> 
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axis.set_ylabel(f"{split.capitalize()} (solid) and train (dashed) error (%)")
     axis.grid(alpha=0.3)
-    axis.legend(loc="upper right", fontsize=9, title=f"Final {split} error (%)", title_fontsize=9)
+    axis.legend(loc="best", fontsize=9, title=f"Final {split} error (%)", title_fontsize=9)
 
 
 def _draw_curve(axis: Axes, curve: Curve, style: str, colour: str, label: str) -> None:

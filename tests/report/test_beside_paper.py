@@ -68,7 +68,7 @@ def test_rows_put_ours_beside_every_cell_that_is_repeated(tmp_path: Path, cells:
     assert [(row.cell.table, row.verdict) for row in rows] == [
         ("1", "inside both"),
         ("9", "inside ours"),
-        ("11", "inside ours only"),
+        ("11", "inside ours"),
     ]
     assert rows[0].cell.name == SAM
     assert rows[0].top1.mean == pytest.approx(2.73)
