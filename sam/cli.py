@@ -6,6 +6,7 @@ state saved; 1 a fault of the program (with traceback). HYDRA_FULL_ERROR=1 shows
 
 import difflib
 import os
+import pathlib
 import re
 import sys
 import traceback
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -24,6 +26,7 @@ from sam.check import check
 from sam.config import ConfigError, EvaluateConfig, TrainConfig, leaves
 
 Config = TypeVar("Config", TrainConfig, EvaluateConfig)
+CONFIGS = pathlib.Path(__file__).resolve().parent.parent / "configs"
 SCHEMAS: dict[str, type[Any]] = {"train_schema": TrainConfig, "evaluate_schema": EvaluateConfig}
 MISTAKES = (ConfigError, OmegaConfBaseException, OSError)
 GROUPS = ("dataset", "model", "augmentation", "optimizer", "recipe", "runtime", "experiment")
@@ -62,6 +65,16 @@ def checked(config: DictConfig, schema: type[Config]) -> Config:
     typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))
     check(typed)
     return typed  # type: ignore[return-value]
+
+
+def composed(overrides: Iterable[str]) -> TrainConfig:
+    """Return the checked config of a command line of train.py.
+
+    Raises:
+        ConfigError: If anything on it is not allowed.
+    """
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return checked(compose("train", list(overrides)), TrainConfig)
 
 
 def report_mistakes(main: Callable[[], None]) -> None:

@@ -11,15 +11,12 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.types import Quote, QuotedString
 
-from sam.cli import checked
+from sam.cli import composed
 from sam.config import FILE_READERS, ConfigError, TrainConfig
 from sam.report.cells import Cell
 from sam.run_directory import path_of
-
-CONFIGS = pathlib.Path(__file__).resolve().parent.parent / "configs"
 
 
 class DatasetSize(NamedTuple):
@@ -64,16 +61,6 @@ class PlannedRun(NamedTuple):
     overrides: tuple[str, ...]
     config: TrainConfig
     directory: pathlib.Path
-
-
-def composed(overrides: Iterable[str]) -> TrainConfig:
-    """Return the checked config of a command line.
-
-    Raises:
-        ConfigError: If anything on it is not allowed.
-    """
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return checked(compose("train", list(overrides)), TrainConfig)
 
 
 def runs_of(cell: Cell, seeds: Sequence[int], more: Sequence[str] = ()) -> list[PlannedRun]:

@@ -43,11 +43,10 @@ import torch  # noqa: E402
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from hydra import compose, initialize_config_dir  # noqa: E402
 
 from sam import build, build_data  # noqa: E402
 from sam.check import check  # noqa: E402
-from sam.cli import checked, report_mistakes  # noqa: E402
+from sam.cli import composed, report_mistakes  # noqa: E402
 from sam.config import ConfigError, TrainConfig  # noqa: E402
 from sam.data.images import Dataset  # noqa: E402
 from sam.result import commit  # noqa: E402
@@ -274,8 +273,7 @@ def main() -> None:
         rows = benchmark_optimizer(arguments.blocks)
         print_rows(rows)
     else:
-        with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-            config = checked(compose("train", arguments.overrides), TrainConfig)
+        config = composed(arguments.overrides)
         if arguments.what == "data":
             rows = benchmark_data(config, arguments.blocks)
         else:

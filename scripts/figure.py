@@ -20,12 +20,11 @@ import torch
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from hydra import compose, initialize_config_dir  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from sam import build_data  # noqa: E402
-from sam.cli import checked, report_mistakes  # noqa: E402
+from sam.cli import composed, report_mistakes  # noqa: E402
 from sam.config import ConfigError, TrainConfig  # noqa: E402
 from sam.data.augmentation import Normalization  # noqa: E402
 from sam.training.distributed import World  # noqa: E402
@@ -108,8 +107,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--out", type=pathlib.Path, help="default: batch-DATASET-AUGMENTATION.png")
     arguments = parser.parse_args()
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        config = checked(compose("train", arguments.overrides), TrainConfig)
+    config = composed(arguments.overrides)
     path = arguments.out or pathlib.Path(f"batch-{config.dataset.name}-{config.augmentation.name}.png")
     draw_batch(config, path)
     print(f"wrote {path}")

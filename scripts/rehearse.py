@@ -92,7 +92,7 @@ def smoke(cells: Sequence[Cell], overrides: Sequence[str]) -> int:
             size = SMOKE_SIZES.get(config.model.name)
             m = min(SMOKE_M, config.m or SMOKE_M)
             small = made_up(config, m=m, num_micro_batches=2, num_batches=2, largest_size=size)
-            trial = rehearsal.attempt(small, min(2, config.epochs * 2))
+            trial = rehearsal.attempt(small, 2 if config.epochs else 0)
             ending = f": {trial}" if isinstance(trial, str) else _fault(trial)
             failed += bool(ending)
             peak = max(peak, 0.0 if isinstance(trial, str) else trial.peak_memory_mib)

@@ -27,9 +27,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from sam.cli import explain  # noqa: E402
+from sam.cli import composed, explain  # noqa: E402
 from sam.config import ConfigError  # noqa: E402
-from sam.plan import PlannedRun, alternatives, composed, quoted, runs_of, unique  # noqa: E402
+from sam.plan import PlannedRun, alternatives, quoted, runs_of, unique  # noqa: E402
 from sam.report.cells import Cell, read_cells  # noqa: E402
 from sam.run_directory import read_result  # noqa: E402
 from scripts.rehearse import dry_run, smoke  # noqa: E402

@@ -7,13 +7,12 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from sam.check import check
+from sam.cli import CONFIGS, composed
 from sam.config import ConfigError, TrainConfig
 from sam.data import datasets
 from sam.plan import (
-    CONFIGS,
     SIZES,
     PlannedRun,
-    composed,
     made_up,
     num_evaluated,
     num_updates,

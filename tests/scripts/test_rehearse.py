@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from sam import build_data
-from sam.plan import composed, made_up
+from sam.cli import composed
+from sam.plan import made_up
 from sam.trial import Trial
 from scripts import rehearse, reproduce
 from tests.scripts import trials

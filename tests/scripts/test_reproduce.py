@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import train
-from sam.cli import report_mistakes
-from sam.plan import composed, runs_of
+from sam.cli import composed, report_mistakes
+from sam.plan import runs_of
 from sam.report.cells import read_cells
 from sam.run_directory import path_of, read_result
 from scripts import rehearse, reproduce
