@@ -1,7 +1,8 @@
-"""Evaluate an ended or interrupted run: python evaluate.py run=RUN_DIRECTORY.
+"""Evaluate ended or interrupted runs, or analyse them: python evaluate.py run=RUN_DIRECTORY [analysis=NAME].
 
-Prints loss, top-1, top-5 and per-class error and the expected calibration error of its newest checkpoint,
-and writes them to evaluation-<split>.json in the run directory.
+Without an analysis, prints loss, top-1, top-5 and per-class error and the expected calibration error of the
+newest checkpoint, and writes them to evaluation-<split>.json in the run directory. An analysis (sharpness,
+hessian, landscape, second_order) leaves numbers and a picture in the folder analysis/ there.
 """
 
 import dataclasses
@@ -11,7 +12,8 @@ import hydra
 from omegaconf import DictConfig
 
 from sam.cli import checked, report_mistakes, told_at_once
-from sam.config import ConfigError, EvaluateConfig
+from sam.config import ConfigError, EvaluateConfig, TrainConfig
+from sam.report.runs import find_runs
 from sam.run_directory import read_config, write_json
 
 # Absolute, so that this module may also be imported, as worker processes and tests do.
@@ -20,20 +22,39 @@ CONFIGS = str(pathlib.Path(__file__).resolve().parent / "configs")
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="evaluate")
 def main(composed: DictConfig) -> None:
-    """Evaluate one run."""
+    """Evaluate or analyse one run, or all below a folder."""
     with told_at_once():
-        evaluate(checked(composed, EvaluateConfig))
+        config = checked(composed, EvaluateConfig)
+        for directory in directories(config.run):
+            look_at(directory, config)
 
 
-def evaluate(config: EvaluateConfig) -> None:
-    """Evaluate, print, write."""
-    if not config.run:
+def directories(run: str) -> list[pathlib.Path]:
+    """Return the run directory that is named, or those below the folder that is."""
+    if not run:
         raise ConfigError("run is empty; name a run directory: python evaluate.py run=outputs/...")
-    directory = pathlib.Path(config.run)
+    named = pathlib.Path(run)
+    # One that is damaged says so when it is read.
+    return [found.directory for found in find_runs([named])[0]] or [named]
+
+
+def look_at(directory: pathlib.Path, config: EvaluateConfig) -> None:
+    """Evaluate or analyse one run."""
     training = read_config(directory)
     if config.root is not None:
         training.dataset.root = config.root
-    from sam.trained import evaluate_run  # brings torch, which faults and help do without
+    if config.analysis.name == "none":
+        evaluate(directory, training, config)
+        return
+    from sam.analyse import analyse_run  # brings torch, which faults and help do without
+
+    print(directory)
+    analyse_run(training, directory, config.analysis, config.device)
+
+
+def evaluate(directory: pathlib.Path, training: TrainConfig, config: EvaluateConfig) -> None:
+    """Evaluate, print, write."""
+    from sam.trained import evaluate_run
 
     moment, class_names, evaluation = evaluate_run(training, directory, config.split, config.device)
     held_out = config.split == "test" and training.dataset.validation != "none"

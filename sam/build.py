@@ -18,6 +18,7 @@ from sam.config import (
     ModelConfig,
     OptimizerConfig,
     TrainConfig,
+    leaves,
     user_errors,
 )
 from sam.data.images import Dataset
@@ -33,6 +34,7 @@ from sam.models.wide_cifar_resnet import WideCifarResNet
 from sam.models.wide_resnet import WideResNet
 from sam.optim import SAM
 from sam.optim.schedule import Ascents
+from sam.run_directory import science
 from sam.training.forward_backward import ForwardBackward
 from sam.training.look_sam import OrthogonalReuse
 from sam.training.loop import Logger
@@ -50,6 +52,20 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "pyramidnet": PyramidNet,
     "timm": TimmNetwork,
 }
+# In TensorBoard's table of every run, besides the keys that depart from their defaults.
+USUAL_KEYS = (
+    "dataset.name",
+    "model.name",
+    "augmentation.name",
+    "optimizer.name",
+    "optimizer.lr",
+    "optimizer.weight_decay",
+    "optimizer.rho",
+    "epochs",
+    "batch_size",
+    "m",
+    "seed",
+)
 
 
 def device(name: str, precision: str = "fp32", key: str = "runtime.device") -> torch.device:
@@ -194,6 +210,14 @@ def loggers(config: TrainConfig, directory: pathlib.Path, steps_per_epoch: int) 
     label = "/".join(directory.parts[-5:-1]) + f" seed {config.seed}"
     return [
         CsvLog(directory / "metrics.csv"),
-        TensorBoardLog(directory / "tensorboard"),
+        TensorBoardLog(directory / "tensorboard", _hyperparameters(config), directory / "analysis"),
         ConsoleLog(label, config.epochs, steps_per_epoch, "test" if validation == "none" else "validation"),
     ]
+
+
+def _hyperparameters(config: TrainConfig) -> dict[str, float | str]:
+    """Return a row of TensorBoard's table: the usual keys, and those that depart from their defaults."""
+    chosen = {key: value for key, value, _ in leaves(config) if key in USUAL_KEYS} | science(config)
+    return {
+        key: value if isinstance(value, (int, float, str)) else str(value) for key, value in chosen.items()
+    }

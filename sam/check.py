@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from sam.analysis_config import AnalysisConfig
 from sam.config import (
     DEPTHS,
     FILE_READERS,
@@ -25,6 +26,9 @@ def range_fault(value: Any, rules: Any) -> str | None:
     """Say what is allowed where a value is not; None where it is."""
     if value is None:
         return None
+    if isinstance(value, list):
+        faults = filter(None, (range_fault(item, rules) for item in value))
+        return next(faults, None) if value else "a list of at least one value, such as [1,4]"
     if "choices" in rules:
         return None if value in rules["choices"] else "one of " + ", ".join(rules["choices"])
     if rules.get("label") and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", value):
@@ -63,6 +67,7 @@ def clashes(config: TrainConfig) -> Iterator[str]:
     yield from augmentation_clashes(config.augmentation, config.dataset)
     yield from optimizer_clashes(config.optimizer, runtime)
     yield from parallel_clashes(config.optimizer, runtime)
+    yield from schedule_clashes(config.analysis, runtime)
     if runtime.precision == "tf32" and not runtime.device.startswith(("cuda", "auto")):
         yield f"runtime.precision=tf32 needs a GPU, but runtime.device={runtime.device}; use fp32"
     if runtime.grad_checkpointing and config.model.architecture != "timm":
@@ -254,6 +259,35 @@ def parallel_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig) -> Iter
         yield ("runtime.parallel=fsdp needs optimizer.p=2 and optimizer.reuse=0; use runtime.parallel=ddp")
 
 
+def analysis_clashes(analysis: AnalysisConfig) -> Iterator[str]:
+    """Yield one message for each set of keys of an analysis that do not go together."""
+    if analysis.adaptive and max(analysis.ascent_steps, default=1) > 1:
+        yield f"analysis.adaptive=true needs analysis.ascent_steps=[1], not {analysis.ascent_steps}"
+    if analysis.name != "landscape":
+        return
+    if (analysis.directions == "run") != (analysis.other is not None):
+        yield (
+            f"analysis.directions={analysis.directions} and analysis.other={analysis.other}: name the other "
+            "run with analysis.directions=run, and only there"
+        )
+    if analysis.points % 2 == 0:
+        yield f"analysis.points={analysis.points} leaves out the run itself; choose an odd number"
+
+
+def schedule_clashes(analysis: AnalysisConfig, runtime: RuntimeConfig) -> Iterator[str]:
+    """Yield one message for each key that does not go with an analysis during training."""
+    if analysis.name != "none" and runtime.parallel == "fsdp":
+        yield (
+            f"analysis={analysis.name} needs whole weights during training, but runtime.parallel=fsdp shards "
+            "them; analyse the run afterwards: python evaluate.py run=... analysis=..."
+        )
+    if analysis.name == "landscape" and analysis.directions == "eigenvectors":
+        yield (
+            "analysis.directions=eigenvectors needs those of an earlier hessian analysis; use evaluate.py "
+            "once the run has ended"
+        )
+
+
 def check(config: Any) -> None:
     """Check every range and every clash of one config.
 
@@ -265,6 +299,7 @@ def check(config: Any) -> None:
         for key, value, field in leaves(config)
         if (allowed := range_fault(value, field.metadata))
     ]
+    faults += analysis_clashes(config.analysis)
     if isinstance(config, TrainConfig):
         faults += clashes(config)
     if faults:

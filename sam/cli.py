@@ -29,7 +29,7 @@ Config = TypeVar("Config", TrainConfig, EvaluateConfig)
 CONFIGS = pathlib.Path(__file__).resolve().parent.parent / "configs"
 SCHEMAS: dict[str, type[Any]] = {"train_schema": TrainConfig, "evaluate_schema": EvaluateConfig}
 MISTAKES = (ConfigError, OmegaConfBaseException, OSError)
-GROUPS = ("dataset", "model", "augmentation", "optimizer", "recipe", "runtime", "experiment")
+GROUPS = ("dataset", "model", "augmentation", "optimizer", "recipe", "runtime", "experiment", "analysis")
 
 _wants_tracebacks = False
 _crashed_jobs: list[str] = []
@@ -191,6 +191,8 @@ def _explain_type(fault: ValidationError, outer: BaseException) -> str:
 
 
 def _describe(wanted: Any) -> str:
+    if wanted == list[int]:
+        return "a list of whole numbers, such as [1,4]"
     words = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
     names = [name for name in words if name in str(wanted)]
     return words[names[0]] + (" or null" if "None" in str(wanted) or "Optional" in str(wanted) else "")

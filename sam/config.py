@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from sam.analysis_config import AnalysisConfig
+from sam.setting import setting
+
 # Depth of each architecture: (a, b, example) for depth a * n + b.
 DEPTHS = {
     "cifar_resnet": (6, 2, 20),
@@ -53,17 +56,6 @@ def user_errors(key: str) -> Iterator[None]:
         raise
     except (OSError, ValueError) as error:
         raise ConfigError(f"{key}: {error}") from error
-
-
-def setting(default: Any, **rules: Any) -> Any:
-    """Declare one key: its default and its rules.
-
-    Args:
-        default: The value when nothing is said.
-        rules: `at_least`, `above`, `at_most`, `below` (numbers), `choices`, `label` (strings), `science`,
-            `sam_only`.
-    """
-    return dataclasses.field(default=default, metadata=rules)
 
 
 @dataclasses.dataclass
@@ -262,6 +254,7 @@ class TrainConfig:
     augmentation: AugmentationConfig = dataclasses.field(default_factory=AugmentationConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     runtime: RuntimeConfig = dataclasses.field(default_factory=RuntimeConfig)
+    analysis: AnalysisConfig = dataclasses.field(default_factory=AnalysisConfig)
     # 0 trains nothing: the network is evaluated as it starts, with model.weights as they are in the file.
     epochs: int = setting(20, at_least=0)
     # Images per update, over all processes; the rest of an epoch that fills no batch is dropped.
@@ -280,8 +273,10 @@ class TrainConfig:
 class EvaluateConfig:
     """One evaluation of a run."""
 
-    # The run directory.
+    # The run directory, or a folder with several below it.
     run: str = ""
+    # Errors on the split, or, where an analysis is chosen, that instead.
+    analysis: AnalysisConfig = dataclasses.field(default_factory=AnalysisConfig)
     split: str = setting("test", choices=("test", "train", "train_clean"))
     device: str = "auto"
     # Where the dataset lies now; null means where the run found it.

@@ -83,6 +83,17 @@ def make_result(
 def _provenance(config: TrainConfig, device: torch.device, num_processes: int) -> dict[str, Any]:
     """Return when and from what the numbers came."""
     return {
+        **environment(device),
+        "precision": config.runtime.precision,
+        "compile": config.runtime.compile,
+        "parallel": config.runtime.parallel if num_processes > 1 else None,
+        "processes": num_processes,
+    }
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Return the time, the code and what it runs on, for whatever is measured now."""
+    return {
         "ended_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "commit": commit(),
         "versions": {
@@ -94,11 +105,7 @@ def _provenance(config: TrainConfig, device: torch.device, num_processes: int) -
             "pillow": importlib.metadata.version("pillow"),
         },
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "precision": config.runtime.precision,
-        "compile": config.runtime.compile,
-        "parallel": config.runtime.parallel if num_processes > 1 else None,
         "threads": torch.get_num_threads(),
-        "processes": num_processes,
     }
 
 

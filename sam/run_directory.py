@@ -29,6 +29,7 @@ CONTENTS = (
     "config.yaml",
     "metrics.csv",
     "tensorboard",
+    "analysis",
     "checkpoint.pt",
     "checkpoint.previous.pt",
     "checkpoint.unfinished.pt",

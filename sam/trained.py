@@ -4,14 +4,14 @@ import dataclasses
 import pathlib
 import sys
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sam import build, build_data
 from sam.config import ConfigError, TrainConfig, user_errors
-from sam.data.images import Dataset, Split, spoil_labels
+from sam.data.images import Dataset, Split, spoil_labels, with_true_labels
 from sam.data.label_files import read_labels
 from sam.data.loading import end_workers
 from sam.run_directory import read_config, read_result
@@ -20,6 +20,16 @@ from sam.training.distributed import World
 from sam.training.evaluation import Evaluation, evaluate, predict
 from sam.training.precision import Precision
 from sam.training.sharding import load_model
+
+
+class Moment(NamedTuple):
+    """How far a run has come: complete epochs, and updates in the epoch after those."""
+
+    epoch: int
+    step: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch} epochs" + (f" and {self.step} steps" if self.step else "")
 
 
 def evaluate_run(
@@ -40,12 +50,8 @@ def evaluate_run(
         ConfigError: If there is no readable checkpoint, no data or no such device.
     """
     device = build.device(device_name, key="device")
-    # What labels the run was trained on is known from its labels.npz.
-    plain = dataclasses.replace(config.dataset, label_file=None, label_name=None, label_noise=0.0)
-    data = build_data.dataset(plain, config.seed)
-    images = data.test if split == "test" else data.train
-    if split == "train" and (directory / "labels.npz").exists():
-        images = spoil_labels(images, _stored_labels(directory, images))
+    data = dataset_as_trained(config, directory)
+    images = {"test": data.test, "train": data.train, "train_clean": with_true_labels(data.train)}[split]
     network, moment = trained_network(config, data, directory, device)
     batches = build_data.evaluation_batches(config, data, images, device, World())
     try:
@@ -60,7 +66,23 @@ def evaluate_run(
             )
     finally:
         end_workers()
-    return moment, list(data.class_names), evaluation
+    return str(moment), list(data.class_names), evaluation
+
+
+def dataset_as_trained(config: TrainConfig, directory: pathlib.Path) -> Dataset:
+    """Return the dataset of a run, its training images with the labels that it is trained on.
+
+    What labels these are is known from its labels.npz, so no file or run that they came from is needed.
+    """
+    plain = dataclasses.replace(
+        config.dataset, label_file=None, label_name=None, label_noise=0.0, relabel_from=None
+    )
+    data = build_data.dataset(plain, config.seed)
+    if (directory / "labels.npz").exists():
+        data = dataclasses.replace(
+            data, train=spoil_labels(data.train, _stored_labels(directory, data.train))
+        )
+    return data
 
 
 def relabelled(
@@ -143,8 +165,8 @@ def _predictions(wanting: TrainConfig, data: Dataset, device: torch.device) -> T
 
 def trained_network(
     config: TrainConfig, data: Dataset, directory: pathlib.Path, device: torch.device
-) -> tuple[nn.Module, str]:
-    """Return the network of a run with the weights of its newest checkpoint, and their age."""
+) -> tuple[nn.Module, Moment]:
+    """Return the network of a run with the weights of its newest checkpoint, and how far it had come."""
     state = load_checkpoint(directory)
     if state is None:
         raise ConfigError(f"run={directory} has no checkpoint yet; train it first")
@@ -152,9 +174,7 @@ def trained_network(
     network = build.model(dataclasses.replace(config.model, weights=None), data, device)
     with user_errors(str(directory)):
         load_model(network, state)
-    progress = state["progress"]
-    moment = f"{progress['epoch']} epochs" + (f" and {progress['step']} steps" if progress["step"] else "")
-    return network, moment
+    return network, Moment(state["progress"]["epoch"], state["progress"]["step"])
 
 
 def load_checkpoint(directory: pathlib.Path) -> dict[str, Any] | None:

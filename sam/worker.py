@@ -15,15 +15,18 @@ import torch
 from torch import nn
 
 from sam import build, build_data
+from sam.analyse import analyse
 from sam.config import ConfigError, TrainConfig, user_errors
 from sam.data.batches import generator_for
 from sam.data.image_files import ImageError
 from sam.data.images import Dataset
 from sam.data.label_files import write_labels
 from sam.data.loading import end_workers
+from sam.logs.console import say
 from sam.result import make_result, reset_peak_memory
 from sam.run_directory import clear, locked, path_of, write_config, write_result
-from sam.trained import check_labels, load_checkpoint, relabelled
+from sam.subject import Subject
+from sam.trained import Moment, check_labels, load_checkpoint, relabelled
 from sam.training.checkpoint import CheckpointStore
 from sam.training.distributed import World, data_parallel, start_world
 from sam.training.evaluation import Evaluation, evaluate
@@ -183,7 +186,22 @@ def _trainer(
         device=device,
         checkpoint_seconds=60 * config.runtime.checkpoint_minutes,
         stop_requested=stop.is_set,
+        inspect=_schedule(config, directory, data, network, device) if world.is_main else lambda _: None,
     )
+
+
+def _schedule(
+    config: TrainConfig, directory: pathlib.Path, data: Dataset, network: nn.Module, device: torch.device
+) -> Callable[[int], None]:
+    """Return what analyses the network after the epochs that the config names."""
+
+    def inspect(epoch: int) -> None:
+        wanted = config.analysis
+        if wanted.name != "none" and (epoch % wanted.every == 0 or epoch in (1, config.epochs)):
+            subject = Subject(config, directory, data, network, Moment(epoch, 0), device)
+            analyse(wanted, subject, say)
+
+    return inspect
 
 
 def _evaluation(

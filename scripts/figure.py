@@ -1,115 +1,174 @@
-"""Draw what a config does: python scripts/figure.py batch [KEY=VALUE ...] [--out FILE].
+"""Draw a figure of the paper, or one like it, from runs: python scripts/figure.py NAME [FOLDER ...].
 
-batch   the first training images of epoch 0 as the network gets them, with their labels, at most 64
+Names are those of --list, which also says how to make the runs. Without --preset, all ended runs below the
+folders (default: outputs) are drawn; with it only those that the preset plans, and it says which of them are
+missing and how to make them. The picture is a PNG, or what the ending of --out says: .svg, .pdf.
 
-Keys are those of train.py. The picture is a PNG.
+    python scripts/figure.py fig3-rho --preset small
+    python scripts/figure.py rho outputs/cifar10 --out rho.svg
+
+batch draws what a config does to images instead, the first of epoch 0 with their labels; keys are those of
+train.py:
 
     python scripts/figure.py batch dataset=cifar10 augmentation=cutout
 """
 
 import argparse
-import dataclasses
-import math
-import pathlib
 import sys
-import textwrap
-from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from matplotlib.figure import Figure  # noqa: E402
-from torch import Tensor  # noqa: E402
-
-from sam import build_data  # noqa: E402
 from sam.cli import composed, report_mistakes  # noqa: E402
-from sam.config import ConfigError, TrainConfig  # noqa: E402
-from sam.data.augmentation import Normalization  # noqa: E402
-from sam.training.distributed import World  # noqa: E402
+from sam.config import ConfigError  # noqa: E402
+from sam.figure_plan import CELLS, Stock, commands_of, in_order_of_use, take_stock  # noqa: E402
+from sam.figure_presets import FIGURES  # noqa: E402
+from sam.report.beside_paper import match_paper  # noqa: E402
+from sam.report.cells import read_cells  # noqa: E402
+from sam.report.groups import group_runs  # noqa: E402
+from sam.report.runs import Run, find_runs  # noqa: E402
 
-MAX_IMAGES = 64
-NUM_COLUMNS = 8
-INCHES = 1.4  # side of an image
-DOTS_PER_INCH = 150
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+VECTORS = (".svg", ".pdf")
+MAX_NAMED = 5  # of the runs that are missing
 
 
-def draw_batch(config: TrainConfig, path: pathlib.Path) -> None:
-    """Draw one augmented training batch as a sheet of images.
+def main() -> None:
+    """Draw, say where."""
+    options = _parse()
+    if options.list:
+        _list()
+    elif options.name == "batch":
+        _draw_batch(options)
+    else:
+        _draw(options)
 
-    Args:
-        config: Of a run.
-        path: The PNG to write.
-    """
-    config.runtime.workers = 0  # the images do not depend on it, and one batch is soon made
-    device = torch.device("cpu")
-    data = build_data.dataset(config.dataset, config.seed)
-    batches = build_data.train_batches(config, data, device, World())
-    images, targets, _ = next(batches.epoch(0))
-    normalize = build_data.normalization(config.model, data, device)
-    chosen = dataclasses.asdict(config.augmentation)
-    keys = ", ".join(f"{key}={value}".lower() for key, value in chosen.items() if key != "name")
-    figure = sheet(
-        pictures(images[:MAX_IMAGES], normalize),
-        captions(targets[:MAX_IMAGES], data.class_names),
-        f"{config.dataset.name}, augmentation {config.augmentation.name}: {keys}",
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("name", nargs="?", choices=["batch", *FIGURES], metavar="NAME")
+    parser.add_argument("words", nargs="*", metavar="FOLDER | KEY=VALUE")
+    parser.add_argument("--out", type=Path, help="default: NAME.png in the current folder")
+    parser.add_argument("--preset", choices=["small", "paper"], help="only the runs that are planned for it")
+    parser.add_argument("--seeds", type=_seeds, metavar="SEED[,SEED]", help="only runs of these seeds")
+    parser.add_argument("--list", action="store_true", help="print the figures and how to make their runs")
+    options = parser.parse_intermixed_args()
+    if options.name is None and not options.list:
+        parser.error(f"name a figure: batch, {', '.join(FIGURES)}; --list explains them")
+    if options.name == "batch" and (options.preset or options.seeds):
+        parser.error("batch is drawn from a config, so it takes neither --preset nor --seeds")
+    return options
+
+
+def _seeds(text: str) -> tuple[int, ...]:
     try:
-        figure.savefig(path, format="png")
+        seeds = tuple(int(word) for word in text.split(","))
+    except ValueError:
+        seeds = ()
+    if not seeds or min(seeds) < 0:
+        raise argparse.ArgumentTypeError(f"{text!r}: allowed are whole numbers >= 0, such as 0,1,2")
+    return seeds
+
+
+def _list() -> None:
+    print("batch\n  the first training images as the network gets them; keys of train.py follow")
+    for name, plan in FIGURES.items():
+        print(f"{name}\n  {plan.line}")
+        for preset_name, preset in plan.presets.items():
+            print(f"  {preset_name}: {sum(part.num_runs() for part in preset.parts)} runs")
+            for command in commands_of(name, plan, preset):
+                print(f"    {command}")
+
+
+def _draw_batch(options: argparse.Namespace) -> None:
+    config = composed(options.words)
+    from scripts.training_batch import draw_batch  # brings torch, which nothing else here needs
+
+    path = options.out or Path(f"batch-{config.dataset.name}-{config.augmentation.name}.png")
+    _save(draw_batch(config), path)
+
+
+def _draw(options: argparse.Namespace) -> None:
+    name, plan = options.name, FIGURES[options.name]
+    runs = _runs(options)
+    stock = _stock(options, runs) if options.preset else None
+    if stock is not None:
+        runs = stock.runs
+    groups, copies = group_runs(in_order_of_use(plan, runs))
+    cells = read_cells(CELLS)
+    from sam.figures.catalogue import draw  # brings matplotlib
+
+    try:
+        figure = draw(name, groups, match_paper(groups, runs, cells), cells)
+    except ValueError as error:
+        advice = _advice(options, stock or _stock(options, runs))
+        raise ConfigError("\n".join([f"{name}: {error}", *advice])) from error
+    if stock is None and not groups:  # the paper's own numbers need no runs
+        stock = _stock(options, runs)
+    if stock is None:
+        for warning in copies:
+            print(f"warning: {warning}", file=sys.stderr)
+    elif stock.commands:
+        print("\n".join(_shortfall(stock) + _advice(options, stock)))
+    _save(figure, options.out or Path(f"{name}.png"))
+
+
+def _stock(options: argparse.Namespace, runs: list[Run]) -> Stock:
+    """Return what there is of the runs of the preset asked for, or of the small one."""
+    plan = FIGURES[options.name]
+    preset = plan.presets[options.preset or "small"]
+    if options.seeds:
+        preset = preset.with_seeds(options.seeds)
+    return take_stock(options.name, plan, preset, runs, (options.words or ["outputs"])[0])
+
+
+def _runs(options: argparse.Namespace) -> list[Run]:
+    """Return the ended runs of the folders and seeds asked for; none where there is no folder outputs yet."""
+    for folder in options.words:
+        if not Path(folder).is_dir():
+            raise ConfigError(f"no folder {folder}; name the folders that hold your runs")
+    runs, problems = find_runs(
+        [Path(folder) for folder in options.words or ["outputs"] if Path(folder).is_dir()]
+    )
+    for problem in problems:
+        print(f"warning: {problem.path}: {problem.reason}", file=sys.stderr)
+    return [
+        run for run in runs if run.result and run.result["seed"] in (options.seeds or [run.result["seed"]])
+    ]
+
+
+def _shortfall(stock: Stock) -> list[str]:
+    lines = [f"{stock.num_planned - len(stock.missing)} of {stock.num_planned} runs have ended"]
+    for what, directories in (("missing", stock.missing), ("not analysed", stock.bare)):
+        lines += [f"  {what}: {directory}" for directory in directories[:MAX_NAMED]]
+        if len(directories) > MAX_NAMED:
+            lines.append(f"  and {len(directories) - MAX_NAMED} more")
+    return lines
+
+
+def _advice(options: argparse.Namespace, stock: Stock) -> list[str]:
+    """Return the commands that make what is missing, and where there is a cheaper preset."""
+    lines = [f"to make what the {options.preset or 'small'} preset lacks:"] if stock.commands else []
+    lines += [f"  {command}" for command in stock.commands]
+    if options.preset == "paper":
+        lines.append(f"far cheaper: python scripts/figure.py {options.name} --preset small")
+    return lines
+
+
+def _save(figure: "Figure", path: Path) -> None:
+    kind = path.suffix.lower()
+    try:
+        figure.savefig(path, format=kind[1:] if kind in VECTORS else "png")
     except OSError as error:
         raise ConfigError(
             f"--out={path}: {error.strerror or error}; name a file that can be written"
         ) from error
-
-
-def pictures(images: Tensor, normalize: Normalization) -> Tensor:
-    """Return normalised images, [B, C, H, W], as float [B, H, W, 3] in 0 .. 1."""
-    colours = images.permute(0, 2, 3, 1) * torch.tensor(normalize.std) + torch.tensor(normalize.mean)
-    return colours.clamp(0, 1).expand(-1, -1, -1, 3)
-
-
-def captions(targets: Tensor, class_names: Sequence[str]) -> list[str]:
-    """Return the class of each image; of soft targets, [B, K], every class with its share, a line each."""
-    if targets.dim() == 1:
-        return [class_names[target] for target in targets.tolist()]
-    shares = [
-        sorted(((share, name) for share, name in zip(row, class_names, strict=True) if share), reverse=True)
-        for row in targets.tolist()
-    ]
-    return ["\n".join(f"{share:.2f} {name}" for share, name in row) for row in shares]
-
-
-def sheet(images: Tensor, labels: Sequence[str], title: str) -> Figure:
-    """Return a figure with rows of images, float [B, H, W, 3], and a label under each."""
-    num_columns = min(NUM_COLUMNS, len(images))
-    num_rows = math.ceil(len(images) / num_columns)
-    # A label takes a line of 0.15 inches, and so does a line of the title.
-    lines = max(label.count("\n") + 1 for label in labels)
-    width = INCHES * num_columns
-    wrapped = textwrap.wrap(title, round(14 * width))
-    size = (width, (INCHES + 0.15 * lines) * num_rows + 0.2 * len(wrapped))
-    figure = Figure(size, DOTS_PER_INCH, layout="constrained")
-    figure.suptitle("\n".join(wrapped), fontsize=9)
-    axes = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
-    for axis in axes:
-        axis.set_axis_off()
-    for axis, image, label in zip(axes, images, labels, strict=False):
-        axis.imshow(image.numpy())
-        axis.set_title(label, fontsize=8, y=0, va="top", pad=-3)
-    return figure
-
-
-def main() -> None:
-    """Compose, draw, say where."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("what", choices=["batch"])
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    parser.add_argument("--out", type=pathlib.Path, help="default: batch-DATASET-AUGMENTATION.png")
-    arguments = parser.parse_args()
-    config = composed(arguments.overrides)
-    path = arguments.out or pathlib.Path(f"batch-{config.dataset.name}-{config.augmentation.name}.png")
-    draw_batch(config, path)
     print(f"wrote {path}")
 
 

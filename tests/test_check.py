@@ -20,6 +20,27 @@ READERS = (
 SEED = "a number >= 0 and <= 2147483647"
 # Key, a value that is not allowed, what is said to be allowed.
 FAULTS: list[tuple[str, Any, str]] = [
+    ("analysis.name", "fisher", "one of none, sharpness, hessian, landscape, second_order"),
+    ("analysis.every", 0, "a number >= 1"),
+    ("analysis.split", "validation", "one of train, test"),
+    ("analysis.num_images", 0, "a number >= 1"),
+    ("analysis.chunk_size", 0, "a number >= 1"),
+    ("analysis.statistics", "running", "one of evaluation, batch"),
+    ("analysis.dtype", "bfloat16", "one of float32, float64"),
+    ("analysis.seed", -1, SEED),
+    ("analysis.rho", -0.1, "a number >= 0"),
+    ("analysis.m", [], "a list of at least one value, such as [1,4]"),
+    ("analysis.m", [1, 0], "a number >= 1"),
+    ("analysis.ascent_steps", [0], "a number >= 1"),
+    ("analysis.ascent_step_size", 0.0, "a number > 0"),
+    ("analysis.top", 0, "a number >= 1"),
+    ("analysis.steps", 1, "a number >= 2"),
+    ("analysis.probes", 0, "a number >= 1"),
+    ("analysis.directions", "gradient", "one of random, eigenvectors, run"),
+    ("analysis.dimensions", 3, "a number >= 1 and <= 2"),
+    ("analysis.span", 0.0, "a number > 0"),
+    ("analysis.points", 2, "a number >= 3 and <= 1001"),
+    ("analysis.num_batches", 0, "a number >= 1"),
     ("dataset.name", "a/b", NAME),
     ("dataset.name", "", NAME),
     ("dataset.name", "..", NAME),
@@ -166,6 +187,34 @@ def test_check_tests_above_cover_every_key_with_a_rule() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (
+            {"analysis.adaptive": True, "analysis.ascent_steps": [1, 2]},
+            "analysis.adaptive=true needs analysis.ascent_steps=[1], not [1, 2]",
+        ),
+        (
+            {"analysis.name": "landscape", "analysis.directions": "run"},
+            "analysis.directions=run and analysis.other=None: name the other run with "
+            "analysis.directions=run, and only there",
+        ),
+        (
+            {"analysis.name": "landscape", "analysis.other": "outputs/a"},
+            "analysis.directions=random and analysis.other=outputs/a: name the other run with "
+            "analysis.directions=run, and only there",
+        ),
+        (
+            {"analysis.name": "landscape", "analysis.points": 24},
+            "analysis.points=24 leaves out the run itself; choose an odd number",
+        ),
+        (
+            {"analysis.name": "landscape", "analysis.directions": "eigenvectors"},
+            "analysis.directions=eigenvectors needs those of an earlier hessian analysis; use evaluate.py "
+            "once the run has ended",
+        ),
+        (
+            {"analysis.name": "hessian", "runtime.parallel": "fsdp", "optimizer.sync_ascent": True},
+            "analysis=hessian needs whole weights during training, but runtime.parallel=fsdp shards them; "
+            "analyse the run afterwards: python evaluate.py run=... analysis=...",
+        ),
         ({"m": 48}, "m=48 does not divide batch_size=128; choose a divisor or m=null"),
         ({"m": 256}, "m=256 does not divide batch_size=128; choose a divisor or m=null"),
         ({"model.depth": 28}, "model.depth=28: a cifar_resnet has depth 6n+2, for example 20"),

@@ -8,6 +8,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from sam import build
+from sam.analysis_config import AnalysisConfig
 from sam.cli import checked
 from sam.config import EvaluateConfig, RuntimeConfig, TrainConfig, leaves
 from sam.data.images import Dataset, Images
@@ -96,6 +97,7 @@ def test_configs_tests_above_cover_every_group() -> None:
         "augmentation",
         "recipe",
         "runtime",
+        "analysis",
     }
     assert all(CHOICES.values())
 
@@ -234,6 +236,13 @@ def test_configs_let_the_command_line_win_over_groups(order: int) -> None:
 def test_configs_let_an_experiment_win_over_the_dataset(dataset: str) -> None:
     assert composed(f"dataset={dataset}").dataset.label_noise == 0.0
     assert composed("experiment=quickstart", f"dataset={dataset}").dataset.label_noise == 0.4
+
+
+@pytest.mark.parametrize("analysis", CHOICES["analysis"])
+def test_configs_of_an_analysis_choose_it_and_an_experiment_wins_over_them(analysis: str) -> None:
+    config = composed(f"analysis={analysis}", "analysis.m=[2,8]", "analysis.every=3")
+    assert config.analysis == AnalysisConfig(name=analysis, m=[2, 8], every=3)
+    assert composed("experiment=quickstart", f"analysis={analysis}").analysis.name == analysis
 
 
 def test_configs_of_evaluate_compose() -> None:

@@ -38,7 +38,7 @@ class ConsoleLog:
                 dynamic_ncols=True,
             )
         if rows:
-            _say(f"{self._label}: goes on after epoch {done} of {self._epochs}")
+            say(f"{self._label}: goes on after epoch {done} of {self._epochs}")
 
     def log(self, row: dict[str, float]) -> None:
         """Show the errors of an epoch."""
@@ -48,7 +48,7 @@ class ConsoleLog:
             self._bar.set_postfix_str(f"epoch {row['epoch']:.0f}: {errors}")
         else:
             speed = f", {row['images_per_second']:.0f} images/s" if "images_per_second" in row else ""
-            _say(f"{self._label}: epoch {row['epoch']:.0f} of {self._epochs}, error {errors}{speed}")
+            say(f"{self._label}: epoch {row['epoch']:.0f} of {self._epochs}, error {errors}{speed}")
 
     def advance(self, epoch: int, step: int) -> None:
         """Move the bar to an update."""
@@ -61,7 +61,7 @@ class ConsoleLog:
             self._bar.close()
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     """Print a line; go on in silence once nobody reads, as after `| head`."""
     try:
         tqdm.write(text)

@@ -100,6 +100,7 @@ class Cell:
     Attributes:
         name: Such as table1/cifar10/wrn_28_10_200/basic/sam.
         table: Number of the table.
+        words: Dataset, model, epochs, augmentation and method, as the table has them.
         overrides: What train.py takes for it, but for seed and alternatives.
         alternatives: More overrides, of which each is run, and the best result counts; () for none.
         labels_from: Bootstrapping: the override that makes of it the run whose predictions are its labels.
@@ -112,6 +113,7 @@ class Cell:
 
     name: str
     table: str
+    words: tuple[str, ...]
     overrides: tuple[str, ...]
     alternatives: tuple[str, ...]
     labels_from: str
@@ -263,6 +265,7 @@ def _parse_cell(row: Mapping[str, str]) -> Cell:
     return Cell(
         name=row["cell"],
         table=row["table"],
+        words=tuple(row[column] for column in ("dataset", "model", "epochs", "augmentation", "method")),
         overrides=tuple(row["overrides"].split()),
         alternatives=alternatives,
         labels_from=row["labels_from"],
@@ -276,9 +279,8 @@ def _parse_cell(row: Mapping[str, str]) -> Cell:
 
 
 def _printed(value: str, ci95: str) -> Printed | None:
-    if not value:
-        return None
-    return Printed(float(value), parse_interval(ci95), f"{value} ± {ci95}" if ci95 else value)
+    text = f"{value} ± {ci95}" if ci95 else value
+    return Printed(float(value), parse_interval(ci95), text) if value else None
 
 
 def _parse(override: str) -> tuple[str, Any]:

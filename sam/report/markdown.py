@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from sam.report.markup import NOTHING, escape, format_estimate, render_list, render_table
+from sam.report.markup import escape, render_list, render_table
 from sam.report.runs import Run
-from sam.report.settings import Setting
-from sam.report.table import Block, Row
+from sam.report.table import Block
+from sam.report.text_tables import describe_interrupted, setting_table
 
 READING_AID = """\
 Errors are those after the last epoch: mean ± half-width of the 95 % Student-t interval over n
@@ -14,7 +14,7 @@ test error (or validation error) minus that of SGD of the same epochs with its p
 over the seeds that both have, of which it takes at least two."""
 PRINTED_NOTE = """\
 Paper: the number that the paper prints for the closest condition, with its interval. A * marks runs
-that depart from that condition in something; "Beside the paper" below says in what."""
+that depart from that condition in something; "Beside the paper" says in what."""
 VALIDATION_NOTE = """\
 Validation: the error on training images that were held out, in the place of the test images. It is
 for choosing rho; all but one of the paper's tables print test errors of training on all images."""
@@ -42,57 +42,21 @@ def render_comparison(
     """
     parts = ["# Comparison of runs"]
     for block in blocks:
-        parts += [f"## {escape(block.title)}", escape(block.setting.details), _render_rows(block)]
-    parts += [*_notes(blocks), *sections]
+        parts += [
+            f"## {escape(block.title)}",
+            escape(block.setting.details),
+            render_table(*setting_table(block)),
+        ]
+    parts += [*reading_notes(blocks), *sections]
     if interrupted:
-        parts += ["## Not ended", render_list([_describe_interrupted(run) for run in interrupted])]
+        parts += ["## Not ended", render_list([describe_interrupted(run) for run in interrupted])]
     if warnings:
         parts += ["## Left out", render_list(warnings)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _render_rows(block: Block) -> str:
-    return render_table(_header(block.setting), [_cells(row, block.setting) for row in block.rows])
-
-
-def _header(setting: Setting) -> tuple[str, ...]:
-    return (
-        "Method",
-        f"{setting.split.capitalize()} error (%)",
-        "Paper (%)",
-        "Difference to SGD (points)",
-        "Top-5 error (%)",
-        "Train error (%)" if setting.has_clean_labels else "Train error, noisy / clean labels (%)",
-        "Seconds per run",
-        "n",
-    )
-
-
-def _cells(row: Row, setting: Setting) -> tuple[str, ...]:
-    num_runs = len(row.group.complete)
-    train_errors = [format_estimate(row.train_error_pct, num_runs)]
-    if not setting.has_clean_labels:
-        train_errors.append(format_estimate(row.train_clean_error_pct, num_runs))
-    return (
-        escape(row.group.label),
-        format_estimate(row.test_error_pct, num_runs),
-        _paper(row),
-        format_estimate(row.difference_points, num_runs, sign="+"),
-        format_estimate(row.test_top5_error_pct, num_runs),
-        " / ".join(train_errors),
-        NOTHING if row.seconds is None else f"{row.seconds.mean:.0f}",
-        str(num_runs) + (f" ({row.group.num_diverged} diverged)" if row.group.num_diverged else ""),
-    )
-
-
-def _paper(row: Row) -> str:
-    if row.paper is None:
-        return NOTHING
-    mark = "*" if row.paper.departures else ""
-    return f"{row.paper.cell.top1.text}{mark} (Table {row.paper.cell.table})"
-
-
-def _notes(blocks: Sequence[Block]) -> list[str]:
+def reading_notes(blocks: Sequence[Block]) -> list[str]:
+    """Return what a reader must know of the tables of some settings, a paragraph each."""
     rows = [row for block in blocks for row in block.rows]
     tested = [row for block in blocks for row in block.rows if block.setting.split == "test"]
     notes = [
@@ -102,8 +66,3 @@ def _notes(blocks: Sequence[Block]) -> list[str]:
         (PRINTED_NOTE, any(row.paper is not None for row in rows)),
     ]
     return [text for text, is_needed in notes if is_needed]
-
-
-def _describe_interrupted(run: Run) -> str:
-    progress = f"epoch {run.last_epoch} of {run.config['epochs']}"
-    return f"{run.directory}: interrupted or still running, {progress}"

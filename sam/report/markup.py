@@ -15,8 +15,9 @@ def render_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
     Args:
         header: One cell per column.
-        rows: The same, for each row.
+        rows: The same, for each row; the first cell is a name, in which markup is escaped.
     """
+    rows = [[escape(name), *others] for name, *others in rows]
     table = [header, *rows]
     # A rule cell of less than a dash and a colon is no table to GitHub.
     widths = [max(2, *(len(cell) for cell in column)) for column in zip(*table, strict=True)]

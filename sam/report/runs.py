@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import OmegaConf
+from sam.report.config_file import load_config
 
 STATUSES = ("complete", "diverged")
 
@@ -122,9 +122,8 @@ def read_config(path: Path) -> dict[str, Any]:
         ValueError: If it cannot be read, or is not that of a run.
     """
     try:
-        # OmegaConf builds on yaml's SafeLoader; unresolved, so that no resolver runs.
-        config = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    # Faults of yaml, OmegaConf and the file system have no other base class in common.
+        config = load_config(path)
+    # Faults of yaml, of what it calls and of the file system have no other base class in common.
     except Exception as error:
         raise ValueError(f"config.yaml cannot be read: {error}") from error
     if not isinstance(config, dict):

@@ -16,6 +16,15 @@ NUM_BINS = 15
 
 
 @dataclasses.dataclass(frozen=True)
+class CalibrationBin:
+    """Images whose predicted class has a confidence in one of 15 equal parts of 0 .. 1."""
+
+    num_images: int
+    confidence_pct: float  # mean
+    accuracy_pct: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Evaluation:
     """What one walk over a split shows."""
 
@@ -24,6 +33,7 @@ class Evaluation:
     top5_error_pct: float
     class_error_pct: list[float]  # one per class; nan for a class without images
     calibration_error_pct: float
+    calibration_bins: list[CalibrationBin]  # by confidence; those without images are left out
     num_images: int
 
 
@@ -70,6 +80,13 @@ def evaluate(
         top5_error_pct=100 * top5_errors / num_images,
         class_error_pct=(100 * parts["class_errors"] / parts["class_sizes"]).tolist(),
         calibration_error_pct=100 * float(gaps) / num_images,
+        calibration_bins=[
+            CalibrationBin(int(size), 100 * confidence / size, 100 * correct / size)
+            for size, confidence, correct in zip(
+                *(parts[f"bin_{name}"].tolist() for name in ("sizes", "confidence", "correct")), strict=True
+            )
+            if size
+        ],
         num_images=num_images,
     )
 

@@ -1,7 +1,6 @@
 """The training loop: epochs of updates, an evaluation after each, and a state that can stop anywhere."""
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -14,10 +13,10 @@ from sam.training.checkpoint import CheckpointStore
 from sam.training.distributed import World
 from sam.training.evaluation import Evaluation
 from sam.training.random_state import RandomState
+from sam.training.rows import Row, diverged, train_means
 from sam.training.sharding import gathered, load_model, sharded_like
 from sam.training.update import Update
 
-Row = dict[str, float]
 # Several processes ask each other only so often whether to stop or save: asking waits for the device.
 STEPS_BETWEEN_AGREEMENTS = 10
 
@@ -80,6 +79,8 @@ class Trainer:
         device: Where the sums are kept.
         checkpoint_seconds: Save when the last save is so long ago; every epoch ends with a save.
         stop_requested: Asked after every update; when true, the state is saved and Interrupted raised.
+        inspect: Called with the number of complete epochs once that moment is saved, and again where a run
+            goes on from there; leaves the model as it is. Its time is not counted.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Trainer:
         device: torch.device,
         checkpoint_seconds: float,
         stop_requested: Callable[[], bool],
+        inspect: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.progress = Progress()
         self._model = model
@@ -111,6 +113,7 @@ class Trainer:
         self._device = device
         self._checkpoint_seconds = checkpoint_seconds
         self._stop_requested = stop_requested
+        self._inspect = inspect
         self._last_save = time.monotonic()
         self._started = time.monotonic()
 
@@ -142,12 +145,15 @@ class Trainer:
             logger.restart(self.progress.rows)
         self._started = time.monotonic() - self.progress.total_seconds
         rows = self.progress.rows
-        while self.progress.epoch < self._epochs and not (rows and _diverged(rows[-1])):
+        if rows and not self.progress.step:
+            self._look()
+        while self.progress.epoch < self._epochs and not (rows and diverged(rows[-1])):
             self._train_epoch()
             self._end_epoch()
         if not rows:  # no epochs, which leaves the model as it is to evaluate
             self._record({"epoch": 0, "step": 0, "passes": 0.0, "seconds": 0.0})
-        return not _diverged(rows[-1])
+            self._look()
+        return not diverged(rows[-1])
 
     def _train_epoch(self) -> None:
         progress = self.progress
@@ -186,6 +192,7 @@ class Trainer:
         progress.epoch, progress.step = progress.epoch + 1, 0
         progress.sums, progress.epoch_seconds = None, 0.0
         self._record(row)
+        self._look()
         if progress.epoch < self._epochs and self._world.any(self._stop_requested(), self._device):
             raise Interrupted  # in the last epoch the worker looks once the result is written
 
@@ -198,6 +205,11 @@ class Trainer:
         for logger in self._loggers:
             logger.log(row)
         self.save()
+
+    def _look(self) -> None:
+        began = time.monotonic()
+        self._inspect(self.progress.epoch)
+        self._started += time.monotonic() - began
 
     def _trained(self) -> Row:
         """Return what metrics.csv says of the training in the epoch that just ended."""
@@ -212,7 +224,7 @@ class Trainer:
             "step": self.num_steps_done,
             # Of the last update of the epoch.
             "lr": self._base_lr * cosine(self.num_steps_done - 1, num_steps),
-            **_train_means(sums),
+            **train_means(sums),
             # Forward-backward passes per image, as a measure of compute.
             "passes": sums["image_passes"] / num_images,
             "seconds": progress.epoch_seconds,
@@ -266,32 +278,3 @@ class Trainer:
             self.progress.sums = self.progress.sums.to(self._device) * self._world.is_main
         if self._world.rank < len(state["random"]):  # else a process that was not there before
             RandomState(self._device, state["random"][self._world.rank]).restore()
-
-
-def _train_means(sums: dict[str, float]) -> Row:
-    """Return losses, errors in percent, and for SAM its diagnostics, from a rule's sums over an epoch."""
-    num_images = sums["num_images"]
-    row = {
-        "train_loss": sums["loss"] / num_images,
-        "train_error_pct": 100 * sums["errors"] / num_images,
-        "train_top5_error_pct": 100 * sums["top5_errors"] / num_images,
-    }
-    if sums["num_clean"]:
-        row["train_clean_error_pct"] = 100 * sums["clean_errors"] / sums["num_clean"]
-    if "perturbed_loss" not in sums:
-        return row
-    if num_perturbed := sums["num_perturbed_images"]:
-        row["perturbed_loss"] = sums["perturbed_loss"] / num_perturbed
-        row["perturbed_error_pct"] = 100 * sums["perturbed_errors"] / num_perturbed
-    means = {"loss_rise": "num_rise_images", "grad_norm": "num_perturbed", "cosine": "num_cosines"}
-    for name, count in means.items():
-        if sums[count]:
-            row[name] = sums[name] / sums[count]
-    # Micro-batches whose ascent gradient was not finite.
-    row["unperturbed"] = sums["num_unperturbed"]
-    return row
-
-
-def _diverged(row: Row) -> bool:
-    # The row of a run without epochs has no train_loss.
-    return not all(math.isfinite(row[key]) for key in ("train_loss", "test_loss") if key in row)

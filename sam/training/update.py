@@ -51,7 +51,15 @@ class Update:
         optimizer = self.rule.base_optimizer
         for group in optimizer.param_groups:
             group["lr"] = lr
-        optimizer.zero_grad()
+        sums = self.gradient(images, targets, clean_targets, step)
+        self._step(optimizer)
+        return sums
+
+    def gradient(
+        self, images: Tensor, targets: Tensor, clean_targets: Tensor | None = None, step: int = 0
+    ) -> Tensor:
+        """Leave in `.grad` the gradient that a call would make its step with, before clipping; see there."""
+        self.rule.base_optimizer.zero_grad()
         m = self._m or len(targets)
         parts = list(zip(images.split(m), targets.split(m), strict=True))
         clean_parts = [None] * len(parts) if clean_targets is None else clean_targets.split(m)
@@ -63,7 +71,6 @@ class Update:
             sums += self.rule.accumulate(part, part_targets, share, number == len(parts), clean)
         self.statistics.write()
         self.rule.end()
-        self._step(optimizer)
         return sums
 
     def _step(self, optimizer: torch.optim.Optimizer) -> None:

@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).parents[2]
 @pytest.mark.parametrize(
     "statement",
     [
-        "import sam.report.table, sam.report.markdown, sam.report.figures",
+        "import sam.report.table, sam.report.markdown, sam.figures.curves",
         "import runpy; runpy.run_path('scripts/compare.py')",
     ],
 )

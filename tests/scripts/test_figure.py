@@ -1,26 +1,48 @@
 """Tests of scripts/figure.py."""
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
-from sam.data.augmentation import Augmentation, Normalization
-from sam.data.images import Images
+from sam.figure_plan import Preset, Sweep
+from sam.figure_presets import FIGURES
+from sam.run_directory import path_of
 from tests.conftest import TINY
+from tests.report.run_directories import falling_errors, write_run
+from tests.test_figure_plan import write_ended
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "figure.py"
 SPEC = importlib.util.spec_from_file_location("figure", SCRIPT)
 figure = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(figure)
+CURVES = "python train.py -m experiment=small/figures optimizer=sgd,sam seed=0,1,2"
 
 
 @pytest.fixture
 def run(run_main):
     """Run the script as run_main does."""
     return lambda *arguments: run_main(figure.main, str(SCRIPT), *map(str, arguments))
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Make the small preset of curves two runs, so that little has to be composed."""
+    preset = Preset((Sweep(("experiment=small/figures", "optimizer=sgd,sam"), (0,)),))
+    monkeypatch.setitem(
+        figure.FIGURES, "curves", FIGURES["curves"]._replace(presets={"small": preset, "paper": preset})
+    )
+    return preset.parts[0].configs()
+
+
+def write_planned(outputs: Path, config) -> Path:
+    """Write a run of a preset with an epoch in its metrics."""
+    directory = write_ended(outputs, config)
+    (directory / "metrics.csv").write_text("epoch,test_error_pct,train_error_pct\n1,30,20\n")
+    return directory
 
 
 def test_figure_batch_writes_a_readable_png_in_the_current_folder(run, tmp_path: Path) -> None:
@@ -67,36 +89,113 @@ def test_figure_of_a_mistake_exits_with_2(run, tmp_path: Path, arguments: list[s
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_figure_pictures_are_the_pixels_before_normalisation(channels: int) -> None:
-    pixels = torch.randint(0, 256, (5, 6, 7, channels), dtype=torch.uint8)
-    normalize = Normalization(
-        (0.49, 0.48, 0.45)[:channels], (0.25, 0.24, 0.26)[:channels], 7, torch.device("cpu")
+@pytest.mark.parametrize(("ending", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_figure_of_all_ended_runs_has_the_format_of_its_ending(
+    run, tmp_path: Path, ending: str, start: bytes
+) -> None:
+    for method in ("sgd", "sam"):
+        write_run(tmp_path / "outputs", metrics=falling_errors(3, 3.0), optimizer__name=method)
+    code, out, error = run("curves", "--out", f"picture.{ending}")
+    assert (code, out, error) == (0, f"wrote picture.{ending}\n", "")
+    assert (tmp_path / f"picture.{ending}").read_bytes().startswith(start)
+
+
+def test_figure_takes_folders_and_seeds(run, tmp_path: Path, monkeypatch) -> None:
+    for seed in (0, 1, 2):
+        metrics = [{"epoch": 1, "test_error_pct": 10.0 + seed}]
+        write_run(tmp_path / "here", metrics=metrics, seed=seed)
+        write_run(tmp_path / "there", metrics=metrics, seed=seed, optimizer__name="sam")
+    drawn = []
+    monkeypatch.setattr("sam.figures.catalogue.draw", lambda name, groups, *_: drawn.append(groups) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run("curves", "here", "there", "--seeds", "0,2")
+    (groups,) = drawn
+    assert [(group.label, sorted(group.values("test_error_pct"))) for group in groups] == [
+        ("SGD", [0, 2]),
+        ("SAM rho=0.05", [0, 2]),
+    ]
+
+
+def test_figure_without_runs_names_the_small_presets_commands(run, tmp_path: Path) -> None:
+    code, out, error = run("curves")
+    assert (code, out) == (2, "")
+    assert error.splitlines() == [
+        "error: curves: no complete run has epochs in its metrics.csv",
+        "to make what the small preset lacks:",
+        f"  {CURVES}",
+    ]
+    assert not list(tmp_path.iterdir())
+
+
+def test_figure_of_a_preset_says_what_is_missing_and_draws_the_rest(run, small, tmp_path: Path) -> None:
+    sgd, sam = small
+    write_planned(tmp_path / "outputs", sgd)
+    code, out, error = run("curves", "--preset", "small")
+    assert (code, error) == (0, "")
+    assert out.splitlines() == [
+        "1 of 2 runs have ended",
+        f"  missing: {path_of(sam)}",
+        "to make what the small preset lacks:",
+        "  python train.py -m experiment=small/figures optimizer=sgd,sam seed=0",
+        "wrote curves.png",
+    ]
+    write_planned(tmp_path / "outputs", sam)
+    assert run("curves", "--preset", "small")[:2] == (0, "wrote curves.png\n")
+
+
+def test_figure_of_a_preset_draws_no_other_run(run, small, tmp_path: Path) -> None:
+    write_run(tmp_path / "runs", metrics=falling_errors(3, 3.0))
+    code, out, error = run("curves", "runs", "--preset", "paper")
+    assert (code, out) == (2, "")
+    assert error.splitlines()[1:] == [
+        "to make what the paper preset lacks:",
+        "  python train.py -m experiment=small/figures optimizer=sgd,sam seed=0 outputs=runs",
+        "far cheaper: python scripts/figure.py curves --preset small",
+    ]
+
+
+def test_figure_list_names_every_figure_with_the_commands_of_both_presets(run) -> None:
+    code, out, error = run("--list")
+    assert (code, error) == (0, "")
+    lines = out.splitlines()
+    assert [line for line in lines if not line.startswith(" ")] == ["batch", *FIGURES]
+    at = lines.index("curves")
+    assert lines[at + 2 : at + 4] == ["  small: 6 runs", f"    {CURVES}"]
+    assert lines[at + 4] == "  paper: 10 runs"
+    assert all("python " in line for line in lines if line.startswith("    "))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name a figure: batch, fig1, "),
+        (["fig2"], "argument NAME: invalid choice: 'fig2'"),
+        (["batch", "--preset", "small"], "batch is drawn from a config"),
+        (
+            ["curves", "--seeds", "0,x"],
+            "'0,x': allowed are whole numbers >= 0, such as 0,1,2",
+        ),
+        (["curves", "nowhere"], "error: no folder nowhere; name the folders that hold your runs"),
+    ],
+)
+def test_figure_mistakes_on_the_command_line_exit_with_2(run, arguments: list[str], message: str) -> None:
+    code, out, error = run(*arguments)
+    assert (code, out) == (2, "")
+    assert message in error
+
+
+def test_figure_needs_no_torch_but_for_batch(tmp_path: Path) -> None:
+    program = f"""
+import runpy, sys
+sys.argv = ['figure.py', 'fig1']
+try:
+    runpy.run_path({str(SCRIPT)!r}, run_name='__main__')
+finally:
+    print('torch' in sys.modules, 'matplotlib.pyplot' in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    images = Images(pixels, torch.zeros(5, dtype=torch.long))
-    batch = Augmentation()(images, torch.arange(5), torch.rand(5, 5), normalize)
-    shown = figure.pictures(batch, normalize)
-    torch.testing.assert_close(shown, (pixels / 255).expand(5, 6, 7, 3), rtol=0, atol=1e-6)
-    assert 0 <= shown.min() <= shown.max() <= 1
-
-
-def test_figure_captions_name_the_class_of_each_image() -> None:
-    assert figure.captions(torch.tensor([2, 0]), ("cat", "dog", "frog")) == ["frog", "cat"]
-
-
-def test_figure_captions_of_soft_targets_name_both_classes_with_their_shares() -> None:
-    targets = torch.tensor([[0.25, 0, 0.75], [0, 1, 0], [0.5, 0.5, 0]])
-    captions = figure.captions(targets, ("cat", "dog", "frog"))
-    assert captions == ["0.75 frog\n0.25 cat", "1.00 dog", "0.50 dog\n0.50 cat"]
-
-
-@pytest.mark.parametrize("num_images", [1, 7, 8, 9, 64])
-def test_figure_sheet_shows_every_image_with_its_label(num_images: int) -> None:
-    images = torch.rand(num_images, 4, 4, 3)
-    labels = [f"label {number}" for number in range(num_images)]
-    axes = figure.sheet(images, labels, "title").axes
-    shown = [axis for axis in axes if axis.images]
-    assert [axis.get_title() for axis in shown] == labels
-    for axis, image in zip(shown, images, strict=True):
-        assert (axis.images[0].get_array() == image.numpy()).all()
-    assert len(axes) - len(shown) < 8
+    *told, last, torch_and_pyplot = done.stdout.splitlines()
+    assert (last, torch_and_pyplot) == ("wrote fig1.png", "False False")
+    assert told[-1].startswith("  python train.py -m experiment=small/table1,small/table4,small/table5 ")

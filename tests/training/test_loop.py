@@ -52,7 +52,14 @@ class Recorder:
 
 
 def make_trainer(
-    folder, stop=lambda: False, test_losses=None, lr=0.1, checkpoint_seconds=1e9, epochs=3, **rule
+    folder,
+    stop=lambda: False,
+    test_losses=None,
+    lr=0.1,
+    checkpoint_seconds=1e9,
+    epochs=3,
+    inspect=lambda epoch: None,
+    **rule,
 ):
     torch.manual_seed(0)
     model = CifarResNet(depth=8, width=2, in_channels=3, num_classes=3)
@@ -62,7 +69,7 @@ def make_trainer(
         model=model,
         update=make_update(model, "sam", m=2, **rule),
         batches=Batches(),
-        evaluate=lambda: Evaluation(next(losses), 50.0, 10.0, [50.0] * 3, 1.0, 7),
+        evaluate=lambda: Evaluation(next(losses), 50.0, 10.0, [50.0] * 3, 1.0, [], 7),
         epochs=epochs,
         base_lr=lr,
         store=CheckpointStore(folder),
@@ -71,6 +78,7 @@ def make_trainer(
         device=CPU,
         checkpoint_seconds=checkpoint_seconds,
         stop_requested=stop,
+        inspect=inspect,
     )
     return trainer, recorder
 
@@ -120,6 +128,48 @@ def test_checkpoints_inside_an_epoch_come_when_they_are_due(tmp_path):
     trainer.store.save = lambda state: saved.append(state["progress"]["step"])
     trainer.fit()
     assert saved == [0] * 3
+
+
+def test_every_epoch_is_inspected_once_it_is_saved_and_again_where_the_run_goes_on(tmp_path):
+    seen = []
+
+    def inspect(epoch):
+        seen.append(epoch)
+        assert CheckpointStore(tmp_path).load()["progress"]["epoch"] == epoch
+
+    stopped, log = make_trainer(tmp_path, stop=lambda: len(log.steps) >= 6, inspect=inspect)
+    with pytest.raises(Interrupted):
+        stopped.fit()
+    assert seen == [1, 2]
+    resumed, _ = make_trainer(tmp_path, inspect=inspect)
+    resumed.load(CheckpointStore(tmp_path).load())
+    resumed.fit()
+    assert seen == [1, 2, 2, 3]
+
+
+def test_a_run_that_goes_on_inside_an_epoch_is_not_inspected_there(tmp_path):
+    stopped, log = make_trainer(tmp_path, stop=lambda: len(log.steps) >= 4)
+    with pytest.raises(Interrupted):
+        stopped.fit()
+    seen = []
+    resumed, _ = make_trainer(tmp_path, inspect=seen.append)
+    resumed.load(CheckpointStore(tmp_path).load())
+    resumed.fit()
+    assert seen == [2, 3]
+
+
+def test_time_of_inspection_is_not_that_of_the_run(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+
+    def inspect(epoch):
+        clock[0] += 1000.0
+
+    trainer, log = make_trainer(tmp_path, inspect=inspect)
+    trainer.fit()
+    trainer.save()
+    assert trainer.progress.total_seconds == 0
+    assert [row["seconds"] for row in log.rows] == [0, 0, 0]
 
 
 def test_rows_say_what_happened(tmp_path):

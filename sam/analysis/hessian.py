@@ -1,0 +1,230 @@
+"""The Hessian of the loss over a sample, by exact products with vectors: eigenvalues, trace, density.
+
+H v is the derivative of g(w) . v with v fixed (Pearlmutter 1994), by differentiating the gradient's graph.
+Why not a library: HessianLinearOperator of curvlinops 3.0.1 makes the same products (the tests hold ours to
+it), but the gradient anew for each, and its Lanczos does not reorthogonalise; hessian-eigenthings 1.0.0a5
+makes the gradient anew as well. scripts/hessian_cost.py measures what that costs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from tqdm import tqdm
+
+from sam.analysis.lanczos import Array, Lanczos, random_vector
+from sam.analysis.sample import SampleLoss
+
+LONGEST = 200  # steps after which a run no longer waits for the highest eigenvalues to converge
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """What is known of the eigenvalues of a Hessian with P rows; see hessian_spectrum."""
+
+    eigenvalues: list[float]  # the algebraically largest, descending
+    residuals: list[float]  # ||H v - lambda v||_2 of each and its unit vector
+    smallest: float  # lowest Ritz value of all probes: the smallest eigenvalue is no higher
+    trace: float
+    trace_standard_error: float | None  # None for a single probe
+    nodes: Array  # [probes, steps], descending
+    weights: Array  # [probes, steps], those of a probe sum to 1
+    eigenvectors: Tensor  # [k, P], unit length, entries in the order of the sample's weights
+    num_products: int
+
+
+class SampleHessian:
+    """Products of the Hessian of a sample's loss with vectors, exact over the whole sample, chunk by chunk.
+
+    A chunk's gradient is a graph; each product differentiates it once. The graphs of the first chunks are
+    kept between calls, as many as fit, which saves a third of the time of a product. The others are made
+    anew in each call, once for all its vectors, one at a time. The weights must not change in between.
+
+    Args:
+        sample: The loss; its network must be twice differentiable: not compiled, no gradient checkpointing.
+        memory_bytes: For the kept graphs, >= 0. One more chunk's graph is in memory besides.
+    """
+
+    def __init__(self, sample: SampleLoss, memory_bytes: int = 0) -> None:
+        self.sample = sample
+        self.num_weights = sum(weight.numel() for weight in sample.weights)
+        self._chunks = list(sample.chunks())
+        num_kept = min(memory_bytes // self._graph_bytes(), len(self._chunks)) if memory_bytes else 0
+        self._kept = [self._gradient(*chunk) for chunk in self._chunks[:num_kept]]
+        self.num_products = 0  # so far
+
+    def products(self, vectors: Tensor) -> Tensor:
+        """Return H v for every row v.
+
+        Args:
+            vectors: [k, P], in the weights' precision; left unchanged.
+        """
+        self.num_products += len(vectors)
+        total = torch.zeros_like(vectors)
+        for number, chunk in enumerate(self._chunks):
+            is_kept = number < len(self._kept)
+            gradient = self._kept[number] if is_kept else self._gradient(*chunk)
+            for row, vector in enumerate(vectors):
+                is_last = row == len(vectors) - 1
+                total[row] += self._product(gradient, vector, retain=is_kept or not is_last)
+        return total
+
+    def _gradient(self, images: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+        """Return the gradient of a chunk's share of the loss, as a function of the weights."""
+        with sdpa_kernel(SDPBackend.MATH):  # the fused attentions can be differentiated only once
+            loss = self.sample.chunk_loss(images, targets)
+        return torch.autograd.grad(loss, self.sample.weights, create_graph=True, materialize_grads=True)
+
+    def _product(self, gradient: Sequence[Tensor], vector: Tensor, retain: bool) -> Tensor:
+        """Return the derivative of gradient . vector, [P]."""
+        weights = self.sample.weights
+        parts = [
+            part.view_as(weight)
+            for part, weight in zip(vector.split([w.numel() for w in weights]), weights, strict=True)
+        ]
+        # A weight that plays no part has a gradient that does not depend on any.
+        pairs = [(g, part) for g, part in zip(gradient, parts, strict=True) if g.requires_grad]
+        if not pairs:
+            return torch.zeros_like(vector)
+        grads, directions = zip(*pairs, strict=True)
+        product = torch.autograd.grad(grads, weights, directions, retain_graph=retain, materialize_grads=True)
+        return torch.cat([part.reshape(-1) for part in product])
+
+    def _graph_bytes(self) -> int:
+        """Return how much the graph of the first chunk holds."""
+        sizes = {}
+
+        def count(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            sizes[storage.data_ptr()] = storage.nbytes()
+            return tensor.detach()  # the tensor itself would hold its own graph for ever
+
+        with saved_tensors_hooks(count, lambda tensor: tensor):
+            gradient = self._gradient(*self._chunks[0])
+        del gradient
+        return max(sum(sizes.values()), 1)
+
+
+def hessian_product(sample: SampleLoss, vector: Tensor) -> Tensor:
+    """Return H v for one vector v of P entries, in the order of the sample's weights; see SampleHessian."""
+    return SampleHessian(sample).products(vector[None])[0]
+
+
+def num_products(top: int, steps: int, probes: int) -> int:
+    """Return the most products with vectors that hessian_spectrum can take; mostly it is probes * steps."""
+    return max(steps, top, LONGEST) + (probes - 1) * steps
+
+
+def hessian_spectrum(
+    sample: SampleLoss,
+    *,
+    top: int = 5,
+    steps: int = 90,
+    probes: int = 4,
+    seed: int = 0,
+    tolerance: float = 1e-3,
+    memory_bytes: int = 2**30,
+) -> Spectrum:
+    """Return the largest eigenvalues of the Hessian, its trace and its spectral density.
+
+    Stochastic Lanczos quadrature: from each of several random unit vectors v, Lanczos finds nodes and weights
+    with v^T f(H) v ~ sum_i weight_i f(node_i), and E v^T f(H) v = tr f(H) / P (Ghorbani et al. 2019, section
+    2). So the density of eigenvalues is the mean over probes of sum_i weight_i delta(x - node_i), and the
+    trace is P times the mean of v^T H v. The first probe's run gives the largest eigenvalues too; it goes on
+    until their residuals are at most tolerance times the largest Ritz value in size, or for LONGEST steps:
+    look at the residuals. There is an eigenvalue within the residual of each value given.
+
+    What it cannot see: how often an eigenvalue is repeated (each is found once, unless the run comes to the
+    end of all directions), an eigenvalue to whose vector the start is by chance orthogonal, and, between the
+    ends of the spectrum, single eigenvalues. The standard error tells how the trace varies with the probes.
+
+    Args:
+        sample: The loss; weights of one precision, float32 or float64, in which products are made.
+        top: Number of eigenvalues k, from 1 to P.
+        steps: Of each probe's run, at least 1; at most P are made.
+        probes: At least 1; 2 for a standard error.
+        seed: Of the probes.
+        tolerance: > 0.
+        memory_bytes: May be used twice: for graphs that save time (see SampleHessian), and by the vectors of
+            probes that advance together, which save time where graphs are not kept. The vectors of one probe,
+            4 or 8 bytes times P times steps, and one chunk's graph are needed in any case.
+
+    Raises:
+        ValueError: If an argument is out of range, or a product is not finite.
+    """
+    num_weights = sum(weight.numel() for weight in sample.weights)
+    _check(num_weights, top, steps, probes, tolerance)
+    steps = min(steps, num_weights)
+    hessian = SampleHessian(sample, memory_bytes)
+    seeds = np.random.SeedSequence(seed).generate_state(probes).tolist()
+    like = sample.weights[0].detach().new_empty(num_weights)
+    together = max(1, memory_bytes // (steps * num_weights * like.element_size()))
+    quadratures = []
+    with tqdm(total=probes * steps, unit="product", disable=None) as progress:
+        for first in range(0, probes, together):
+            runs = [_start(like, one) for one in seeds[first : first + together]]
+            for _ in range(steps):
+                _advance(hessian, runs, progress)
+            quadratures += [run.quadrature(steps) for run in runs]
+            if first == 0:
+                while not _is_converged(runs[0], top, tolerance):
+                    _advance(hessian, runs[:1], progress)
+                eigenvalues, residuals, _ = runs[0].ritz(runs[0].size)
+                eigenvectors = runs[0].ritz_vectors(top)
+    nodes, weights = (np.stack(part) for part in zip(*quadratures, strict=True))
+    trace, trace_standard_error = _trace(num_weights, nodes, weights)
+    return Spectrum(
+        eigenvalues=eigenvalues[:top].tolist(),
+        residuals=residuals[:top].tolist(),
+        smallest=min(eigenvalues.min(), nodes.min()).item(),
+        trace=trace,
+        trace_standard_error=trace_standard_error,
+        nodes=nodes,
+        weights=weights,
+        eigenvectors=eigenvectors,
+        num_products=hessian.num_products,
+    )
+
+
+def _trace(num_weights: int, nodes: Array, weights: Array) -> tuple[float, float | None]:
+    """Return P times the mean of v^T H v over the probes, and its standard error."""
+    each = num_weights * (nodes * weights).sum(1)
+    error = each.std(ddof=1).item() / len(each) ** 0.5 if len(each) > 1 else None
+    return each.mean().item(), error
+
+
+def _check(num_weights: int, top: int, steps: int, probes: int, tolerance: float) -> None:
+    """Complain about arguments of hessian_spectrum."""
+    if not 1 <= top <= num_weights:
+        raise ValueError(f"top must be from 1 to the number of weights, {num_weights}, got {top}")
+    if steps < 1 or probes < 1:
+        raise ValueError(f"steps and probes must be at least 1, got {steps} and {probes}")
+    if not tolerance > 0:
+        raise ValueError(f"tolerance must be above 0, got {tolerance}; try 1e-3")
+
+
+def _start(like: Tensor, seed: int) -> Lanczos:
+    """Begin a run in a random direction, uniform over the sphere."""
+    generator = torch.Generator().manual_seed(seed)
+    return Lanczos(random_vector(like, generator), generator)
+
+
+def _advance(hessian: SampleHessian, runs: Sequence[Lanczos], progress: "tqdm[None]") -> None:
+    """Make a step of each run."""
+    products = hessian.products(torch.stack([run.vector for run in runs]))
+    for run, product in zip(runs, products, strict=True):
+        run.add(product)
+    progress.update(len(runs))
+
+
+def _is_converged(run: Lanczos, top: int, tolerance: float) -> bool:
+    """Return whether the highest Ritz values need no further steps, or get none."""
+    if run.size < top:
+        return False
+    values, residuals, _ = run.ritz(run.size)
+    is_near: bool = (residuals[:top] <= tolerance * np.abs(values).max()).all().item()
+    return is_near or run.size >= min(max(LONGEST, top), len(run.vector))

@@ -1,0 +1,1 @@
+"""Every picture: plain data in, a matplotlib figure out."""

@@ -1,0 +1,28 @@
+"""The picture beside an analysis, whatever its kind."""
+
+from matplotlib.figure import Figure
+
+from sam.figures.second_order import draw_second_order
+from sam.figures.sharpness import draw_sharpness
+from sam.figures.spectrum import draw_spectrum
+from sam.figures.surface import draw_landscape
+from sam.report.analyses import Analysis
+
+DRAWINGS = {
+    "sharpness": draw_sharpness,
+    "hessian": draw_spectrum,
+    "landscape": draw_landscape,
+    "second_order": draw_second_order,
+}
+
+
+def draw_analysis(analysis: Analysis) -> Figure:
+    """Draw one analysis.
+
+    Args:
+        analysis: Of any kind.
+
+    Raises:
+        ValueError: If its files are broken.
+    """
+    return DRAWINGS[analysis.name](analysis)

@@ -1,0 +1,39 @@
+"""A sheet of images with their labels."""
+
+import math
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+NUM_COLUMNS = 8
+INCHES = 1.4  # side of an image
+DOTS_PER_INCH = 150
+
+
+def draw_sheet(images: NDArray[np.float32], labels: Sequence[str], title: str) -> Figure:
+    """Draw rows of images, a label under each.
+
+    Args:
+        images: [B, H, W, 3] in 0 .. 1; at least one.
+        labels: One each; it may have several lines.
+        title: Above all of them.
+    """
+    num_columns = min(NUM_COLUMNS, len(images))
+    num_rows = math.ceil(len(images) / num_columns)
+    # A label takes a line of 0.15 inches, and so does a line of the title.
+    lines = max(label.count("\n") + 1 for label in labels)
+    width = INCHES * num_columns
+    wrapped = textwrap.wrap(title, round(14 * width))
+    size = (width, (INCHES + 0.15 * lines) * num_rows + 0.2 * len(wrapped))
+    figure = Figure(size, DOTS_PER_INCH, layout="constrained")
+    figure.suptitle("\n".join(wrapped), fontsize=9)
+    axes = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, image, label in zip(axes, images, labels, strict=False):
+        axis.imshow(image)
+        axis.set_title(label, fontsize=8, y=0, va="top", pad=-3)
+    return figure

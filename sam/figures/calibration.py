@@ -1,0 +1,137 @@
+"""Reliability diagram: how far the accuracy of a network departs from its confidence."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING, NamedTuple
+
+from sam.figures.error_panels import (
+    SMALL,
+    Family,
+    add_caption,
+    colours_of,
+    describe_panel,
+    families,
+    make_panels,
+    num_seeds_text,
+)
+from sam.report.evaluations import Bin, Calibration, read_calibration
+from sam.report.groups import Group
+from sam.report.interval import estimate
+from sam.report.markup import format_estimate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NUM_BINS = 15
+LARGEST_MARK = 160  # area of the mark of a bin that holds all images, in square points
+
+
+class Reliability(NamedTuple):
+    """One bin of confidence, over the seeds of a condition that have images in it.
+
+    Attributes:
+        confidence_pct: Mean confidence.
+        gap_points: Mean of accuracy minus confidence.
+        lowest, highest: The same of single seeds.
+        share: Part of the images, 0 to 1, the mean over all seeds.
+    """
+
+    confidence_pct: float
+    gap_points: float
+    lowest: float
+    highest: float
+    share: float
+
+
+def draw_calibration(groups: Sequence[Group]) -> Figure:
+    """Draw accuracy minus confidence against confidence, a line for each condition, one panel per setting.
+
+    Args:
+        groups: Conditions; their runs' evaluation-<split>.json are read.
+
+    Returns:
+        A figure with at most 6 panels.
+
+    Raises:
+        ValueError: If no complete run has been evaluated.
+    """
+    panels = [(family, _calibrations(family)) for family in families(groups)]
+    panels = [(family, found) for family, found in panels if found]
+    if not panels:
+        raise ValueError(
+            "no complete run has an evaluation-test.json with calibration_bins; evaluate runs first: "
+            "python evaluate.py run=FOLDER"
+        )
+    figure, axes = make_panels(len(panels))
+    for axis, (family, found) in zip(axes, panels, strict=False):
+        _draw_panel(axis, family, found)
+    drawn = [group for family, found in panels[: len(axes)] for group in family.groups if group.key in found]
+    sentences = [
+        f"{NUM_BINS} equal bins of confidence; line: mean over seeds ({num_seeds_text(drawn)}); "
+        "band: lowest to highest seed; area of a mark: share of the images.",
+        "Below 0: more confident than right.",
+        "In the legend: expected calibration error with its 95 % Student-t interval.",
+    ]
+    add_caption(figure, sentences, len(panels) - len(axes))
+    return figure
+
+
+def reliability(calibrations: Sequence[Calibration]) -> list[Reliability]:
+    """Combine the bins of several runs.
+
+    Args:
+        calibrations: One per run.
+
+    Returns:
+        The bins that some run has, by confidence.
+    """
+    by_bin: dict[int, list[tuple[Bin, int]]] = defaultdict(list)
+    for calibration in calibrations:
+        num_images = sum(entry.num_images for entry in calibration.bins)
+        for entry in calibration.bins:
+            position = min(int(entry.confidence_pct * NUM_BINS / 100), NUM_BINS - 1)
+            by_bin[position].append((entry, num_images))
+    found = []
+    for position in sorted(by_bin):
+        gaps = [entry.accuracy_pct - entry.confidence_pct for entry, _ in by_bin[position]]
+        confidence = fmean(entry.confidence_pct for entry, _ in by_bin[position])
+        share = sum(entry.num_images / total for entry, total in by_bin[position]) / len(calibrations)
+        found.append(Reliability(confidence, fmean(gaps), min(gaps), max(gaps), share))
+    return found
+
+
+def _calibrations(family: Family) -> dict[tuple[str, str], list[Calibration]]:
+    """Return the calibrations of the runs of each condition that has some, by its key."""
+    found = {
+        group.key: [
+            calibration
+            for run in group.complete
+            if (calibration := read_calibration(run.directory, family.split)) is not None
+        ]
+        for group in family.groups
+    }
+    return {key: calibrations for key, calibrations in found.items() if calibrations}
+
+
+def _draw_panel(axis: Axes, family: Family, found: dict[tuple[str, str], list[Calibration]]) -> None:
+    groups = [group for group in family.groups if group.key in found]
+    for group, colour in zip(groups, colours_of(groups), strict=True):
+        calibrations = found[group.key]
+        bins = reliability(calibrations)
+        confidences = [entry.confidence_pct for entry in bins]
+        error = estimate([calibration.error_pct for calibration in calibrations])
+        label = f"{group.label}: {format_estimate(error, len(calibrations))} (n = {len(calibrations)})"
+        axis.plot(confidences, [entry.gap_points for entry in bins], color=colour, label=label)
+        lowest, highest = [entry.lowest for entry in bins], [entry.highest for entry in bins]
+        axis.fill_between(confidences, lowest, highest, color=colour, alpha=0.15, linewidth=0)
+        areas = [LARGEST_MARK * entry.share for entry in bins]
+        axis.scatter(confidences, [entry.gap_points for entry in bins], areas, color=colour, zorder=3)
+    axis.axhline(0, color="black", linewidth=1)
+    axis.set_xlim(0, 100)
+    describe_panel(axis, family.title, "Confidence (%)", "Accuracy minus confidence (points)")
+    title = f"Calibration error on the {family.split} images (%)"
+    axis.legend(fontsize=SMALL, title=title, title_fontsize=SMALL)

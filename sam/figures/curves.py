@@ -1,0 +1,148 @@
+"""Error curves: test and train error against the epoch."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from sam.figures.error_panels import (
+    SMALL,
+    add_caption,
+    colours_of,
+    describe_panel,
+    diverged_text,
+    families,
+    final_error,
+    make_panels,
+    use_whole_epochs,
+)
+from sam.report.groups import Group
+from sam.report.markup import format_estimate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+CAPTION = (
+    "Line: mean over seeds; band: lowest to highest seed. In the legend: 95 % Student-t interval. "
+    "The first tenth of training may lie above the panel."
+)
+
+
+class Curve(NamedTuple):
+    """One error against the epoch, over the seeds of a condition.
+
+    Attributes:
+        epochs: Every epoch that some seed has.
+        mean, lowest, highest: In percent, over the seeds that have the epoch.
+    """
+
+    epochs: list[int]
+    mean: list[float]
+    lowest: list[float]
+    highest: list[float]
+
+
+def draw_error_curves(groups: Sequence[Group]) -> Figure:
+    """Draw test (or validation) and train error against the epoch, one panel per setting.
+
+    Args:
+        groups: Conditions; those without a complete run are left out.
+
+    Returns:
+        A figure with at most 6 panels.
+
+    Raises:
+        ValueError: If no complete run has an epoch.
+    """
+    found = families([group for group in groups if error_curve(group, "test_error_pct").epochs])
+    if not found:
+        raise ValueError("no complete run has epochs in its metrics.csv")
+    figure, axes = make_panels(len(found))
+    for axis, family in zip(axes, found, strict=False):
+        _draw_panel(axis, family.groups, family.title, family.split)
+    add_caption(figure, [CAPTION, diverged_text(groups)], len(found) - len(axes))
+    return figure
+
+
+def error_curve(group: Group, column: str) -> Curve:
+    """Combine one column of metrics.csv over the complete runs of a condition.
+
+    Args:
+        group: The condition.
+        column: Name of a column in percent.
+
+    Returns:
+        The curve; an epoch that some seeds lack is averaged over the others.
+    """
+    by_epoch: dict[int, dict[int, float]] = defaultdict(dict)
+    for position, run in enumerate(group.complete):
+        for row in run.metrics:
+            if math.isfinite(row.get(column, math.nan)):
+                by_epoch[int(row["epoch"])][position] = row[column]
+    epochs = sorted(by_epoch)
+    values = [list(by_epoch[epoch].values()) for epoch in epochs]
+    return Curve(
+        epochs,
+        [sum(at_epoch) / len(at_epoch) for at_epoch in values],
+        [min(at_epoch) for at_epoch in values],
+        [max(at_epoch) for at_epoch in values],
+    )
+
+
+def draw_curve(axis: Axes, curve: Curve, style: str, colour: str, label: str) -> None:
+    """Draw a curve with its band.
+
+    Args:
+        axis: The panel.
+        curve: What to draw.
+        style: "-" for the test error, "--" for another one.
+        colour: Of the condition.
+        label: For the legend.
+    """
+    # Few points need marks, filled for test and hollow for train: one epoch makes no line.
+    axis.plot(
+        curve.epochs,
+        curve.mean,
+        style,
+        color=colour,
+        label=label,
+        marker="o" if len(curve.epochs) <= 10 else "",
+        markerfacecolor=colour if style == "-" else "white",
+    )
+    if curve.lowest != curve.highest:
+        axis.fill_between(curve.epochs, curve.lowest, curve.highest, color=colour, alpha=0.15, linewidth=0)
+
+
+def upper_limit(curves: Sequence[Curve]) -> float:
+    """Return the end of an error axis that leaves out no more than the first tenth of training."""
+    # The first tenth would squeeze the end, which matters, into the bottom of the panel.
+    last_epoch = max(epoch for curve in curves for epoch in curve.epochs)
+    highest = max(
+        error
+        for curve in curves
+        for epoch, error in zip(curve.epochs, curve.highest, strict=True)
+        if epoch >= last_epoch / 10
+    )
+    return 1.05 * highest if highest > 0 else 1.0
+
+
+def _draw_panel(axis: Axes, groups: Sequence[Group], title: str, split: str) -> None:
+    curves = []
+    for group, colour in zip(groups, colours_of(groups), strict=True):
+        test, train = error_curve(group, "test_error_pct"), error_curve(group, "train_error_pct")
+        draw_curve(axis, test, "-", colour, _legend_text(group))
+        # matplotlib keeps labels that start with an underscore out of the legend.
+        draw_curve(axis, train, "--", colour, "_train")
+        curves += [test, train]
+    axis.set_ylim(0, upper_limit(curves))
+    describe_panel(axis, title, "Epoch", f"{split.capitalize()} (solid) and train (dashed) error (%)")
+    use_whole_epochs(axis)
+    axis.legend(loc="best", fontsize=SMALL, title=f"Final {split} error (%)", title_fontsize=SMALL)
+
+
+def _legend_text(group: Group) -> str:
+    num_runs = len(group.complete)
+    return f"{group.label}: {format_estimate(final_error(group), num_runs)} (n = {num_runs})"

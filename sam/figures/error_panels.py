@@ -1,0 +1,210 @@
+"""The frame of every picture of errors: families of conditions, panels, lines with intervals, captions.
+
+Imports no matplotlib before it draws, so that what reads and compares runs pays nothing for it.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sam.figures.style import DOTS_PER_INCH, PANEL_INCHES, SGD_COLOUR, shades
+from sam.report.groups import Group
+from sam.report.interval import Estimate, estimate
+from sam.report.settings import Setting, setting_titles, without
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MAX_PANELS = 6
+SMALL = 9  # points of captions and legends
+NO_BREAK = "\N{NO-BREAK SPACE}"
+INTERVAL = "Bars and bands: 95 % Student-t interval over seeds"
+
+
+class Family(NamedTuple):
+    """Conditions that agree in everything but the keys of a picture's axes.
+
+    Attributes:
+        title: What tells it from every other family.
+        split: What errors were measured on: "test" or "validation".
+        groups: Its conditions with a complete run.
+    """
+
+    title: str
+    split: str
+    groups: list[Group]
+
+    @property
+    def error_label(self) -> str:
+        """What to write beside an axis of errors."""
+        return f"{self.split.capitalize()} error (%)"
+
+
+def families(groups: Iterable[Group], free: Sequence[str] = ()) -> list[Family]:
+    """Sort conditions with a complete run into families, in the order in which the groups first name them.
+
+    Args:
+        groups: Conditions.
+        free: Dotted keys, besides those of SAM, in which the members of a family may differ.
+    """
+    members: dict[str, list[Group]] = defaultdict(list)
+    settings: dict[str, Setting] = {}
+    for group in groups:
+        if group.complete:
+            setting = without(group.setting, free)
+            settings[setting.key] = setting
+            members[setting.key].append(group)
+    titles = setting_titles(settings.values())
+    return [Family(titles[key], settings[key].split, found) for key, found in members.items()]
+
+
+def make_panels(num_panels: int, num_columns: int = 2) -> tuple[Figure, list[Axes]]:
+    """Return a figure with so many panels, but at most 6, and the panels; a spare one is blank."""
+    from matplotlib.figure import Figure
+
+    num_panels = min(num_panels, MAX_PANELS)
+    num_columns = min(num_columns, num_panels)
+    num_rows = math.ceil(num_panels / num_columns)
+    inches = (PANEL_INCHES[0] * num_columns, PANEL_INCHES[1] * num_rows + 0.6)
+    figure = Figure(inches, DOTS_PER_INCH, layout="constrained")
+    # The iterator `flat` could be walked only once.
+    axes = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
+    for axis in axes[num_panels:]:
+        axis.set_axis_off()
+    return figure, axes[:num_panels]
+
+
+def add_caption(figure: Figure, sentences: Iterable[str], num_left_out: int = 0) -> None:
+    """Write below the panels what the marks mean, and how many settings found no place.
+
+    Args:
+        figure: To write on.
+        sentences: Each with its full stop; empty ones are left out.
+        num_left_out: Settings that were not drawn.
+    """
+    told = [sentence for sentence in sentences if sentence]
+    if num_left_out > 0:
+        told.append(f"Not drawn for lack of space: {num_left_out} more of the settings.")
+    # Fewer than 14 characters of this size fill an inch.
+    width = round(13.5 * figure.get_figwidth())
+    # No line shall end between a number and its sign.
+    text = " ".join(told).replace(" %", f"{NO_BREAK}%").replace(" = ", f"{NO_BREAK}={NO_BREAK}")
+    figure.supxlabel("\n".join(textwrap.wrap(text, width)), fontsize=SMALL)
+
+
+def describe_panel(axis: Axes, title: str, x_label: str, y_label: str) -> None:
+    """Write title and labels of a panel, and draw its grid."""
+    axis.set_title("\n".join(textwrap.wrap(title, 85)), fontsize=10)
+    axis.set_xlabel(x_label)
+    axis.set_ylabel(y_label)
+    axis.grid(alpha=0.3)
+
+
+def draw_line(
+    axis: Axes, points: Iterable[tuple[float, Estimate]], colour: str, label: str, **more: Any
+) -> None:
+    """Draw means with their 95 % intervals, joined by a line from left to right.
+
+    Args:
+        axis: The panel.
+        points: Where each mean belongs; one without an interval gets no bar.
+        colour: Of line, marks and bars.
+        label: For the legend.
+        more: What matplotlib's errorbar takes.
+    """
+    ordered = sorted(points, key=lambda point: point[0])
+    axis.errorbar(
+        [x for x, _ in ordered],
+        [mean.mean for _, mean in ordered],
+        [math.nan if mean.half_width is None else mean.half_width for _, mean in ordered],
+        **{"color": colour, "label": label, "marker": "o", "capsize": 3, **more},
+    )
+
+
+def use_whole_epochs(axis: Axes) -> None:
+    """Put ticks at whole epochs."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def use_log_axis(axis: Axes, values: Iterable[float], base: float = 10) -> None:
+    """Make the x axis logarithmic, with ticks at the values where there is room, else at powers of ten.
+
+    Args:
+        axis: The panel.
+        values: What is drawn, all above 0.
+        base: Of the logarithm.
+    """
+    from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
+
+    axis.set_xscale("log", base=base)
+    ordered = sorted(set(values))
+    span = math.log(ordered[-1] / ordered[0])
+    # A number needs about a twentieth of the axis.
+    if all(math.log(high / low) > span / 20 for low, high in zip(ordered, ordered[1:], strict=False)):
+        axis.xaxis.set_major_locator(FixedLocator(ordered))
+        axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter(NullFormatter())
+
+
+def draw_level(axis: Axes, mean: Estimate, colour: str, label: str) -> None:
+    """Draw a mean with its 95 % interval as a band from edge to edge."""
+    axis.axhline(mean.mean, color=colour, linestyle="--", label=label)
+    if mean.half_width is not None:
+        low, high = mean.mean - mean.half_width, mean.mean + mean.half_width
+        axis.axhspan(low, high, color=colour, alpha=0.15, linewidth=0)
+
+
+def colours_of(groups: Sequence[Group]) -> list[str]:
+    """Choose the colour of each condition of one panel.
+
+    Args:
+        groups: SGD first, then SAM by rho.
+
+    Returns:
+        One hexadecimal colour per condition.
+    """
+    blues = shades(sum(group.is_sam for group in groups))
+    return [blues.pop(0) if group.is_sam else SGD_COLOUR for group in groups]
+
+
+def final_error(group: Group) -> Estimate:
+    """Return the error of a condition on its split after the last epoch, in percent.
+
+    Args:
+        group: With a complete run.
+    """
+    mean = estimate(list(group.values("test_error_pct").values()))
+    assert mean is not None, "a complete run has a test error"
+    return mean
+
+
+def sgd_of(groups: Iterable[Group]) -> Group | None:
+    """Return the SGD condition of one setting; None where there is none, or more than one."""
+    found = [group for group in groups if group.config["optimizer"]["name"] == "sgd"]
+    # Two SGD conditions in one setting differ in something unknown: neither is the one to beat.
+    return found[0] if len(found) == 1 else None
+
+
+def num_seeds_text(groups: Iterable[Group]) -> str:
+    """Return how many complete runs conditions have, as "n = 3" or "n = 1 to 3"."""
+    return range_text([len(group.complete) for group in groups])
+
+
+def range_text(counts: Sequence[int]) -> str:
+    """Return numbers of seeds as "n = 3" or "n = 1 to 3"; there is at least one."""
+    few, many = min(counts), max(counts)
+    return f"n = {few}" if few == many else f"n = {few} to {many}"
+
+
+def diverged_text(groups: Iterable[Group]) -> str:
+    """Return a sentence about runs that diverged; empty where none did."""
+    num_diverged = sum(group.num_diverged for group in groups)
+    return f"Left out: runs that diverged ({num_diverged})." if num_diverged else ""

@@ -1,0 +1,201 @@
+"""Error against the radius of SAM's ball: for several m, for every method, for the balls of Figure 6."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from sam.figures.error_panels import (
+    INTERVAL,
+    SMALL,
+    Family,
+    add_caption,
+    describe_panel,
+    diverged_text,
+    draw_level,
+    draw_line,
+    families,
+    final_error,
+    make_panels,
+    num_seeds_text,
+    sgd_of,
+    use_log_axis,
+)
+from sam.figures.style import SGD_COLOUR, shades
+from sam.report.groups import Group
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# The balls of Figure 6, by the method of a group.
+BALLS = {"SAM": "2-norm", "SAM p=inf": "infinity norm", "SAM random direction": "random direction, 2-norm"}
+# Apart from SGD's vermilion and from each other for every common kind of colour blindness (Okabe and Ito).
+COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v")
+SHIFT = 0.01  # between lines, of the largest rho
+
+
+def draw_rho_by_m(groups: Sequence[Group]) -> Figure:
+    """Draw test error against rho, a line for each m (Figure 3 middle).
+
+    SGD with the same m is rho = 0. One panel per setting (m aside) and method.
+
+    Args:
+        groups: Conditions.
+
+    Returns:
+        A figure with at most 6 panels.
+
+    Raises:
+        ValueError: If no setting has a method with two rhos, 0 included.
+    """
+    panels = [
+        (family, method, _lines_by_m(family.groups, method))
+        for family in families(groups, ["m"])
+        for method in _methods(family.groups)
+    ]
+    panels = [panel for panel in panels if any(len(line) > 1 for line in panel[2].values())]
+    if not panels:
+        raise ValueError("no setting has complete runs of two rhos (SGD counts as rho = 0)")
+    figure, axes = make_panels(len(panels))
+    for axis, (family, method, lines) in zip(axes, panels, strict=False):
+        _draw_lines_by_m(axis, lines)
+        describe_panel(axis, f"{method}: {family.title}", "rho", family.error_label)
+        axis.legend(title="m", fontsize=SMALL, title_fontsize=SMALL)
+    drawn = [group for _, _, lines in panels[: len(axes)] for line in lines.values() for group in line]
+    sentences = [
+        "Error after the last epoch; rho = 0 is SGD with micro-batches of m images.",
+        "Lines are set apart sideways by a little.",
+        f"{INTERVAL} ({num_seeds_text(drawn)}).",
+        diverged_text(groups),
+    ]
+    add_caption(figure, sentences, len(panels) - len(axes))
+    return figure
+
+
+def draw_rho(groups: Sequence[Group]) -> Figure:
+    """Draw test (or validation) error against rho, a line for each method, SGD as a band.
+
+    Args:
+        groups: Conditions.
+
+    Returns:
+        A figure with at most 6 panels, one per setting.
+
+    Raises:
+        ValueError: If no setting has two rhos of one method.
+    """
+    panels = [(family, _sweeps(family.groups)) for family in families(groups)]
+    panels = [(family, lines) for family, lines in panels if lines]
+    if not panels:
+        raise ValueError("no setting has complete runs of two rhos of one method")
+    return _draw_radii(panels, str, "rho", diverged_text(groups))
+
+
+def draw_balls(groups: Sequence[Group]) -> Figure:
+    """Draw test error against the radius of three balls, SGD as a band (Figure 6).
+
+    The 2-norm and the infinity norm of a step along the gradient, and the 2-norm of a random step.
+
+    Args:
+        groups: Conditions.
+
+    Returns:
+        A figure with at most 6 panels, one per setting that has two of the balls.
+
+    Raises:
+        ValueError: If no setting has runs of two of the balls.
+    """
+    panels = []
+    for family in families(groups):
+        lines: dict[str, list[Group]] = defaultdict(list)
+        for group in family.groups:
+            if group.method in BALLS and group.rho:
+                lines[group.method].append(group)
+        if len(lines) > 1:
+            panels.append((family, lines))
+    if not panels:
+        raise ValueError(
+            "no setting has complete runs of two of optimizer.p=2, optimizer.p=inf and "
+            "optimizer.direction=random"
+        )
+    return _draw_radii(panels, BALLS.__getitem__, "Radius of the ball, in its norm", diverged_text(groups))
+
+
+def _draw_radii(
+    panels: Sequence[tuple[Family, Mapping[str, Sequence[Group]]]],
+    name_of: Callable[[str], str],
+    x_label: str,
+    diverged: str,
+) -> Figure:
+    figure, axes = make_panels(len(panels))
+    for axis, (family, lines) in zip(axes, panels, strict=False):
+        _draw_radius_panel(axis, family, lines, name_of)
+        describe_panel(axis, family.title, x_label, family.error_label)
+        axis.legend(fontsize=SMALL)
+    drawn = [group for _, lines in panels[: len(axes)] for line in lines.values() for group in line]
+    sentences = ["Error after the last epoch.", f"{INTERVAL} ({num_seeds_text(drawn)}).", diverged]
+    add_caption(figure, sentences, len(panels) - len(axes))
+    return figure
+
+
+def _draw_radius_panel(
+    axis: Axes, family: Family, lines: Mapping[str, Sequence[Group]], name_of: Callable[[str], str]
+) -> None:
+    for position, (method, line) in enumerate(lines.items()):
+        colour = COLOURS[position % len(COLOURS)]
+        draw_line(axis, [(_rho(group), final_error(group)) for group in line], colour, name_of(method))
+    if (sgd := sgd_of(family.groups)) is not None:
+        draw_level(axis, final_error(sgd), SGD_COLOUR, f"SGD (n = {len(sgd.complete)})")
+    use_log_axis(axis, [_rho(group) for line in lines.values() for group in line])
+
+
+def _draw_lines_by_m(axis: Axes, lines: Mapping[float, Sequence[Group]]) -> None:
+    # Side by side, or bars would cover each other.
+    largest = max(_rho(group) for line in lines.values() for group in line)
+    for position, (m, line) in enumerate(lines.items()):
+        shift = SHIFT * largest * (position - (len(lines) - 1) / 2)
+        points = [(_rho(group) + shift, final_error(group)) for group in line]
+        label = "whole batch" if math.isinf(m) else f"{m:g}"
+        colour, marker = shades(len(lines))[position], MARKERS[position % len(MARKERS)]
+        draw_line(axis, points, colour, label, marker=marker)
+
+
+def _sweeps(groups: Iterable[Group]) -> dict[str, list[Group]]:
+    """Return the conditions of each method that has several positive rhos; a log axis has no 0."""
+    lines: dict[str, list[Group]] = defaultdict(list)
+    for group in groups:
+        if group.rho:
+            lines[group.method].append(group)
+    return {method: line for method, line in lines.items() if len({group.rho for group in line}) > 1}
+
+
+def _methods(groups: Iterable[Group]) -> list[str]:
+    return list(dict.fromkeys(group.method for group in groups if group.is_sam))
+
+
+def _lines_by_m(groups: Sequence[Group], method: str) -> dict[float, list[Group]]:
+    """Return SGD and the conditions of a method for each m, the smallest first."""
+    by_m: dict[float, list[Group]] = defaultdict(list)
+    for group in groups:
+        by_m[_m(group)].append(group)
+    lines = {}
+    for m in sorted(by_m):
+        found = [group for group in by_m[m] if group.method == method]
+        sgd = sgd_of(by_m[m])
+        if found:
+            lines[m] = found if sgd is None else [sgd, *found]
+    return lines
+
+
+def _m(group: Group) -> float:
+    """Images of a micro-batch; infinity where that is the whole batch."""
+    m = group.config.get("m")
+    return math.inf if m is None else float(m)
+
+
+def _rho(group: Group) -> float:
+    return group.rho or 0.0

@@ -1,0 +1,119 @@
+"""The pictures of a report: of its largest comparisons and of single runs, up to a number of each kind."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from sam.figures.analysis import draw_analysis
+from sam.figures.curves import draw_error_curves
+from sam.figures.embedded import embed, embed_png
+from sam.figures.sharpness import sharpness_by_condition
+from sam.report.analyses import NAMES, Analysis, read_analyses
+from sam.report.comparison import Comparison
+from sam.report.groups import Group
+from sam.report.html import Pictures
+from sam.report.html_tables import Picture
+from sam.report.settings import setting_titles
+
+# A picture takes a tenth of a second to draw and a screen to show.
+MAX_CURVES = 12
+MAX_SHARPNESS = 6
+MAX_ANALYSES = 12
+KINDS = {
+    "sharpness": "m-sharpness",
+    "hessian": "Spectrum of the Hessian",
+    "landscape": "Loss around the weights",
+    "second_order": "Gradients of first- and second-order SAM",
+}
+
+
+def draw_pictures(comparison: Comparison) -> Pictures:
+    """Draw what a report shows.
+
+    Args:
+        comparison: What was read.
+    """
+    settings = _by_interest(comparison.groups)
+    titles = setting_titles(members[0].setting for members in settings)
+    sharp = [members for members in settings if any(_files(group, "sharpness") for group in members)]
+    left_out: list[str] = []
+
+    def draw(
+        what: str, function: Callable[[Sequence[Group]], Figure], found: Sequence[list[Group]], most: int
+    ) -> dict[str, Picture]:
+        drawn: dict[str, Picture] = {}
+        for members in found[:most]:
+            key = members[0].setting.key
+            label = f"{what}: {titles[key]}"
+            try:
+                picture = embed(function(members), label, f"{function.__name__}-{len(drawn)}-")
+            except ValueError as error:
+                left_out.append(f"{label}: {error}")
+            else:
+                drawn[key] = Picture(picture, f"{what}.")
+        if len(found) > most:
+            left_out.append(
+                f"{what}: not drawn for {len(found) - most} of the settings, which have fewer runs"
+            )
+        return drawn
+
+    return Pictures(
+        curves=draw("Error against the epoch", draw_error_curves, settings, MAX_CURVES),
+        sharpness=draw("m-sharpness by condition", sharpness_by_condition, sharp, MAX_SHARPNESS),
+        analyses=_draw_runs([group for members in settings for group in members], left_out),
+        left_out=left_out,
+    )
+
+
+def _by_interest(groups: Sequence[Group]) -> list[list[Group]]:
+    """Return the settings with a complete run, those first that compare methods and have most runs."""
+    by_key: dict[str, list[Group]] = {}
+    for group in groups:
+        if group.complete:
+            by_key.setdefault(group.setting.key, []).append(group)
+    return sorted(by_key.values(), key=_interest, reverse=True)
+
+
+def _interest(members: Sequence[Group]) -> tuple[int, int]:
+    return len({group.is_sam for group in members}), sum(len(group.complete) for group in members)
+
+
+def _draw_runs(groups: Sequence[Group], left_out: list[str]) -> list[Picture]:
+    """Draw the last analysis of each kind of one run of each condition."""
+    pictures: list[Picture] = []
+    for group in groups:
+        for name in NAMES:
+            if len(pictures) < MAX_ANALYSES and (files := _files(group, name)):
+                made, problems = read_analyses(files[0].parent.parent, name)
+                left_out += [f"{problem.path}: {problem.reason}" for problem in problems]
+                for analysis in made[-1:]:
+                    try:
+                        pictures.append(_draw_run(group, analysis, len(pictures)))
+                    except ValueError as error:
+                        left_out.append(str(error))
+    num_files = sum(len(_files(group, name)) for group in groups for name in NAMES)
+    if num_files > len(pictures):
+        left_out.append(
+            f"{num_files - len(pictures)} analyses are not drawn: of each kind and condition the last of one "
+            f"run is, {MAX_ANALYSES} at most; the picture of each lies in the folder analysis of its run"
+        )
+    return pictures
+
+
+def _draw_run(group: Group, analysis: Analysis, number: int) -> Picture:
+    run = analysis.path.parent.parent
+    label = f"{KINDS[analysis.name]}, {group.label}, {run.name}, after epoch {analysis.epoch}"
+    beside = analysis.path.with_suffix(".png")
+    # A surface has thousands of pieces, each of which an SVG would name.
+    if analysis.settings.get("dimensions") == 2 and beside.is_file():
+        return Picture(embed_png(beside.read_bytes(), label), label)
+    return Picture(embed(draw_analysis(analysis), label, f"run-{number}-"), label)
+
+
+def _files(group: Group, name: str) -> list[Path]:
+    return [
+        path
+        for run in group.complete
+        for path in sorted((run.directory / "analysis").glob(f"{name}-epoch*.json"))
+    ]

@@ -1,0 +1,246 @@
+"""Pictures of loss landscapes (Foret et al. 2021, Figure 1 right; Li et al. 2018)."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.contour import ContourSet
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from scipy.interpolate import RegularGridInterpolator
+from scipy.ndimage import binary_dilation
+
+from sam.figures.analysis_frame import moment, new_figure, sample, set_texts, start_at_zero
+from sam.figures.style import PANEL_INCHES, SAM_COLOUR, SGD_COLOUR
+from sam.report.analyses import Analysis
+from sam.report.groups import Group
+from sam.report.measured import Array, gather, largest_comparison, read_arrays
+
+# Light is high; even in grey, and for every kind of colour blindness.
+COLOUR_MAP = "cividis"
+NUM_LEVELS = 15
+FINE_POINTS = 97
+MAX_COLUMNS = 3
+# A line whose loss has a wider range is drawn on a logarithmic axis.
+WIDE = 30
+AXES = {
+    "random": ("along direction 1", "along direction 2"),
+    "eigenvectors": ("along eigenvector 1", "along eigenvector 2"),
+    "run": ("towards the other run", "along a random direction"),
+}
+
+
+class Surface(NamedTuple):
+    """A loss over a plane.
+
+    Attributes:
+        steps_1: Coordinates along the first direction, float [n1].
+        steps_2: The same along the second, float [n2].
+        loss: float [n1, n2]; NaN where it was not computed.
+    """
+
+    steps_1: Array
+    steps_2: Array
+    loss: Array
+
+
+def draw_landscape(analysis: Analysis) -> Figure:
+    """Draw one landscape: loss and error along a line, or contours beside the surface.
+
+    Points that were not computed, or where the loss is not finite, stay blank.
+
+    Args:
+        analysis: Of the kind landscape.
+
+    Raises:
+        ValueError: If its files are broken or no point is finite.
+    """
+    sentences = [sample(analysis), _directions(analysis)]
+    if analysis.settings.get("dimensions") == 1:
+        figure = _draw_line(analysis)
+    else:
+        surface = read_surface(analysis)
+        bounds = _bounds([surface])
+        figure = new_figure(12.0, 5.2)
+        contours = figure.add_subplot(1, 2, 1)
+        filled = _draw_contours(contours, surface, bounds, analysis)
+        figure.colorbar(filled, label="Loss", ticks=MaxNLocator(6))
+        _draw_surface(figure, (1, 2, 2), surface, bounds)
+        sentences.append(_cut(bounds))
+    set_texts(figure, f"Loss landscape: {moment(analysis)}", sentences)
+    return figure
+
+
+def fig1_surfaces(groups: Sequence[Group], ceiling: float | None = None) -> Figure:
+    """Draw the surfaces around the ends of SGD and SAM runs on one scale of the loss, contours below.
+
+    Args:
+        groups: Conditions; those of the setting with most surfaces are drawn, the first seed of each, at its
+            last analysis.
+        ceiling: Where to cut the surfaces; None takes twice the median of all their points.
+
+    Raises:
+        ValueError: If there is no landscape analysis of two dimensions, its files are broken, or the ceiling
+            is below the surfaces.
+    """
+    members = largest_comparison(gather(groups, "landscape", dimensions=2))
+    columns = members[:MAX_COLUMNS]
+    shown = [next(iter(one.by_seed.values()))[-1] for one in columns]
+    surfaces = [read_surface(analysis) for analysis in shown]
+    bounds = _bounds(surfaces, ceiling)
+    figure = new_figure(4.2 * len(columns) + 1.2, 8.2)
+    contours = []
+    for column, (one, analysis, surface) in enumerate(zip(columns, shown, surfaces, strict=True), start=1):
+        axis = _draw_surface(figure, (2, len(columns), column), surface, bounds)
+        axis.set_title(f"{one.group.label}, epoch {analysis.epoch}", fontsize=11)
+        contours.append(figure.add_subplot(2, len(columns), len(columns) + column))
+        filled = _draw_contours(contours[-1], surface, bounds, analysis)
+    figure.colorbar(filled, ax=contours, label="Loss", ticks=MaxNLocator(6))
+    sentences = [sample(shown[0]), "One seed of each.", _directions(shown[0]), _cut(bounds)]
+    if len(members) > len(columns):
+        sentences.append(
+            f"Not drawn for lack of space: {len(members) - len(columns)} more of the conditions."
+        )
+    set_texts(figure, "Loss surfaces around the trained weights", sentences)
+    return figure
+
+
+def read_surface(analysis: Analysis) -> Surface:
+    """Read the loss of a landscape of two dimensions.
+
+    Raises:
+        ValueError: If the file is broken or no point is finite.
+    """
+    steps_1, steps_2, loss = read_arrays(analysis, "steps_1", "steps_2", "loss")
+    if loss.shape != (len(steps_1), len(steps_2)):
+        raise ValueError(f"{analysis.arrays}: loss is {loss.shape}, not {(len(steps_1), len(steps_2))}")
+    _require_points(analysis, loss)
+    return Surface(steps_1, steps_2, np.where(np.isfinite(loss), loss, np.nan))
+
+
+def _draw_line(analysis: Analysis) -> Figure:
+    steps, loss, error = read_arrays(analysis, "steps_1", "loss", "error_pct")
+    _require_points(analysis, loss)
+    figure = new_figure(PANEL_INCHES[0], PANEL_INCHES[1] + 0.4)
+    axis = figure.add_subplot()
+    lines = axis.plot(steps, loss, "-o", color=SAM_COLOUR, markersize=3, label="loss")
+    if np.nanmax(loss) > WIDE * np.nanmin(loss) > 0:
+        axis.set_yscale("log")
+    else:
+        start_at_zero(axis)
+    axis.set_xlabel(f"Step {_names(analysis)[0]}")
+    axis.set_ylabel("Loss")
+    axis.grid(alpha=0.3)
+    beside = axis.twinx()
+    lines += beside.plot(steps, error, "--", color=SGD_COLOUR, label="error")
+    beside.set_ylabel("Error (%)")
+    start_at_zero(beside)
+    for place in _trained(analysis):
+        axis.axvline(place, color="grey", linewidth=1, linestyle=":")
+    axis.legend(handles=lines, loc="best")
+    return figure
+
+
+def _draw_contours(
+    axis: Axes, surface: Surface, bounds: tuple[float, float], analysis: Analysis
+) -> ContourSet:
+    plane = (surface.steps_1, surface.steps_2, np.ma.masked_invalid(surface.loss.T))
+    # Above the last level it stays white.
+    levels = np.linspace(*bounds, NUM_LEVELS)
+    filled = axis.contourf(*plane, levels=levels, cmap=COLOUR_MAP)
+    axis.contour(*plane, levels=levels[1::2], colors="black", linewidths=0.5)
+    trained = _trained(analysis)
+    axis.plot(trained, [0] * len(trained), "w+", markersize=10, markeredgewidth=2)
+    axis.set_xlabel(f"Step {_names(analysis)[0]}")
+    axis.set_ylabel(f"Step {_names(analysis)[1]}")
+    if len(trained) == 1:
+        axis.set_aspect("equal")
+        # Ticks that a change of size leaves alone: the room for their labels is measured before it.
+        for direction in (axis.xaxis, axis.yaxis):
+            direction.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    return filled
+
+
+def _draw_surface(
+    figure: Figure,
+    place: tuple[int, int, int],
+    surface: Surface,
+    bounds: tuple[float, float],
+) -> Any:
+    axis = figure.add_subplot(*place, projection="3d")
+    fine = _refined(surface)
+    below = fine.loss <= bounds[1]
+    # One point more, so that the rim lies at the height of the cut.
+    heights = np.where(binary_dilation(below), np.minimum(fine.loss, bounds[1]), np.nan)
+    axis.plot_surface(
+        *np.meshgrid(fine.steps_1, fine.steps_2, indexing="ij"),
+        heights,
+        cmap=COLOUR_MAP,
+        norm=Normalize(*bounds),
+        rcount=FINE_POINTS,
+        ccount=FINE_POINTS,
+        antialiased=False,
+        rasterized=True,
+    )
+    axis.set_zlim(*bounds)
+    for direction in (axis.xaxis, axis.yaxis, axis.zaxis):
+        direction.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    # Its axes are named by the contours and the colour bar.
+    axis.view_init(elev=28, azim=-60)
+    return axis
+
+
+def _refined(surface: Surface) -> Surface:
+    """Return a surface with points between its own, on the planes through those, for a smooth rim."""
+    fine = [_between(steps) for steps in (surface.steps_1, surface.steps_2)]
+    linear = RegularGridInterpolator((surface.steps_1, surface.steps_2), surface.loss)
+    return Surface(fine[0], fine[1], linear(tuple(np.meshgrid(*fine, indexing="ij"))))
+
+
+def _between(steps: Array) -> Array:
+    num_parts = max(1, (FINE_POINTS - 1) // (len(steps) - 1))
+    positions = np.arange((len(steps) - 1) * num_parts + 1) / num_parts
+    return np.interp(positions, np.arange(len(steps)), steps)
+
+
+def _bounds(surfaces: Sequence[Surface], ceiling: float | None = None) -> tuple[float, float]:
+    """Return the losses between which surfaces are drawn on one scale.
+
+    Far from the minimum the loss grows by orders of magnitude; on its full scale every bowl is flat.
+    """
+    losses = np.concatenate([surface.loss[np.isfinite(surface.loss)] for surface in surfaces])
+    lowest, highest = float(losses.min()), float(losses.max())
+    if ceiling is not None and not ceiling > lowest:
+        raise ValueError(f"the ceiling must be above the lowest loss, {lowest:.3g}; got {ceiling}")
+    top = ceiling or min(highest, 2 * float(np.median(losses)))
+    # A surface may be flat.
+    return lowest, max(top, lowest + 1e-6)
+
+
+def _names(analysis: Analysis) -> tuple[str, str]:
+    return AXES.get(str(analysis.settings.get("directions")), AXES["random"])
+
+
+def _trained(analysis: Analysis) -> list[float]:
+    """Return where trained weights lie along the first direction."""
+    return [0.0, 1.0] if analysis.settings.get("directions") == "run" else [0.0]
+
+
+def _directions(analysis: Analysis) -> str:
+    ways = {
+        "random": "Random directions, filter-normalised: a step of 1 is as long as the filters themselves.",
+        "eigenvectors": "Along the top eigenvectors of the Hessian, filter-normalised.",
+        "run": "Step 1 is at the weights of the other run.",
+    }
+    return ways.get(str(analysis.settings.get("directions")), ways["random"])
+
+
+def _cut(bounds: tuple[float, float]) -> str:
+    return f"One scale of the loss; what lies above {bounds[1]:.3g} is cut off."
+
+
+def _require_points(analysis: Analysis, loss: Array) -> None:
+    if not np.isfinite(loss).any():
+        raise ValueError(f"{analysis.arrays}: no point of the landscape is finite yet; continue the analysis")

@@ -1,0 +1,94 @@
+"""First- against second-order SAM along training (Figure 4)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sam.figures.curves import draw_curve, error_curve, upper_limit
+from sam.figures.error_panels import (
+    SMALL,
+    add_caption,
+    describe_panel,
+    diverged_text,
+    families,
+    make_panels,
+    num_seeds_text,
+    use_whole_epochs,
+)
+from sam.figures.style import SAM_COLOUR
+from sam.report.groups import Group
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# By the method of a group: the name in the legend and the colour, Okabe and Ito's blue and orange.
+ORDERS = {"SAM": ("first order", SAM_COLOUR), "SAM second order": ("second order", "#E69F00")}
+COLUMNS = ("perturbed_error_pct", "test_error_pct")
+MAX_PAIRS = 3
+
+
+def draw_update_orders(groups: Sequence[Group]) -> Figure:
+    """Draw train error at w + eps and test error at w along training, for both orders.
+
+    The second order keeps the term of the gradient that SAM drops (Eq. 3, appendix C.4).
+
+    Args:
+        groups: Conditions; those of plain SAM and of optimizer.second_order=true count.
+
+    Returns:
+        A figure with a row of two panels for each of at most 3 pairs of conditions.
+
+    Raises:
+        ValueError: If no condition has a partner of the other order, of equal setting and rho.
+    """
+    pairs = _pairs(groups)
+    if not pairs:
+        raise ValueError(
+            "no setting has complete runs, of one rho, with optimizer.second_order=false and with "
+            "optimizer.second_order=true"
+        )
+    shown = pairs[:MAX_PAIRS]
+    figure, axes = make_panels(2 * len(shown))
+    for row, (title, split, pair) in enumerate(shown):
+        labels = ("Train error at w + eps (%)", f"{split.capitalize()} error at w (%)")
+        for axis, column, label in zip(axes[2 * row : 2 * row + 2], COLUMNS, labels, strict=True):
+            _draw_panel(axis, pair, column)
+            describe_panel(axis, title, "Epoch", label)
+            use_whole_epochs(axis)
+    drawn = [group for _, _, pair in shown for group in pair]
+    sentences = [
+        f"Line: mean over seeds ({num_seeds_text(drawn)}); band: lowest to highest seed.",
+        "The train error is that of each batch during the epoch, at the perturbed weights.",
+        "The first tenth of training may lie above the panel.",
+        diverged_text(groups),
+    ]
+    add_caption(figure, sentences, len(pairs) - len(shown))
+    return figure
+
+
+def _pairs(groups: Sequence[Group]) -> list[tuple[str, str, list[Group]]]:
+    """Return title, split and the conditions of both orders, for each setting and rho that has both."""
+    pairs = []
+    for family in families(groups):
+        by_rho: dict[float | None, list[Group]] = defaultdict(list)
+        for group in family.groups:
+            if group.method in ORDERS and all(error_curve(group, column).epochs for column in COLUMNS):
+                by_rho[group.rho].append(group)
+        pairs += [
+            (f"rho {rho:g}: {family.title}", family.split, sorted(found, key=lambda group: group.method))
+            for rho, found in by_rho.items()
+            if len({group.method for group in found}) == len(ORDERS)
+        ]
+    return pairs
+
+
+def _draw_panel(axis: Axes, pair: Sequence[Group], column: str) -> None:
+    curves = [error_curve(group, column) for group in pair]
+    for group, curve in zip(pair, curves, strict=True):
+        label, colour = ORDERS[group.method]
+        draw_curve(axis, curve, "-", colour, label)
+    axis.set_ylim(0, upper_limit(curves))
+    axis.legend(fontsize=SMALL)

@@ -1,0 +1,94 @@
+"""Everything that a comparison looks at, read once: runs, their conditions, the paper's cells beside them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from sam.report.beside_paper import PaperRow, compare_with_paper, match_paper
+from sam.report.cells import Cell, Match, read_cells
+from sam.report.equal_compute import Family, build_families
+from sam.report.groups import Group, group_runs
+from sam.report.rho_sweeps import Sweep, build_sweeps
+from sam.report.runs import Run, find_runs
+from sam.report.table import Block, build_blocks
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs and all that is said of them.
+
+    Attributes:
+        runs: In the order in which they were found.
+        groups: Their conditions.
+        cells: The paper's; none where they could not be read.
+        matches: Which cells each condition repeats, by `Group.key`.
+        warnings: One line about each thing that is left out.
+    """
+
+    runs: Sequence[Run]
+    groups: Sequence[Group]
+    cells: Sequence[Cell]
+    matches: Mapping[tuple[str, str], Sequence[Match]]
+    warnings: Sequence[str]
+
+    @cached_property
+    def blocks(self) -> list[Block]:
+        """SGD beside SAM, setting by setting."""
+        return build_blocks(self.groups, self.matches)
+
+    @cached_property
+    def paper_rows(self) -> list[PaperRow]:
+        """Ours beside the paper's, cell by cell."""
+        return compare_with_paper(self.groups, self.matches, self.cells)
+
+    @cached_property
+    def families(self) -> list[Family]:
+        """What can be compared at equal compute."""
+        return build_families(self.groups)
+
+    @cached_property
+    def sweeps(self) -> list[Sweep]:
+        """What each rho reached."""
+        return build_sweeps(self.groups)
+
+    @property
+    def interrupted(self) -> list[Run]:
+        """The runs that have not ended."""
+        return [run for run in self.runs if run.result is None]
+
+
+def read_comparison(roots: Sequence[Path], cells_file: Path) -> Comparison:
+    """Read all runs below some folders and find the paper's cells that they repeat.
+
+    Args:
+        roots: Folders that hold run directories, at any depth.
+        cells_file: The paper's conditions, results/paper/cells.csv; a broken one is only warned of.
+
+    Raises:
+        ValueError: If a folder is missing or none holds a readable run.
+    """
+    for root in roots:
+        if not root.is_dir():
+            raise ValueError(
+                f"no folder {root.absolute()}; name the folder that holds your runs, "
+                "or train one first: python train.py"
+            )
+    runs, problems = find_runs(roots)
+    told = [f"{problem.path}: {problem.reason}" for problem in problems]
+    if not runs:
+        names = ", ".join(str(root.absolute()) for root in roots)
+        found = "".join(f"; {line}" for line in told)
+        raise ValueError(
+            f"no readable run (a folder with config.yaml) in {names}{found}; train one first: python train.py"
+        )
+    groups, copies = group_runs(runs)
+    cells, faults = _read_cells(cells_file)
+    return Comparison(runs, groups, cells, match_paper(groups, runs, cells), [*told, *copies, *faults])
+
+
+def _read_cells(path: Path) -> tuple[list[Cell], list[str]]:
+    try:
+        return read_cells(path), []
+    except (OSError, ValueError) as error:
+        return [], [f"the paper's numbers are not shown: {error}"]

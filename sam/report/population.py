@@ -1,0 +1,157 @@
+"""What a population of trained runs is held against: how they generalise, and in what they differ."""
+
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sam.report.analyses import Analysis
+from sam.report.groups import Group
+from sam.report.measured import Measured, final_rises, gather, made_alike
+from sam.report.runs import Run, number
+from sam.report.settings import RULES, setting_of, values_of
+
+METHOD = "optimizer.name"
+GAPS = ("error", "loss", "test_error")
+MIN_RUNS = 4
+
+
+@dataclass(frozen=True)
+class Population:
+    """Runs on one dataset, as PGDL puts them into one task.
+
+    Attributes:
+        dataset: Its name.
+        first: One of the analyses, all of which were made alike.
+        is_sam: Whether each run was trained with SAM.
+        conditions: Which condition each is a seed of.
+        gaps: The generalisation gap of each.
+        sharpness: For each m that all runs have, the rise of the loss of each.
+        hyperparameters: What they differ in, with the value of each.
+    """
+
+    dataset: str
+    first: Analysis
+    is_sam: list[bool]
+    conditions: list[Hashable]
+    gaps: list[float]
+    sharpness: dict[int, list[float]]
+    hyperparameters: dict[str, list[Hashable]]
+
+
+def populations(groups: Sequence[Group], gap: str = "error") -> list[Population]:
+    """Gather the runs of each dataset that have both a sharpness after the last epoch and a gap.
+
+    Args:
+        groups: Conditions.
+        gap: As in `generalisation_gap`.
+
+    Raises:
+        ValueError: If no dataset has four of them.
+    """
+    by_dataset: dict[str, list[Measured]] = defaultdict(list)
+    for one in gather(groups, "sharpness"):
+        by_dataset[str(one.group.setting.fields["dataset.name"])].append(one)
+    found = [_population(name, made_alike(members), gap) for name, members in by_dataset.items()]
+    large = [population for population in found if population is not None]
+    if not large:
+        raise ValueError(
+            f"no dataset has {MIN_RUNS} complete runs with a sharpness analysis after the last epoch, an m "
+            f"that all share and the numbers of gap={gap}"
+        )
+    return large
+
+
+def generalisation_gap(run: Run, kind: str = "error") -> float | None:
+    """Return how much worse a run does on test images than on those that it was trained on.
+
+    error: test error minus training error in points, both against labels of one kind: the true ones where
+    the run was trained on others and recorded train_clean_error_pct, since a training error against wrong
+    labels has nothing to do with a test error against right ones. loss: the same of the cross entropies;
+    None with wrong labels, label smoothing or mixup, where the training loss is another function.
+    test_error: the test error itself, in percent.
+    The training numbers are means over the last epoch, with its augmentation, as the run recorded them.
+
+    Args:
+        run: A complete one.
+        kind: One of GAPS.
+
+    Returns:
+        The gap; None where the run lacks a number that it takes.
+
+    Raises:
+        ValueError: If the kind is unknown.
+    """
+    if kind not in GAPS:
+        raise ValueError(f"gap must be one of {', '.join(GAPS)}, got {kind!r}")
+    result: dict[str, Any] = run.result or {}
+    test, train = number(result.get("test_error_pct")), number(result.get("train_error_pct"))
+    clean = number(result.get("train_clean_error_pct"))
+    setting = setting_of(run.config)
+    if kind == "test_error":
+        return test
+    if kind == "loss":
+        changed = setting.fields.get("label_smoothing") or setting.fields.get("augmentation.mixup_alpha")
+        if changed or not setting.has_clean_labels:
+            return None
+        test, train = number(result.get("test_loss")), number(result.get("train_loss"))
+    elif not setting.has_clean_labels:
+        train = clean
+    return None if test is None or train is None else test - train
+
+
+def hyperparameters(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Hashable]]:
+    """Return the dotted keys that differ in a population, with the value of each run.
+
+    Keys that decide no numbers and the seed are left out; keys of SAM count as absent with SGD. Of keys that
+    part the runs in the same way, such as name and depth of a model, the first stands for all.
+
+    Args:
+        configs: Resolved configs, as nested dictionaries.
+    """
+    tables = [_keys_of(config) for config in configs]
+    found: dict[str, list[Hashable]] = {}
+    known: set[tuple[int, ...]] = set()
+    # Every key of SAM parts SGD from SAM; the name of the optimizer says it best.
+    names = sorted({name for table in tables for name in table}, key=lambda name: (name != METHOD, name))
+    for name in names:
+        values = [str(table.get(name)) for table in tables]
+        # Equal for values that stand in a one-to-one relation.
+        partition = tuple(values.index(value) for value in values)
+        if len(set(values)) > 1 and partition not in known:
+            known.add(partition)
+            found[name] = list(values)
+    return found
+
+
+def _population(dataset: str, members: Sequence[Measured], gap: str) -> Population | None:
+    runs, rows, groups = [], [], []
+    for one in members:
+        of_seed = {run.result["seed"]: run for run in one.group.complete if run.result}
+        for seed, by_m in final_rises(one).items():
+            run = of_seed[seed]
+            is_final = max(made.epoch for made in one.by_seed[seed]) == run.config["epochs"]
+            if is_final and (value := generalisation_gap(run, gap)) is not None:
+                runs.append((run, value))
+                rows.append({m: rise.loss for m, rise in by_m.items()})
+                groups.append(one.group)
+    shared = sorted(set.intersection(*(set(row) for row in rows))) if rows else []
+    if len(runs) < MIN_RUNS or not shared:
+        return None
+    return Population(
+        dataset,
+        members[0].analyses[0],
+        [group.is_sam for group in groups],
+        [group.key for group in groups],
+        [value for _, value in runs],
+        {m: [row[m] for row in rows] for m in shared},
+        hyperparameters([run.config for run, _ in runs]),
+    )
+
+
+def _keys_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    values = values_of(config)
+    names = [METHOD]
+    if values[METHOD] == "sam":
+        names += [name for name, rules in RULES.items() if rules.get("sam_only")]
+    return {**setting_of(config).fields, **{name: values[name] for name in names}}

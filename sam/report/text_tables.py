@@ -1,0 +1,195 @@
+"""The tables of a comparison as plain text, cell by cell, and the sentences around them: no markup yet."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sam.report.beside_paper import PaperRow
+from sam.report.equal_compute import ComputeRow, Family
+from sam.report.groups import Group
+from sam.report.interval import Estimate
+from sam.report.markup import NOTHING, format_estimate
+from sam.report.rho_sweeps import Sweep, SweepRow
+from sam.report.runs import Run
+from sam.report.settings import HELD_OUT, Setting
+from sam.report.table import Block, Row
+
+
+class TextTable(NamedTuple):
+    """A table whose first column names the row.
+
+    Attributes:
+        header: One text per column.
+        rows: The same, for each row.
+    """
+
+    header: list[str]
+    rows: list[list[str]]
+
+
+def setting_table(block: Block) -> TextTable:
+    """Lay out the conditions of one setting, SGD beside SAM.
+
+    Args:
+        block: The setting.
+    """
+    setting = block.setting
+    header = [
+        "Method",
+        f"{setting.split.capitalize()} error (%)",
+        "Paper (%)",
+        "Difference to SGD (points)",
+        "Top-5 error (%)",
+        "Train error (%)" if setting.has_clean_labels else "Train error, noisy / clean labels (%)",
+        "Seconds per run",
+        "n",
+    ]
+    return TextTable(header, [_setting_cells(row, setting) for row in block.rows])
+
+
+def beside_paper_table(rows: Sequence[PaperRow]) -> tuple[TextTable, list[str]]:
+    """Lay out the paper's cells with the runs that repeat them.
+
+    Args:
+        rows: Cells with their runs.
+
+    Returns:
+        The table, whose last column has numbers of notes, and the notes, from number 1 on.
+    """
+    notes: dict[str, int] = {}
+    has_top5 = any(row.cell.top5 is not None for row in rows)
+    header = ["Cell", "Paper (%)", "Ours (%)", "Difference (points)", "Verdict"]
+    header += ["Paper, top-5 (%)", "Ours, top-5 (%)"] if has_top5 else []
+    table = []
+    for row in rows:
+        cells = [row.cell.name, row.cell.top1.text, format_estimate(row.top1)]
+        cells += [f"{row.difference_points:+.2f}", row.verdict]
+        if has_top5:
+            cells += [NOTHING if row.cell.top5 is None else row.cell.top5.text, format_estimate(row.top5)]
+        numbers = [notes.setdefault(text, len(notes) + 1) for text in paper_notes(row)]
+        table.append([*cells, ", ".join(map(str, sorted(numbers))) or NOTHING])
+    return TextTable([*header, "Notes"], table), list(notes)
+
+
+def compute_table(family: Family) -> TextTable:
+    """Lay out conditions beside SGD of as many passes.
+
+    Args:
+        family: Conditions that differ in method and epochs.
+    """
+    header = ["Method", "Epochs", "Passes", f"{family.split.capitalize()} error (%)"]
+    header += ["Difference to SGD of as many passes (points)", "Seconds per run", "n"]
+    return TextTable(header, [_compute_cells(row) for row in family.rows])
+
+
+def sweep_table(sweep: Sweep) -> TextTable:
+    """Lay out what each rho reached.
+
+    Args:
+        sweep: One method in one setting.
+    """
+    header = ["rho", "Validation error (%)", "Test error (%)", "Mark"]
+    return TextTable(header, [_rho_cells(row, sweep) for row in sweep.rows])
+
+
+def paper_notes(row: PaperRow) -> list[str]:
+    """Say how runs depart from a cell of the paper, and what else is to be known of the two."""
+    notes = []
+    if row.departures:
+        notes.append("Departs: " + ", ".join(map(str, row.departures)))
+    if row.alternative:
+        missing = "".join(f", {text} not run" for text in row.not_run)
+        rule = "" if row.not_run else ", the best of all alternatives"
+        notes.append(f"{row.alternative}{rule}{missing}")
+    if row.cell.doubt:
+        notes.append(f"{row.cell.name}: {row.cell.doubt}")
+    return notes
+
+
+def missing_baselines(family: Family) -> list[str]:
+    """Name the SGD runs that a family lacks, a line for each length."""
+    missing: dict[int, list[str]] = {}
+    for row in family.rows:
+        if row.missing_epochs is not None:
+            missing.setdefault(row.missing_epochs, []).append(f"{row.group.label} ({row.epochs} epochs)")
+    return [
+        f"optimizer=sgd epochs={n} is not run; to compare {', '.join(missing[n])}" for n in sorted(missing)
+    ]
+
+
+def held_out(sweep: Sweep) -> str:
+    """Say which images a sweep was validated on."""
+    if sweep.validation == "none":
+        return "No training images were held out (dataset.validation=last or random does)."
+    share = HELD_OUT.get(sweep.validation, "a part")
+    return f"Validation: {share} of the training images (dataset.validation={sweep.validation})."
+
+
+def advice(sweep: Sweep) -> str:
+    """Say what is yet to be run with the selected rho; "" for nothing."""
+    if sweep.selected.test_error_pct is not None:
+        return ""
+    rho = f"optimizer.rho={sweep.selected.rho:g}"
+    return f"Not run with the selected rho: training on all images ({rho} dataset.validation=none)."
+
+
+def describe_interrupted(run: Run) -> str:
+    """Say how far a run has come that has not ended."""
+    progress = f"epoch {run.last_epoch} of {run.config['epochs']}"
+    return f"{run.directory}: interrupted or still running, {progress}"
+
+
+def _setting_cells(row: Row, setting: Setting) -> list[str]:
+    num_runs = len(row.group.complete)
+    train_errors = [format_estimate(row.train_error_pct, num_runs)]
+    if not setting.has_clean_labels:
+        train_errors.append(format_estimate(row.train_clean_error_pct, num_runs))
+    return [
+        row.group.label,
+        format_estimate(row.test_error_pct, num_runs),
+        _paper(row),
+        format_estimate(row.difference_points, num_runs, sign="+"),
+        format_estimate(row.test_top5_error_pct, num_runs),
+        " / ".join(train_errors),
+        NOTHING if row.seconds is None else f"{row.seconds.mean:.0f}",
+        str(num_runs) + (f" ({row.group.num_diverged} diverged)" if row.group.num_diverged else ""),
+    ]
+
+
+def _paper(row: Row) -> str:
+    if row.paper is None:
+        return NOTHING
+    mark = "*" if row.paper.departures else ""
+    return f"{row.paper.cell.top1.text}{mark} (Table {row.paper.cell.table})"
+
+
+def _compute_cells(row: ComputeRow) -> list[str]:
+    num_runs = len(row.group.complete)
+    difference = format_estimate(row.difference_points, num_runs, sign="+")
+    if row.partner is not None:
+        difference += f" (SGD, {row.partner.config['epochs']} epochs)"
+    return [
+        row.group.label,
+        str(row.epochs),
+        f"{round(row.passes_per_image, 1):g}",
+        format_estimate(row.test_error_pct, num_runs),
+        difference,
+        NOTHING if row.seconds is None else f"{row.seconds.mean:.0f}",
+        str(num_runs),
+    ]
+
+
+def _rho_cells(row: SweepRow, sweep: Sweep) -> list[str]:
+    mark = ""
+    if row is sweep.selected:
+        mark = "selected" if sweep.split == "validation" else "selected on the test split: optimistic"
+    return [
+        f"{row.rho:g}",
+        _error(row.validation_error_pct, row.validation),
+        _error(row.test_error_pct, row.test),
+        mark,
+    ]
+
+
+def _error(error: Estimate | None, group: Group | None) -> str:
+    diverged = f" ({group.num_diverged} diverged)" if group and group.num_diverged else ""
+    return format_estimate(error) + diverged

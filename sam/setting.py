@@ -1,0 +1,18 @@
+"""How the schema declares a key: its default and its rules."""
+
+import copy
+import dataclasses
+from typing import Any
+
+
+def setting(default: Any, **rules: Any) -> Any:
+    """Declare one key: its default and its rules.
+
+    Args:
+        default: The value when nothing is said; a list is copied for every config.
+        rules: `at_least`, `above`, `at_most`, `below` (numbers), `choices`, `label` (strings), `science`,
+            `sam_only`; for a list, of each of its values.
+    """
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: copy.copy(default), metadata=rules)
+    return dataclasses.field(default=default, metadata=rules)

@@ -1,0 +1,53 @@
+"""Tests of sam/figures/prediction.py."""
+
+from pathlib import Path
+
+import pytest
+
+from sam.figures.prediction import fig3_predictive
+from sam.report.population import populations
+from sam.report.prediction import conditional_score, rank_correlation
+from tests.figures.analysis_files import rise_row, write_analysis, write_population
+from tests.figures.drawn import caption_of, groups_of
+from tests.report.run_directories import write_run
+
+
+def test_fig3_predictive_draws_the_statistics_of_prediction(tmp_path: Path) -> None:
+    groups = write_population(tmp_path)
+    figure = fig3_predictive(groups)
+    score_axis, tau_axis, scatter = figure.axes
+    (population,) = populations(groups)
+    for place, measures in enumerate(population.sharpness.values()):
+        score = conditional_score(measures, population.gaps, population.hyperparameters)
+        assert score is not None
+        found = [line.get_ydata()[place] for line in score_axis.lines]
+        assert found == pytest.approx([score.unconditioned, score.value])
+        tau = rank_correlation(measures, population.gaps, population.conditions)
+        assert tau is not None and tau.interval is not None
+        assert tau_axis.lines[place].get_ydata() == pytest.approx([tau.tau])
+        segment = tau_axis.collections[place].get_segments()[0]
+        assert segment[:, 1] == pytest.approx(tau.interval)
+    assert score_axis.lines[1].get_ydata()[0] == pytest.approx(1)
+    assert [line.get_label() for line in scatter.lines] == ["SGD", "SAM"]
+    assert sorted(scatter.lines[1].get_ydata()) == pytest.approx([11, 12, 21, 22])
+    assert scatter.get_xlabel() == "Rise of the loss, m = 1"
+    assert "8 in 4 conditions" in caption_of(figure)
+    figure.draw_without_rendering()
+
+
+def test_fig3_predictive_has_a_row_for_each_dataset(tmp_path: Path) -> None:
+    write_population(tmp_path)
+    groups = write_population(tmp_path, dataset__name="cifar100")
+    figure = fig3_predictive(groups)
+    assert [axis.get_title() for axis in figure.axes[::3]] == ["cifar10", "cifar100"]
+
+
+def test_fig3_predictive_of_another_m_lists_the_measured(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="m=7 was not measured in all runs; there are 1, 500"):
+        fig3_predictive(write_population(tmp_path), m=7)
+
+
+def test_fig3_predictive_of_few_runs_says_what_it_takes(tmp_path: Path) -> None:
+    write_analysis(write_run(tmp_path), "sharpness", {"rows": [rise_row(1, 1.0)]})
+    with pytest.raises(ValueError, match="no dataset has 4 complete runs.*gap=error"):
+        fig3_predictive(groups_of(tmp_path))

@@ -1,0 +1,82 @@
+"""Tests of sam/figures/report_pictures.py."""
+
+from pathlib import Path
+
+import pytest
+
+from sam.figures import report_pictures
+from sam.figures.report_pictures import draw_pictures
+from sam.report.comparison import Comparison, read_comparison
+from tests.report.analysis_files import write_analysis, write_hessian, write_sharpness
+from tests.report.run_directories import falling_errors, write_run
+
+CELLS = Path(__file__).parents[2] / "results" / "paper" / "cells.csv"
+
+
+def _read(root: Path) -> Comparison:
+    return read_comparison([root], CELLS)
+
+
+def test_pictures_are_those_of_curves_sharpness_and_single_runs(tmp_path: Path) -> None:
+    for method in ("sgd", "sam"):
+        run = write_run(tmp_path, metrics=falling_errors(5, 3.0), optimizer__name=method)
+        write_hessian(run, 20.0)
+        write_sharpness(run, {1: 0.2, 16: 0.1})
+    comparison = _read(tmp_path)
+    pictures = draw_pictures(comparison)
+    key = comparison.blocks[0].setting.key
+    assert list(pictures.curves) == list(pictures.sharpness) == [key]
+    assert [picture.caption for picture in pictures.analyses] == [
+        f"{kind}, {method}, seed0, after epoch 200"
+        for method in ("SGD", "SAM rho=0.05")
+        for kind in ("m-sharpness", "Spectrum of the Hessian")
+    ]
+    names = [
+        part.get("id")
+        for picture in [*pictures.curves.values(), *pictures.sharpness.values(), *pictures.analyses]
+        for part in picture.drawing.iter()
+        if part.get("id")
+    ]
+    assert len(set(names)) == len(names) > 0
+    assert pictures.left_out == []
+
+
+def test_pictures_show_the_largest_comparisons_and_tell_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report_pictures, "MAX_CURVES", 1)
+    monkeypatch.setattr(report_pictures, "MAX_ANALYSES", 1)
+    for seed in (0, 1, 2):
+        write_run(tmp_path, metrics=falling_errors(5, 3.0), seed=seed, model__name="alone")
+    for method in ("sgd", "sam"):
+        run = write_run(tmp_path, metrics=falling_errors(5, 3.0), optimizer__name=method)
+        write_hessian(run, 20.0)
+    comparison = _read(tmp_path)
+    pictures = draw_pictures(comparison)
+    (key,) = pictures.curves
+    assert {group.is_sam for group in comparison.groups if group.setting.key == key} == {True, False}
+    assert pictures.left_out == [
+        "Error against the epoch: not drawn for 1 of the settings, which have fewer runs",
+        "1 analyses are not drawn: of each kind and condition the last of one run is, 1 at most; "
+        "the picture of each lies in the folder analysis of its run",
+    ]
+
+
+def test_pictures_of_a_surface_take_the_file_beside_it(tmp_path: Path) -> None:
+    settings = {"directions": "random", "dimensions": 2, "span": 1.0, "points": 3, "seed": 0, "other": None}
+    path = write_analysis(write_run(tmp_path), "landscape", {"loss_at_centre": 0.1}, settings)
+    path.with_suffix(".png").write_bytes(b"PNG")
+    (picture,) = draw_pictures(_read(tmp_path)).analyses
+    assert picture.drawing.get("src") == "data:image/png;base64,UE5H"
+
+
+def test_pictures_pass_over_what_is_broken(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    write_hessian(run, 20.0).with_suffix(".npz").unlink()
+    write_sharpness(run, {}).write_text("{")
+    pictures = draw_pictures(_read(tmp_path))
+    assert (pictures.curves, pictures.analyses) == ({}, [])
+    text = "\n".join(pictures.left_out)
+    assert "no complete run has epochs in its metrics.csv" in text
+    assert "hessian-epoch200-0123abcd.npz cannot be read" in text
+    assert "sharpness-epoch200-0123abcd.json" in text

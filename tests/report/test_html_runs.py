@@ -1,0 +1,56 @@
+"""Tests of sam/report/html_runs.py."""
+
+from pathlib import Path
+
+from sam.report.comparison import read_comparison
+from sam.report.html_nodes import node, to_html
+from sam.report.html_runs import render_interrupted, render_runs
+from tests.report.run_directories import falling_errors, write_run
+
+CELLS = Path(__file__).parents[2] / "results" / "paper" / "cells.csv"
+ORIGIN = {"device": "cpu", "threads": 2, "commit": "0123abcd", "versions": {"torch": "2.9", "sam": "0.1"}}
+
+
+def _render(root: Path) -> str:
+    return to_html(node("section", render_runs(read_comparison([root], CELLS))))
+
+
+def test_runs_of_a_condition_stand_together_with_their_config(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_run(tmp_path, {**ORIGIN, "peak_memory_mib": 512.4}, seed=seed, optimizer__name="sam")
+    text = _render(tmp_path)
+    assert text.count("<details>") == 1
+    assert "SAM rho=0.05: cifar10, wrn_28_10, basic, epochs 200, batch 256, m 32 (2 runs)" in text
+    assert "<code>model.depth=28</code>" in text
+    assert "<code>seed=0</code>" not in text
+    assert "optimizer.nesterov" not in text  # as by default
+    assert "Made with device cpu, threads 2, commit 0123abcd, versions torch 2.9, sam 0.1." in text
+    assert text.count("<td>512</td>") == 2
+
+
+def test_runs_that_differ_in_what_does_not_decide_tell_it_in_a_column(tmp_path: Path) -> None:
+    write_run(tmp_path, ORIGIN, seed=0)
+    write_run(tmp_path, {**ORIGIN, "device": "cuda"}, seed=1, runtime__threads=4)
+    text = _render(tmp_path)
+    assert "(2 runs)" in text
+    assert ">Device</th>" in text
+    assert ">runtime.threads</th>" in text
+    assert '<td class="text">cuda</td>' in text
+    assert "Made with threads 2" in text
+
+
+def test_runs_that_diverged_say_where_they_stopped(tmp_path: Path) -> None:
+    result = {"status": "diverged", "message": "loss is nan at step 12", "test_error_pct": None}
+    write_run(tmp_path, result, falling_errors(3, 9.0))
+    text = _render(tmp_path)
+    assert "diverged: loss is nan at step 12" in text
+    assert "<td>3</td>" in text
+
+
+def test_interrupted_runs_tell_how_far_they_came(tmp_path: Path) -> None:
+    write_run(tmp_path, {"status": "interrupted"}, falling_errors(4, 9.0))
+    comparison = read_comparison([tmp_path], CELLS)
+    text = to_html(render_interrupted(comparison.interrupted))
+    assert "<td>4 of 200</td>" in text
+    assert "<td>9.00</td>" in text
+    assert render_runs(comparison) == []

@@ -1,0 +1,112 @@
+"""Tests of sam/report/measured.py."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sam.report.measured import (
+    final_rises,
+    gather,
+    largest_comparison,
+    read_arrays,
+    rises,
+    value_of,
+    values_of_list,
+)
+from tests.figures.analysis_files import rise_row, write_analysis, write_hessian, write_surface
+from tests.figures.drawn import groups_of
+from tests.report.run_directories import write_run
+
+ROWS = {"rows": [rise_row(1, 0.5)]}
+
+
+def test_gather_sorts_by_condition_seed_and_epoch(tmp_path: Path) -> None:
+    for seed in (1, 0):
+        directory = write_run(tmp_path, optimizer__name="sam", seed=seed)
+        for epoch in (200, 1):
+            write_analysis(directory, "sharpness", ROWS, epoch)
+    write_run(tmp_path)
+    (one,) = gather(groups_of(tmp_path), "sharpness")
+    assert one.group.label == "SAM rho=0.05"
+    assert {seed: [made.epoch for made in found] for seed, found in one.by_seed.items()} == {
+        0: [1, 200],
+        1: [1, 200],
+    }
+
+
+def test_gather_keeps_what_was_made_alike(tmp_path: Path) -> None:
+    for seed, rho in ((0, 0.05), (1, 0.05), (2, 0.1)):
+        directory = write_run(tmp_path, seed=seed)
+        write_analysis(directory, "sharpness", ROWS, settings={"rho": rho})
+        write_analysis(directory, "sharpness", ROWS, 100, settings={"rho": rho}, num_images=seed)
+    # More sizes of the same ball are no other way.
+    write_analysis(directory, "sharpness", ROWS, settings={"rho": 0.05, "m": [2]})
+    (one,) = gather(groups_of(tmp_path), "sharpness")
+    assert sorted(one.by_seed) == [0, 1, 2]
+    assert {(made.settings["rho"], made.record["num_images"]) for made in one.analyses} == {(0.05, 500)}
+
+
+def test_gather_asks_for_settings_and_says_how_to_make_what_is_missing(tmp_path: Path) -> None:
+    directory = write_run(tmp_path)
+    write_surface(directory, 1.0)
+    groups = groups_of(tmp_path)
+    assert len(gather(groups, "landscape", dimensions=2)) == 1
+    with pytest.raises(ValueError, match=r"in 1 complete runs.*analysis=landscape analysis.dimensions=1"):
+        gather(groups, "landscape", dimensions=1)
+
+
+def test_largest_comparison_has_most_conditions_then_most_analyses(tmp_path: Path) -> None:
+    for lr, epochs in ((0.1, (200,)), (0.2, (1, 200)), (0.3, (1, 2, 3))):
+        for name in ("sgd", "sam") if lr < 0.3 else ("sam",):
+            directory = write_run(tmp_path, optimizer__name=name, optimizer__lr=lr)
+            for epoch in epochs:
+                write_analysis(directory, "sharpness", ROWS, epoch)
+    found = largest_comparison(gather(groups_of(tmp_path), "sharpness"))
+    assert [one.group.label for one in found] == ["SGD", "SAM rho=0.05"]
+    assert found[0].group.config["optimizer"]["lr"] == 0.2
+
+
+def test_rises_leaves_out_what_is_not_finite(tmp_path: Path) -> None:
+    rows = [rise_row(1, 0.5), rise_row(4, 0.2, loss_rise=None), "nothing", rise_row(8, 2.0)]
+    made = write_analysis(write_run(tmp_path), "sharpness", {"rows": rows})
+    assert [tuple(row) for row in rises(made)] == [(1, 1, 0.5, 0.05, 5.0), (8, 1, 2.0, 0.2, 20.0)]
+
+
+def test_final_rises_merges_analyses_of_one_moment(tmp_path: Path) -> None:
+    directory = write_run(tmp_path)
+    for m in (4, 1):
+        rows = {"rows": [rise_row(m, 1 / m, 2)]}
+        write_analysis(directory, "sharpness", rows, settings={"m": [m]})
+    (one,) = gather(groups_of(tmp_path), "sharpness")
+    assert {m: row.loss for m, row in final_rises(one)[0].items()} == {1: 1.0, 4: 0.25}
+
+
+def test_broken_results_are_named(tmp_path: Path) -> None:
+    made = write_analysis(write_run(tmp_path), "sharpness", {"rows": None, "mean": "x", "cosines": [None]})
+    with pytest.raises(ValueError, match=f"{made.path.name}: no finite rise"):
+        rises(made)
+    with pytest.raises(ValueError, match="its mean is no finite number"):
+        value_of(made, "mean")
+    with pytest.raises(ValueError, match="no finite number in its cosines"):
+        values_of_list(made, "cosines")
+
+
+def test_arrays_are_read_in_double_precision(tmp_path: Path) -> None:
+    made = write_analysis(
+        write_run(tmp_path), "hessian", {}, arrays={"nodes": np.ones((1, 2), dtype=np.float32)}
+    )
+    (nodes,) = read_arrays(made, "nodes")
+    assert (nodes.dtype, nodes.shape) == (np.float64, (1, 2))
+
+
+def test_broken_arrays_are_named(tmp_path: Path) -> None:
+    made = write_hessian(write_run(tmp_path), [3.0, 1.0])
+    with pytest.raises(ValueError, match=r"npz cannot be read: .*vectors.*run the analysis again"):
+        read_arrays(made, "vectors")
+    made.arrays.write_bytes(made.arrays.read_bytes()[:100])
+    with pytest.raises(ValueError, match="npz cannot be read"):
+        read_arrays(made, "nodes")
+    made.arrays.unlink()
+    with pytest.raises(ValueError, match="npz cannot be read: .*No such file"):
+        read_arrays(made, "nodes")

@@ -1,0 +1,102 @@
+"""Tests of sam/report/population.py."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sam.report.population import generalisation_gap, hyperparameters, populations
+from sam.report.runs import Run
+from tests.figures.analysis_files import rise_row, write_analysis, write_population
+from tests.figures.drawn import groups_of
+from tests.report.run_directories import make_config, make_result, write_run
+
+NUMBERS = {
+    "test_error_pct": 10.0,
+    "train_error_pct": 45.0,
+    "train_clean_error_pct": 4.0,
+    "test_loss": 0.5,
+    "train_loss": 0.1,
+}
+
+
+def _run(numbers: dict[str, Any], **changes: Any) -> Run:
+    config = make_config(**changes)
+    return Run(Path("run"), config, [], make_result(config, **numbers))
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "expected"),
+    [
+        ("error", {}, -35.0),
+        ("error", {"dataset__label_noise": 0.4}, 6.0),
+        ("loss", {}, pytest.approx(0.4)),
+        ("loss", {"dataset__label_noise": 0.4}, None),
+        ("loss", {"label_smoothing": 0.1}, None),
+        ("loss", {"augmentation__mixup_alpha": 1.0}, None),
+        ("test_error", {"dataset__label_noise": 0.4}, 10.0),
+    ],
+)
+def test_gap_compares_labels_of_one_kind(kind: str, changes: dict[str, Any], expected: float | None) -> None:
+    assert generalisation_gap(_run(NUMBERS, **changes), kind) == expected
+
+
+def test_gap_of_wrong_labels_needs_the_clean_error() -> None:
+    run = _run({**NUMBERS, "train_clean_error_pct": None}, dataset__label_noise=0.4)
+    assert generalisation_gap(run) is None
+
+
+def test_unknown_gap_lists_the_known() -> None:
+    with pytest.raises(ValueError, match="error, loss, test_error, got 'accuracy'"):
+        generalisation_gap(_run(NUMBERS), "accuracy")
+
+
+def test_hyperparameters_are_the_keys_that_differ() -> None:
+    configs = [
+        make_config(optimizer__lr=0.1, optimizer__weight_decay=5e-4, seed=0),
+        make_config(optimizer__lr=0.1, optimizer__weight_decay=1e-4, seed=1),
+        make_config(optimizer__lr=0.2, optimizer__weight_decay=1e-4, seed=2, runtime__threads=3),
+    ]
+    found = hyperparameters(configs)
+    assert list(found) == ["optimizer.lr", "optimizer.weight_decay"]
+    assert found["optimizer.lr"] == ["0.1", "0.1", "0.2"]
+
+
+def test_rho_of_sgd_is_no_hyperparameter() -> None:
+    unread = [make_config(optimizer__rho=rho) for rho in (0.05, 0.1)]
+    assert hyperparameters(unread) == {}
+    methods = [*unread, *(make_config(optimizer__name="sam", optimizer__rho=rho) for rho in (0.05, 0.1))]
+    found = hyperparameters(methods)
+    # The other keys of SAM part the runs as its name does, and do not count.
+    assert found == {
+        "optimizer.name": ["sgd", "sgd", "sam", "sam"],
+        "optimizer.rho": ["None", "None", "0.05", "0.1"],
+    }
+
+
+def test_keys_that_part_runs_alike_count_once() -> None:
+    configs = [make_config(model__name=f"wrn_{depth}", model__depth=depth) for depth in (16, 28)]
+    assert list(hyperparameters(configs)) == ["model.depth"]
+
+
+def test_population_holds_the_last_sharpness_and_gap_of_each_run(tmp_path: Path) -> None:
+    (population,) = populations(write_population(tmp_path))
+    assert population.dataset == "cifar10"
+    assert len(population.gaps) == 8 and len(set(population.conditions)) == 4
+    np.testing.assert_allclose(population.sharpness[1], np.square(population.gaps))
+    assert sorted(population.sharpness) == [1, 500]
+    assert sorted(population.hyperparameters) == ["optimizer.lr", "optimizer.name"]
+    sam_gaps = [gap for gap, is_sam in zip(population.gaps, population.is_sam, strict=True) if is_sam]
+    assert sorted(sam_gaps) == [11, 12, 21, 22]
+
+
+def test_population_leaves_out_runs_without_gap_or_final_sharpness(tmp_path: Path) -> None:
+    write_population(tmp_path)
+    write_run(tmp_path, seed=7)
+    early = write_run(tmp_path, seed=8)
+    write_analysis(early, "sharpness", {"rows": [rise_row(1, 1.0), rise_row(500, 1.0)]}, 100)
+    lacking = write_run(tmp_path, {"train_error_pct": None}, seed=9)
+    write_analysis(lacking, "sharpness", {"rows": [rise_row(1, 1.0), rise_row(500, 1.0)]})
+    (population,) = populations(groups_of(tmp_path))
+    assert len(population.gaps) == 8
