@@ -82,16 +82,11 @@ class SampleHessian:
     def _product(self, gradient: Sequence[Tensor], vector: Tensor, retain: bool) -> Tensor:
         """Return the derivative of gradient . vector, [P]."""
         weights = self.sample.weights
-        parts = [
-            part.view_as(weight)
-            for part, weight in zip(vector.split([w.numel() for w in weights]), weights, strict=True)
-        ]
-        # A weight that plays no part has a gradient that does not depend on any.
-        pairs = [(g, part) for g, part in zip(gradient, parts, strict=True) if g.requires_grad]
-        if not pairs:
-            return torch.zeros_like(vector)
-        grads, directions = zip(*pairs, strict=True)
-        product = torch.autograd.grad(grads, weights, directions, retain_graph=retain, materialize_grads=True)
+        parts = vector.split([weight.numel() for weight in weights])
+        directions = [part.view_as(weight) for part, weight in zip(parts, weights, strict=True)]
+        product = torch.autograd.grad(
+            gradient, weights, directions, retain_graph=retain, materialize_grads=True
+        )
         return torch.cat([part.reshape(-1) for part in product])
 
     def _graph_bytes(self) -> int:
@@ -171,9 +166,7 @@ def hessian_spectrum(
                 _advance(hessian, runs, progress)
             quadratures += [run.quadrature(steps) for run in runs]
             if first == 0:
-                while not _is_converged(runs[0], top, tolerance):
-                    _advance(hessian, runs[:1], progress)
-                eigenvalues, residuals, _ = runs[0].ritz(runs[0].size)
+                eigenvalues, residuals = _converge(hessian, runs[0], top, tolerance, progress)
                 eigenvectors = runs[0].ritz_vectors(top)
     nodes, weights = (np.stack(part) for part in zip(*quadratures, strict=True))
     trace, trace_standard_error = _trace(num_weights, nodes, weights)
@@ -221,10 +214,14 @@ def _advance(hessian: SampleHessian, runs: Sequence[Lanczos], progress: "tqdm[No
     progress.update(len(runs))
 
 
-def _is_converged(run: Lanczos, top: int, tolerance: float) -> bool:
-    """Return whether the highest Ritz values need no further steps, or get none."""
-    if run.size < top:
-        return False
-    values, residuals, _ = run.ritz(run.size)
-    is_near: bool = (residuals[:top] <= tolerance * np.abs(values).max()).all().item()
-    return is_near or run.size >= min(max(LONGEST, top), len(run.vector))
+def _converge(
+    hessian: SampleHessian, run: Lanczos, top: int, tolerance: float, progress: "tqdm[None]"
+) -> tuple[Array, Array]:
+    """Go on until the highest Ritz values need no further steps, or get none; return all, with residuals."""
+    most = min(max(LONGEST, top), len(run.vector))
+    while True:
+        values, residuals, _ = run.ritz(run.size)
+        is_near = run.size >= top and (residuals[:top] <= tolerance * np.abs(values).max()).all()
+        if is_near or run.size >= most:
+            return values, residuals
+        _advance(hessian, [run], progress)

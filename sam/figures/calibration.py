@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NUM_BINS = 15
+MIN_IMAGES = 10  # of a bin over all seeds; the accuracy of fewer is an accident
 LARGEST_MARK = 160  # area of the mark of a bin that holds all images, in square points
 
 
@@ -73,7 +74,7 @@ def draw_calibration(groups: Sequence[Group]) -> Figure:
     sentences = [
         f"{NUM_BINS} equal bins of confidence; line: mean over seeds ({num_seeds_text(drawn)}); "
         "band: lowest to highest seed; area of a mark: share of the images.",
-        "Below 0: more confident than right.",
+        f"Bins of fewer than {MIN_IMAGES} images in all are left out. Below 0: more confident than right.",
         "In the legend: expected calibration error with its 95 % Student-t interval.",
     ]
     add_caption(figure, sentences, len(panels) - len(axes))
@@ -87,7 +88,7 @@ def reliability(calibrations: Sequence[Calibration]) -> list[Reliability]:
         calibrations: One per run.
 
     Returns:
-        The bins that some run has, by confidence.
+        The bins with at least 10 images over all runs, by confidence.
     """
     by_bin: dict[int, list[tuple[Bin, int]]] = defaultdict(list)
     for calibration in calibrations:
@@ -97,6 +98,8 @@ def reliability(calibrations: Sequence[Calibration]) -> list[Reliability]:
             by_bin[position].append((entry, num_images))
     found = []
     for position in sorted(by_bin):
+        if sum(entry.num_images for entry, _ in by_bin[position]) < MIN_IMAGES:
+            continue
         gaps = [entry.accuracy_pct - entry.confidence_pct for entry, _ in by_bin[position]]
         confidence = fmean(entry.confidence_pct for entry, _ in by_bin[position])
         share = sum(entry.num_images / total for entry, total in by_bin[position]) / len(calibrations)

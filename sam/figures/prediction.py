@@ -43,8 +43,7 @@ def fig3_predictive(groups: Sequence[Group], gap: str = "error", m: int | None =
         _draw_correlation(tau, population)
         _draw_scatter(scatter, population, gap, m)
     sentences = [
-        sample(rows[0].first),
-        f"Highest loss in a {ball(rows[0].first)}.",
+        *dict.fromkeys(f"{sample(one.first)} Highest loss in a {ball(one.first)}." for one in rows),
         "Left: how much of the order of two gaps the order of their sharpness tells, as a share of its "
         "entropy (Jiang et al. 2020), and the least when one or two hyperparameters are given. Grey: 95 % of "
         "shuffled measures.",

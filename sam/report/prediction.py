@@ -234,8 +234,8 @@ def _score(mu: Array, gap: Array, all_cells: Mapping[tuple[str, ...], Codes]) ->
 
 
 def _tau(mu_signs: Codes, gap_signs: Codes, weights: Array) -> float | None:
-    """Return tau-b of runs of which some are there several times; copies of one are no pair."""
-    pairs = np.outer(weights, weights) * _pairs(len(weights))
+    """Return tau-b of runs of which some are there several times; the sign of a run and its copy is 0."""
+    pairs = np.outer(weights, weights)
     concordance = float((pairs * mu_signs * gap_signs).sum())
     untied = float((pairs * mu_signs**2).sum() * (pairs * gap_signs**2).sum())
     return concordance / untied**0.5 if untied > 0 else None

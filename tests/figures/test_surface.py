@@ -53,12 +53,12 @@ def test_draw_landscape_shows_contours_and_surface_of_one_scale(tmp_path: Path, 
 
 def test_draw_landscape_puts_the_first_direction_across(tmp_path: Path) -> None:
     steps_1, steps_2 = np.linspace(-1, 1, 5), np.linspace(-1, 1, 3)
-    loss = 1.0 + steps_1[:, None] + 0 * steps_2
+    loss = 1.0 + steps_1[:, None] + 0.2 * steps_2
     arrays = {"steps_1": steps_1, "steps_2": steps_2, "loss": loss, "error_pct": loss}
     figure = draw_landscape(write_analysis(write_run(tmp_path), "landscape", {}, arrays=arrays))
     lines = figure.axes[0].collections[1]
     for level, paths in zip(lines.levels, lines.get_paths(), strict=True):
-        np.testing.assert_allclose(paths.vertices[:, 0], level - 1, atol=1e-9)
+        np.testing.assert_allclose(paths.vertices @ [1, 0.2], level - 1, atol=1e-9)
 
 
 def test_draw_landscape_leaves_unfinished_points_blank(tmp_path: Path, surfaces) -> None:
