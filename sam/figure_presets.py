@@ -162,7 +162,12 @@ FIGURES = {
         "Figure 7: rise of the loss for 1, 2, 3 and 5 ascent steps along training",
         {
             "small": Preset(
-                orders((SMALL,), *STEPS, "analysis.every=2", "analysis.m=[128]", "analysis.rho=0.2")
+                (
+                    Sweep(
+                        (SMALL, "optimizer=sgd,sam"),
+                        looks=(*STEPS, "analysis.every=2", "analysis.m=[128]", "analysis.rho=0.2"),
+                    ),
+                )
             ),
             "paper": Preset(
                 tuple(

@@ -220,8 +220,8 @@ def _converge(
     """Go on until the highest Ritz values need no further steps, or get none; return all, with residuals."""
     most = min(max(LONGEST, top), len(run.vector))
     while True:
-        values, residuals, _ = run.ritz(run.size)
-        is_near = run.size >= top and (residuals[:top] <= tolerance * np.abs(values).max()).all()
-        if is_near or run.size >= most:
-            return values, residuals
+        if run.size >= top:
+            values, residuals, _ = run.ritz(run.size)
+            if run.size >= most or (residuals[:top] <= tolerance * np.abs(values).max()).all():
+                return values, residuals
         _advance(hessian, [run], progress)

@@ -72,7 +72,7 @@ def _by_interest(groups: Sequence[Group]) -> list[list[Group]]:
     for group in groups:
         if group.complete:
             by_key.setdefault(group.setting.key, []).append(group)
-    return sorted(by_key.values(), key=_interest)
+    return sorted(by_key.values(), key=_interest, reverse=True)
 
 
 def _interest(members: Sequence[Group]) -> tuple[int, int]:

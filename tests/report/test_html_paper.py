@@ -93,3 +93,14 @@ def test_paper_tables_of_other_runs_are_all_folded(tmp_path: Path) -> None:
 def test_paper_tables_need_the_file_of_the_paper(tmp_path: Path) -> None:
     write_run(tmp_path)
     assert render_paper(read_comparison([tmp_path], tmp_path / "absent.csv")) == []
+
+
+def test_paper_table_shows_the_closest_runs_and_the_list_all(tmp_path: Path) -> None:
+    _write(tmp_path, [3.0], optimizer__name="sam")
+    _write(tmp_path, [2.0], optimizer__name="sam", optimizer__rho=0.1)
+    section = _render(tmp_path)
+    table = section.find("div/table")
+    assert table is not None
+    assert _row(table, "CIFAR-10", "WRN-28-10", "200", "Basic")[3].startswith("3.00 (n = 1)")
+    listed = section.findall("details")[-1]
+    assert sum("2.00 (n = 1)" in (cell.text or "") for cell in listed.iter("td")) == 1
