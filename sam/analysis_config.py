@@ -51,8 +51,9 @@ class AnalysisConfig:
     directions: str = look("random", choices=("random", "eigenvectors", "run"))
     other: str | None = look(None)
     dimensions: int = look(2, at_least=1, at_most=2)
-    # landscape: the weights move by up to so many times their own size (of the way to the other run: from so
-    # much before this one to as much behind that one), over so many points in each dimension.
+    # landscape: the weights move by up to so many times their own size to either side (towards another run:
+    # from about half of that before this one to as much behind that one), over so many points in each
+    # dimension.
     span: float = look(1.0, above=0)
     points: int = look(25, at_least=3, at_most=1001)
     # second_order: so many training batches, those that the next epoch would begin with.

@@ -56,6 +56,13 @@ BASIC = {
     "small/table3": (3, 64, 16, 0.01, 1e-5, 0.05, 0.0, 1.0),
     "small/table4": (20, 128, 128, 0.1, 5e-4, 0.2, 0.0, 5.0),
     "small/table5": (20, 128, None, 0.1, 5e-4, 0.2, 0.0, 5.0),
+    "small/figures": (20, 128, 128, 0.1, 5e-4, 0.2, 0.0, 5.0),
+    "small/fig3_spectrum": (20, 128, 128, 0.05, 5e-4, 0.05, 0.0, 5.0),
+    # Figures: little of them is printed, the rest is taken from Table 1.
+    "figures/fig1_surfaces": (200, 256, 32, 0.1, 5e-4, 0.05, 0.0, 5.0),
+    "figures/fig3_rho": (200, 256, 256, 0.1, 5e-4, 0.05, 0.0, 5.0),
+    "figures/fig3_spectrum": (300, 256, 32, 0.03, 5e-4, 0.05, 0.0, 5.0),
+    "figures/fig4": (200, 256, 32, 0.1, 5e-4, 0.05, 0.0, 5.0),
 }
 IMAGENET = {
     f"table2/resnet{depth}_{epochs}": (epochs, 4096, 128, 1.0, 1e-4, 0.05, 0.1, 5.0)

@@ -46,6 +46,8 @@ ROOMS = {
     },
     "launch": {"config", "worker"},
     "plan": {"cli", "config", "report", "run_directory"},
+    "figure_plan": {"cli", "config", "plan", "report", "run_directory"},
+    "figure_presets": {"figure_plan"},
     "trial": {"build", "build_data", "config", "data", "result", "training"},
     "worker": {
         "analyse",
@@ -93,7 +95,17 @@ def test_imports_follow_the_one_way_street(path):
 
 @pytest.mark.parametrize(
     "module",
-    ["sam.cli", "sam.config", "sam.run_directory", "sam.launch", "sam.report.runs", "sam.plan"],
+    [
+        "sam.cli",
+        "sam.config",
+        "sam.run_directory",
+        "sam.launch",
+        "sam.report.runs",
+        "sam.report.html",
+        "sam.plan",
+        "sam.figure_presets",
+        "sam.figures.catalogue",
+    ],
 )
 def test_module_needs_no_torch(module):
     code = f"import {module}, sys; sys.exit('torch' in sys.modules)"

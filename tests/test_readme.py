@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from sam.cli import checked
 from sam.config import TrainConfig
 from tests.conftest import TINY
+from tests.test_analyse import QUICK
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -38,6 +39,8 @@ def stand_in(arguments):
     kept = [item for item in arguments if not item.startswith((*files, *others))]
     kept = ["seed=0,1" if item == "seed=0,1,2,3,4" else item for item in kept]
     small = [item for item in TINY if not item.startswith("model.")]
+    if any(item.startswith("analysis") for item in arguments):
+        small += QUICK
     if "experiment=finetune" in arguments:
         torch.save(timm.create_model("test_efficientnet").state_dict(), "lite0.pth")
         for item in ("dataset.in_memory=false", "dataset.interpolation=bicubic"):
@@ -76,11 +79,11 @@ def test_readme_commands_run_in_the_order_they_are_shown(command, tmp_path):
                 "outputs",
                 *run.relative_to(tmp_path).parts[2:5],
             )
-            code, _, err = command(script, f"run={run}")
+            code, _, err = command(script, f"run={run}", *arguments[1:], *QUICK)
         else:
             if script == "scripts/benchmark.py":
                 arguments = [*stand_in(arguments), "--blocks", "1", *options]
-            elif script in ("scripts/figure.py", "train.py"):
+            elif script == "train.py" or arguments[0] == "batch":
                 arguments = stand_in(arguments)
             elif script == "scripts/reproduce.py":  # tests/scripts/test_reproduce.py does the rest of it
                 arguments = [item for item in arguments if item not in ("--dry-run", "--smoke", "--list")]

@@ -1,4 +1,4 @@
-"""Reads what analyses left in a run directory: sharpness, Hessian spectra, loss surfaces, gradients compared."""
+"""Reads what analyses left in a run directory: sharpness, Hessians, loss surfaces, gradients compared."""
 
 import json
 from dataclasses import dataclass
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from sam.report.runs import Problem, number
-
 
 
 def _sharpness(result: dict[str, Any]) -> str:
@@ -33,7 +32,8 @@ def _landscape(result: dict[str, Any]) -> str:
 
 def _second_order(result: dict[str, Any]) -> str:
     cosines = result["cosines"]
-    return f"cosine {result['mean']:.4f}, {min(cosines):.4f} to {max(cosines):.4f} over {len(cosines)} batches"
+    ends = f"{min(cosines):.4f} to {max(cosines):.4f}"
+    return f"cosine {result['mean']:.4f}, {ends} over {len(cosines)} batches"
 
 
 SUMMARIES = {

@@ -47,7 +47,7 @@ def render_paper(comparison: Comparison) -> list[Element]:
         return []
     closest: dict[str, PaperRow] = {}
     for row in comparison.paper_rows:
-        closest[row.cell.name] = row
+        closest.setdefault(row.cell.name, row)
     notes = beside_paper_table(list(closest.values()))[1]
     by_table: dict[str, list[Cell]] = {}
     for cell in comparison.cells:
