@@ -1,6 +1,7 @@
 """The schema of an analysis: what is looked at around the weights of a network, and how closely."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 from sam.setting import setting
@@ -26,7 +27,7 @@ class AnalysisConfig:
     split: str = look("train", choices=("train", "test"))
     num_images: int | None = look(1000, at_least=1)
     # Images of one pass, which bound the memory.
-    chunk_size: int = look(250, at_least=1)
+    chunk_size: int = look(100, at_least=1)
     # Batch norm: evaluation uses the running statistics; batch those of each pass, as training does.
     statistics: str = look("evaluation", choices=("evaluation", "batch"))
     dtype: str = look("float32", choices=("float32", "float64"))
@@ -58,3 +59,18 @@ class AnalysisConfig:
     points: int = look(25, at_least=3, at_most=1001)
     # second_order: so many training batches, those that the next epoch would begin with.
     num_batches: int = look(8, at_least=1)
+
+
+def analysis_clashes(analysis: AnalysisConfig) -> Iterator[str]:
+    """Yield one message for each set of keys of an analysis that do not go together."""
+    if analysis.adaptive and max(analysis.ascent_steps, default=1) > 1:
+        yield f"analysis.adaptive=true needs analysis.ascent_steps=[1], not {analysis.ascent_steps}"
+    if analysis.name != "landscape":
+        return
+    if (analysis.directions == "run") != (analysis.other is not None):
+        yield (
+            f"analysis.directions={analysis.directions} and analysis.other={analysis.other}: name the other "
+            "run with analysis.directions=run, and only there"
+        )
+    if analysis.points % 2 == 0:
+        yield f"analysis.points={analysis.points} leaves out the run itself; choose an odd number"

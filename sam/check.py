@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from sam.analysis_config import AnalysisConfig
+from sam.analysis_config import AnalysisConfig, analysis_clashes
 from sam.config import (
     DEPTHS,
     FILE_READERS,
@@ -257,21 +257,6 @@ def parallel_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig) -> Iter
         )
     if optimizer.p != 2 or optimizer.reuse:
         yield ("runtime.parallel=fsdp needs optimizer.p=2 and optimizer.reuse=0; use runtime.parallel=ddp")
-
-
-def analysis_clashes(analysis: AnalysisConfig) -> Iterator[str]:
-    """Yield one message for each set of keys of an analysis that do not go together."""
-    if analysis.adaptive and max(analysis.ascent_steps, default=1) > 1:
-        yield f"analysis.adaptive=true needs analysis.ascent_steps=[1], not {analysis.ascent_steps}"
-    if analysis.name != "landscape":
-        return
-    if (analysis.directions == "run") != (analysis.other is not None):
-        yield (
-            f"analysis.directions={analysis.directions} and analysis.other={analysis.other}: name the other "
-            "run with analysis.directions=run, and only there"
-        )
-    if analysis.points % 2 == 0:
-        yield f"analysis.points={analysis.points} leaves out the run itself; choose an odd number"
 
 
 def schedule_clashes(analysis: AnalysisConfig, runtime: RuntimeConfig) -> Iterator[str]:

@@ -21,8 +21,8 @@ STEPS = ("analysis=sharpness", "analysis.ascent_steps=[1,2,3,5]")
 SMALL_PAIR = (Sweep((SMALL, "optimizer=sgd,sam")),)
 PAPER_PAIR = (Sweep((*WRN, "dataset=cifar10", "optimizer=sgd,sam"), FIVE),)
 SMALL_BY_M = (
-    Sweep((SMALL, "optimizer=sgd", "m=4,16,64,128")),
-    Sweep((SMALL, "optimizer=sam", "optimizer.rho=0.05,0.1,0.2,0.4", "m=4,16,64,128")),
+    Sweep((SMALL, "optimizer=sgd", "m=4,16,128")),
+    Sweep((SMALL, "optimizer=sam", "optimizer.rho=0.05,0.1,0.2,0.4", "m=4,16,128")),
 )
 PAPER_BY_M = (
     Sweep((*BY_M, "optimizer=sgd", "m=1,4,16,64,256")),

@@ -1,4 +1,4 @@
-"""Measure speed and memory side by side: python scripts/benchmark.py {data,step,optimizer,models} [KEY=VAL].
+"""Measure speed and memory side by side: python scripts/benchmark.py {data,step,optimizer,models,hessian}.
 
 data    images per second that reach the network: our batches beside torchvision's transforms in a
         DataLoader (runtime.workers of them), the same augmentation, one thread each
@@ -7,6 +7,7 @@ step    time, images per second and peak memory of training, batches included, f
         (scripts/plain_loop.py: a DataLoader with two workers, fp32, SAM tensor by tensor)
 optimizer  SAM without its passes, for a thousand small parameters, beside a loop over tensors
 models  two updates of every model with SGD and with SAM, each in a process of its own: time and peak memory
+hessian  largest eigenvalues and density of a Hessian, beside curvlinops and hessian-eigenthings
 
 Variants take turns in short blocks, so that whatever else the machine does hits all alike; a ratio is that
 of the median block times. (models runs each variant once.) Keys are those of train.py. The table goes to the
@@ -18,6 +19,7 @@ terminal, --json FILE keeps it.
     python scripts/benchmark.py step dataset=cifar10 model=resnet20 m=null --rules sgd sam quarter look_sam
     python scripts/benchmark.py step dataset=cifar10 model=wrn_16_4 --m 32 256
     python scripts/benchmark.py models --only wrn_28_10 resnet50
+    python scripts/benchmark.py hessian dataset=cifar10 model=resnet20 dataset.num_train=1000 --blocks 3
 """
 
 import argparse
@@ -43,7 +45,6 @@ import torch  # noqa: E402
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-
 from sam import build, build_data  # noqa: E402
 from sam.check import check  # noqa: E402
 from sam.cli import composed, report_mistakes  # noqa: E402
@@ -53,6 +54,7 @@ from sam.result import commit  # noqa: E402
 from sam.training.distributed import World  # noqa: E402
 from sam.training.precision import Precision  # noqa: E402
 from sam.training.update import Update  # noqa: E402
+from scripts.hessian_cost import benchmark_hessian  # noqa: E402
 from scripts.optimizer_cost import benchmark_optimizer  # noqa: E402
 from scripts.plain_loop import plain_loader, plain_update  # noqa: E402
 from scripts.timing import alternate, peak_memory_bytes, wait  # noqa: E402
@@ -246,15 +248,15 @@ def benchmark_models(overrides: list[str], models: list[str]) -> list[Row]:
 
 def print_rows(rows: list[Row]) -> None:
     """Print a line per variant."""
-    print("".join(f"{key:<22}" for key in rows[0]))
+    print("".join(f"{key:<30}" for key in rows[0]))
     for row in rows:
-        print("".join(f"{row.get(key, '')!s:<22}" for key in rows[0]))
+        print("".join(f"{row.get(key, '')!s:<30}" for key in rows[0]))
 
 
 def main() -> None:
     """Compose, measure, print, keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("what", choices=["data", "step", "optimizer", "models"])
+    parser.add_argument("what", choices=["data", "step", "optimizer", "models", "hessian"])
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--blocks", type=int, default=20, help="how often variants take turns")
     parser.add_argument("--m", type=int, nargs="+", default=[], help="step: values of m")
@@ -274,10 +276,11 @@ def main() -> None:
         print_rows(rows)
     else:
         config = composed(arguments.overrides)
-        if arguments.what == "data":
-            rows = benchmark_data(config, arguments.blocks)
-        else:
+        if arguments.what == "step":
             rows = benchmark_step(config, arguments.blocks, arguments)
+        else:
+            of_config = {"data": benchmark_data, "hessian": benchmark_hessian}
+            rows = of_config[arguments.what](config, arguments.blocks)
         print_rows(rows)
     record = {
         "command": "python scripts/benchmark.py " + " ".join(sys.argv[1:]),

@@ -7,8 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from sam.analysis.sample import SampleLoss
+from sam.cli import composed
+from sam.config import ConfigError
 from sam.optim import SAM
-from scripts import benchmark, timing
+from scripts import benchmark, hessian_cost, timing
 from scripts.plain_loop import plain_update
 from tests.conftest import TINY, changed
 
@@ -82,3 +85,35 @@ def test_variants_take_turns_and_the_first_block_does_not_count(monkeypatch):
     # After the first block a takes 1 and 3, b 2 and 1.
     assert timing.alternate(variants, 2) == {"a": 2, "b": 1.5}
     assert turns == ["a", "b"] * 3
+
+
+def test_hessian_names_the_library_that_is_missing(run_main, monkeypatch):
+    monkeypatch.setattr(hessian_cost, "LIBRARIES", {"another": "none_such"})
+    code, _, error = run_main(benchmark.main, "scripts/benchmark.py", "hessian", *SMALL, "--blocks", "1")
+    assert (code, error) == (2, "error: to compare with, pip install --no-deps another\n")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # in torch, for what curvlinops calls
+@pytest.mark.parametrize("task", ["top", "density"])
+def test_hessian_is_measured_on_problems_that_all_solve_alike(task):
+    pytest.importorskip("curvlinops")
+    config = composed(SMALL)
+    problem = hessian_cost.make_problem(config, chunk_size=16)
+    del problem["threads"]
+    found = [
+        solve(SampleLoss(**problem), task, 12) for solve in (hessian_cost._ours, hessian_cost._curvlinops)
+    ]
+    assert found[1] == pytest.approx(found[0], rel=1e-3)
+    measured = {"seconds": 2.0, "processor_seconds": 3.0, "memory_mib": 10.0}
+    ones = {
+        "ours": [{**measured, "eigenvalues": found[0]}],
+        "curvlinops": [{**measured, "seconds": 5.0, "eigenvalues": found[1]}],
+    }
+    rows = hessian_cost._rows(task, ones)
+    assert [(row["variant"], row["time_over_ours"]) for row in rows] == [
+        (f"{task}, ours", 1.0),
+        (f"{task}, curvlinops", 2.5),
+    ]
+    ones["curvlinops"][0]["eigenvalues"] = [1.1 * value for value in found[0]]
+    with pytest.raises(ConfigError, match=f"curvlinops, {task}: eigenvalues"):
+        hessian_cost._rows(task, ones)
