@@ -50,16 +50,17 @@ def draw_rho_by_m(groups: Sequence[Group]) -> Figure:
         A figure with at most 6 panels.
 
     Raises:
-        ValueError: If no setting has a method with two rhos, 0 included.
+        ValueError: If no setting has a method with two rhos, 0 not included.
     """
     panels = [
         (family, method, _lines_by_m(family.groups, method))
         for family in families(groups, ["m"])
         for method in _methods(family.groups)
     ]
-    panels = [panel for panel in panels if any(len(line) > 1 for line in panel[2].values())]
+    # A pair of SGD and SAM is no sweep.
+    panels = [p for p in panels if any(sum(group.is_sam for group in line) > 1 for line in p[2].values())]
     if not panels:
-        raise ValueError("no setting has complete runs of two rhos (SGD counts as rho = 0)")
+        raise ValueError("no setting has complete runs of two rhos above 0")
     figure, axes = make_panels(len(panels))
     for axis, (family, method, lines) in zip(axes, panels, strict=False):
         _draw_lines_by_m(axis, lines)

@@ -93,3 +93,10 @@ def test_radius_figures_without_a_sweep_say_what_is_missing(tmp_path: Path, draw
     write_run(tmp_path, optimizer__name="sam")
     with pytest.raises(ValueError, match=message):
         draw(groups_of(tmp_path))
+
+
+def test_rho_by_m_takes_no_pair_of_sgd_and_sam_for_a_sweep(tmp_path: Path) -> None:
+    write_seeds(tmp_path, [9.0, 10.0], m=4)
+    write_seeds(tmp_path, [7.0, 7.5], m=4, optimizer__name="sam", optimizer__rho=0.1)
+    with pytest.raises(ValueError, match="^no setting has complete runs of two rhos above 0$"):
+        draw_rho_by_m(groups_of(tmp_path))
