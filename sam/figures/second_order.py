@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from sam.figures.analysis_frame import (
-    ball,
     draw_band,
     moment,
     new_figure,
@@ -21,7 +20,8 @@ from sam.report.groups import Group
 from sam.report.measured import Measured, gather, largest_comparison, value_of, values_of_list
 
 COMPARED = (
-    "Between the gradients of SAM with and without the second-order term, on the same training batches."
+    "Between the gradients of SAM with and without the second-order term, on the same training batches, with "
+    "the run's own rho."
 )
 
 
@@ -46,9 +46,7 @@ def draw_second_order(analysis: Analysis) -> Figure:
     axis.ticklabel_format(axis="y", useOffset=False)
     axis.grid(alpha=0.3)
     axis.legend(loc="best")
-    set_texts(
-        figure, f"First- and second-order SAM: {moment(analysis)}", [f"{COMPARED} SAM's {ball(analysis)}."]
-    )
+    set_texts(figure, f"First- and second-order SAM: {moment(analysis)}", [COMPARED])
     return figure
 
 
@@ -72,7 +70,7 @@ def fig5(groups: Sequence[Group]) -> Figure:
     axis.ticklabel_format(axis="y", useOffset=False)
     axis.legend(loc="best", fontsize=9)
     sentences = [
-        f"{COMPARED} SAM's {ball(members[0].analyses[0])}.",
+        COMPARED,
         f"Line: mean over seeds ({seeds(members)}); band: lowest to highest seed.",
     ]
     set_texts(figure, "First- and second-order SAM during training", sentences)

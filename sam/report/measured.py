@@ -18,7 +18,7 @@ ALIKE = {
     "sharpness": ("rho", "adaptive", "ascent_step_size"),
     "hessian": ("steps", "probes"),
     "landscape": ("directions", "dimensions", "span", "points"),
-    "second_order": ("rho",),
+    "second_order": (),
 }
 
 Array = NDArray[np.float64]

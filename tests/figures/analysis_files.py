@@ -30,7 +30,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "seed": 0,
         "other": None,
     },
-    "second_order": {"rho": 0.05, "num_batches": 8},
+    "second_order": {"num_batches": 8},
 }
 
 
