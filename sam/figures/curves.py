@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sam.figures.error_panels import (
     SMALL,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+MAX_INSIDE = 3  # conditions whose legend stands inside the panel
 CAPTION = (
     "Line: mean over seeds; band: lowest to highest seed. In the legend: 95 % Student-t interval. "
     "The first tenth of training may lie above the panel."
@@ -140,7 +141,11 @@ def _draw_panel(axis: Axes, groups: Sequence[Group], title: str, split: str) -> 
     axis.set_ylim(0, upper_limit(curves))
     describe_panel(axis, title, "Epoch", f"{split.capitalize()} (solid) and train (dashed) error (%)")
     use_whole_epochs(axis)
-    axis.legend(loc="best", fontsize=SMALL, title=f"Final {split} error (%)", title_fontsize=SMALL)
+    # A long legend finds no place among the curves.
+    place: dict[str, Any] = {"loc": "best"}
+    if len(groups) > MAX_INSIDE:
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.15), "ncols": 2}
+    axis.legend(**place, fontsize=SMALL, title=f"Final {split} error (%)", title_fontsize=SMALL)
 
 
 def _legend_text(group: Group) -> str:
