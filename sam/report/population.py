@@ -14,6 +14,8 @@ from sam.report.settings import RULES, setting_of, values_of
 METHOD = "optimizer.name"
 GAPS = ("error", "loss", "test_error")
 MIN_RUNS = 4
+# Of datasets whose labels a config can spoil, by reader.
+NUM_CLASSES = {"fashion_mnist_mini": 10, "fashion_mnist": 10, "cifar10": 10, "cifar100": 100, "svhn": 10}
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,11 @@ def populations(groups: Sequence[Group], gap: str = "error") -> list[Population]
 def generalisation_gap(run: Run, kind: str = "error") -> float | None:
     """Return how much worse a run does on test images than on those that it was trained on.
 
-    error: test error minus training error in points, both against labels of one kind: the true ones where
-    the run was trained on others and recorded train_clean_error_pct, since a training error against wrong
-    labels has nothing to do with a test error against right ones. loss: the same of the cross entropies;
-    None with wrong labels, label smoothing or mixup, where the training loss is another function.
-    test_error: the test error itself, in percent.
+    error: test error minus training error, in points, both against labels from the distribution that the
+    run was trained on: with dataset.label_noise, the test error is the one to expect against test labels that
+    are spoiled likewise. With labels from elsewhere, whose noise depends on the image, there is none.
+    loss: the same of the cross entropies; None with wrong labels, label smoothing or mixup, where the training
+    loss is another function. test_error: the test error itself, in percent.
     The training numbers are means over the last epoch, with its augmentation, as the run recorded them.
 
     Args:
@@ -86,7 +88,6 @@ def generalisation_gap(run: Run, kind: str = "error") -> float | None:
         raise ValueError(f"gap must be one of {', '.join(GAPS)}, got {kind!r}")
     result: dict[str, Any] = run.result or {}
     test, train = number(result.get("test_error_pct")), number(result.get("train_error_pct"))
-    clean = number(result.get("train_clean_error_pct"))
     setting = setting_of(run.config)
     if kind == "test_error":
         return test
@@ -95,9 +96,35 @@ def generalisation_gap(run: Run, kind: str = "error") -> float | None:
         if changed or not setting.has_clean_labels:
             return None
         test, train = number(result.get("test_loss")), number(result.get("train_loss"))
-    elif not setting.has_clean_labels:
-        train = clean
+    elif not setting.has_clean_labels and test is not None:
+        test = _error_with_noise(test, values_of(run.config))
     return None if test is None or train is None else test - train
+
+
+def _error_with_noise(error_pct: float, values: Mapping[str, Any]) -> float | None:
+    """Return the expected error of the same predictions against labels with the noise of a config.
+
+    A label stays right with probability 1 - noise, and becomes each of the K - 1 others with noise / (K - 1);
+    where it is drawn over all classes, with 1 - noise + noise / K and noise / K. A prediction counts as right
+    where it is the label.
+
+    Args:
+        error_pct: Against the true labels.
+        values: By dotted key.
+
+    Returns:
+        In percent; None where the labels come from elsewhere or K is not known.
+    """
+    noise = float(values["dataset.label_noise"])
+    num_classes: int | None = values["dataset.num_classes"]
+    num_classes = num_classes or NUM_CLASSES.get(values["dataset.reader"])
+    if not noise or num_classes is None:
+        return None
+    over_all = values["dataset.label_noise_over"] == "all_classes"
+    to_each = noise / (num_classes if over_all else num_classes - 1)
+    stays = 1 - noise + (to_each if over_all else 0)
+    error = error_pct / 100
+    return 100 * (1 - (1 - error) * stays - error * to_each)
 
 
 def hyperparameters(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Hashable]]:
