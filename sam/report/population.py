@@ -70,8 +70,8 @@ def generalisation_gap(run: Run, kind: str = "error") -> float | None:
     error: test error minus training error, in points, both against labels from the distribution that the
     run was trained on: with dataset.label_noise, the test error is the one to expect against test labels that
     are spoiled likewise. With labels from elsewhere, whose noise depends on the image, there is none.
-    loss: the same of the cross entropies; None with wrong labels, label smoothing or mixup, where the training
-    loss is another function. test_error: the test error itself, in percent.
+    loss: the same of the cross entropies; None with wrong labels, label smoothing or mixup, where training
+    has another loss. test_error: the test error itself, in percent.
     The training numbers are means over the last epoch, with its augmentation, as the run recorded them.
 
     Args:
