@@ -7,6 +7,7 @@ hessian, landscape, second_order) leaves numbers and a picture in the folder ana
 
 import dataclasses
 import pathlib
+import sys
 
 import hydra
 from omegaconf import DictConfig
@@ -25,8 +26,17 @@ def main(composed: DictConfig) -> None:
     """Evaluate or analyse one run, or all below a folder."""
     with told_at_once():
         config = checked(composed, EvaluateConfig)
-        for directory in directories(config.run):
-            look_at(directory, config)
+        found = directories(config.run)
+        faults = []
+        for directory in found:
+            try:
+                look_at(directory, config)
+            except ConfigError as error:
+                if len(found) == 1:
+                    raise
+                faults.append(f"{directory}: {error}")
+        if faults:
+            raise ConfigError("\n".join([f"{len(faults)} of {len(found)} runs were left out:", *faults]))
 
 
 def directories(run: str) -> list[pathlib.Path]:
@@ -34,8 +44,10 @@ def directories(run: str) -> list[pathlib.Path]:
     if not run:
         raise ConfigError("run is empty; name a run directory: python evaluate.py run=outputs/...")
     named = pathlib.Path(run)
-    # One that is damaged says so when it is read.
-    return [found.directory for found in find_runs([named])[0]] or [named]
+    runs, problems = find_runs([named])
+    for problem in problems if runs else []:  # one run that is damaged says so when it is read
+        print(f"warning: {problem.path}: {problem.reason}", file=sys.stderr)
+    return [found.directory for found in runs] or [named]
 
 
 def look_at(directory: pathlib.Path, config: EvaluateConfig) -> None:

@@ -33,7 +33,8 @@ class AnalysisConfig:
     dtype: str = look("float32", choices=("float32", "float64"))
     # Of probes, random directions and the like.
     seed: int = look(0, at_least=0, at_most=2**31 - 1)
-    # sharpness, second_order: radius of the ball, in weight units; sharpness: of ASAM's ball with adaptive.
+    # sharpness: radius of the ball, in weight units; of ASAM's ball with adaptive. (second_order takes the rho of
+    # the run.)
     rho: float = look(0.05, at_least=0)
     adaptive: bool = look(False)
     # sharpness: images that share one perturbation; all of the sample together are always measured too.
@@ -44,7 +45,7 @@ class AnalysisConfig:
     # hessian: so many of the largest eigenvalues; Lanczos steps and random probes of density and trace.
     top: int = look(5, at_least=1)
     steps: int = look(90, at_least=2)
-    probes: int = look(5, at_least=1)
+    probes: int = look(3, at_least=1)
     # hessian: keep the eigenvectors, top times as large as the network, for landscape.
     save_vectors: bool = look(False)
     # landscape: filter-normalised random directions, the eigenvectors that hessian kept, or the way to

@@ -14,6 +14,7 @@ from sam.config import (
     AugmentationConfig,
     ConfigError,
     DatasetConfig,
+    EvaluateConfig,
     ModelConfig,
     OptimizerConfig,
     RuntimeConfig,
@@ -287,5 +288,10 @@ def check(config: Any) -> None:
     faults += analysis_clashes(config.analysis)
     if isinstance(config, TrainConfig):
         faults += clashes(config)
+    elif config.analysis.name != "none" and config.split != EvaluateConfig().split:
+        faults.append(
+            f"split={config.split} is that of an evaluation; for analysis={config.analysis.name} say "
+            "analysis.split=train or test"
+        )
     if faults:
         raise ConfigError("\n".join(faults))

@@ -75,7 +75,8 @@ def make_result(
         "forward_backward_passes": round(num_passes, 2),
         "seconds": round(total_seconds, 2),
         "images_per_second": round(num_images / train_seconds, 1) if train_seconds else None,
-        "peak_memory_mib": round(peak_memory_mib(device), 1),
+        # An analysis on the way may have taken more than training did.
+        "peak_memory_mib": round(peak_memory_mib(device), 1) if config.analysis.name == "none" else None,
         **_provenance(config, device, num_processes),
     }
 

@@ -48,8 +48,13 @@ def sample_of(chosen: AnalysisConfig, subject: Subject) -> SampleLoss:
     num_images = min(chosen.num_images or len(split), len(split))
     indices = stratified_subset(with_true_labels(split).targets, num_images)
     order = torch.randperm(num_images, generator=torch.Generator().manual_seed(0))
+    runtime = dataclasses.replace(subject.config.runtime, workers=0)  # none may be born during training
     batches = build_data.evaluation_batches(
-        subject.config, subject.data, split.take(indices[order]), subject.device, World()
+        dataclasses.replace(subject.config, runtime=runtime),
+        subject.data,
+        split.take(indices[order]),
+        subject.device,
+        World(),
     )
     images, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
     dtype = getattr(torch, chosen.dtype)
@@ -67,8 +72,18 @@ def copy_of(network: nn.Module) -> nn.Module:
     return twin
 
 
-def tell_cost(name: str, num_passes: float, sample: SampleLoss, say: Callable[[str], None]) -> None:
-    """Say how long so many forward-backward passes over an image take, from the time of a few."""
+def tell_cost(
+    name: str, num_passes: float, sample: SampleLoss, say: Callable[[str], None], note: str = ""
+) -> None:
+    """Say how long so many forward-backward passes over an image take, from the time of a few.
+
+    Args:
+        name: Of the analysis.
+        num_passes: That it takes.
+        sample: The images.
+        say: Hears it.
+        note: What else is to be said.
+    """
     images, targets = next(sample.chunks())
     for _ in range(2):  # the first one pays for what is set up once
         started = time.monotonic()
@@ -77,5 +92,5 @@ def tell_cost(name: str, num_passes: float, sample: SampleLoss, say: Callable[[s
         seconds = (time.monotonic() - started) / len(targets)
     say(
         f"{name}: {num_passes:,.0f} passes over an image, about {num_passes * seconds:,.0f} s at "
-        f"{1 / seconds:,.0f} passes a second"
+        f"{1 / seconds:,.0f} passes a second{note}"
     )

@@ -186,20 +186,26 @@ def _trainer(
         device=device,
         checkpoint_seconds=60 * config.runtime.checkpoint_minutes,
         stop_requested=stop.is_set,
-        inspect=_schedule(config, directory, data, network, device) if world.is_main else lambda _: None,
+        inspect=_schedule(config, directory, data, network, device),
     )
 
 
 def _schedule(
     config: TrainConfig, directory: pathlib.Path, data: Dataset, network: nn.Module, device: torch.device
-) -> Callable[[int], None]:
-    """Return what analyses the network after the epochs that the config names."""
+) -> Callable[[int], None] | None:
+    """Return what analyses the network after the epochs that the config names; None for no analysis."""
+    wanted = config.analysis
+    if wanted.name == "none":
+        return None
 
     def inspect(epoch: int) -> None:
-        wanted = config.analysis
-        if wanted.name != "none" and (epoch % wanted.every == 0 or epoch in (1, config.epochs)):
-            subject = Subject(config, directory, data, network, Moment(epoch, 0), device)
+        if epoch % wanted.every and epoch not in (1, config.epochs):
+            return
+        subject = Subject(config, directory, data, network, Moment(epoch, 0), device)
+        try:
             analyse(wanted, subject, say)
+        except (ConfigError, torch.OutOfMemoryError) as error:  # is no reason to lose the training
+            say(f"warning: epoch {epoch} is not analysed: {error}")
 
     return inspect
 

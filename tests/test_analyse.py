@@ -77,7 +77,7 @@ def test_schedule_leaves_the_run_as_it_is_and_evaluate_finds_the_same_numbers(co
     afterwards = only(run, name)
     assert (code, afterwards.path.name) == (0, scheduled[-1].path.name)
     assert afterwards.result == scheduled[-1].result
-    assert f"{name} after 3 epochs: {afterwards.summary}" in out
+    assert f"{name} of the train split after 3 epochs: {afterwards.summary}" in out
     assert f"written to {afterwards.path}" in out
     assert len(list((run / "tensorboard").iterdir())) == 2
 
@@ -87,9 +87,11 @@ def test_analysis_that_is_there_is_not_done_again_but_a_damaged_one_is(analyse, 
     analyse(f"analysis={name}")
     found = only(run, name)
     text = found.path.read_text()
+    events = len(list((run / "tensorboard").iterdir()))
     _, out, _ = analyse(f"analysis={name}")
     assert found.path.read_text() == text  # with the time it was written
     assert "passes over an image" not in out
+    assert len(list((run / "tensorboard").iterdir())) == events
     analyse(f"analysis={name}", "analysis.num_images=16")
     assert len(read_analyses(run, name)[0]) == 2
     found.path.write_text(text[:50])
@@ -164,8 +166,8 @@ def test_surface_along_eigenvectors_needs_them(analyse, run):
     code, _, error = analyse(*wanted)
     assert code == 2
     assert error == (
-        f"error: analysis.directions=eigenvectors: {run} has none of this moment; first run python "
-        f"evaluate.py run={run} analysis=hessian analysis.save_vectors=true\n"
+        f"error: analysis.directions=eigenvectors: {run} has none of this moment, split and statistics; "
+        f"first run python evaluate.py run={run} analysis=hessian analysis.save_vectors=true\n"
     )
     assert analyse("analysis=hessian", "analysis.save_vectors=true")[0] == 0
     assert analyse(*wanted)[0] == 0
@@ -183,11 +185,85 @@ def test_evaluate_of_a_folder_looks_at_every_run_below_it(command, run, tmp_path
     assert len(list(tmp_path.rglob("evaluation-test.json"))) == 2
 
 
+def test_evaluate_of_a_folder_goes_on_after_a_run_that_cannot_be_looked_at(command, run, tmp_path):
+    train(command, "seed=1")
+    (run / "checkpoint.pt").unlink()
+    code, _, error = command("evaluate.py", f"run={tmp_path / 'outputs'}", "analysis=sharpness", *QUICK)
+    assert code == 2
+    assert error == (
+        f"error: 1 of 2 runs were left out:\n{run}: run={run} has no checkpoint yet; train it first\n"
+    )
+    assert len(list(tmp_path.rglob("sharpness-epoch3-*.json"))) == 1
+
+
 def test_interrupted_run_catches_up_with_the_analysis_of_its_last_epoch(command, run):
     # As if it had been killed between its second checkpoint and the analysis.
     (run / "result.json").unlink()
     train(command, "analysis=sharpness", "analysis.every=2", *QUICK)
     assert [analysis.epoch for analysis in read_analyses(run, "sharpness")[0]] == [3]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_run_that_diverges_ends_so_whatever_was_to_be_looked_at(command, tmp_path, name):
+    train(command, "optimizer.lr=1e30", "optimizer.clip_norm=null", f"analysis={name}", *QUICK)
+    (path,) = tmp_path.rglob("result.json")
+    assert json.loads(path.read_text())["status"] == "diverged"
+    assert not (path.parent / "analysis").exists()
+
+
+def test_analysis_that_fails_during_training_is_no_reason_to_lose_it(command, tmp_path):
+    hopeless = ["analysis=hessian", "analysis.every=2", *QUICK, "analysis.top=99999"]
+    code, out, _ = command("train.py", *RUN, *hopeless)
+    assert code == 0
+    for epoch in (1, 2, 3):
+        assert f"warning: epoch {epoch} is not analysed: analysis=hessian: top must be from 1 to" in out
+    (path,) = tmp_path.rglob("result.json")
+    assert json.loads(path.read_text())["status"] == "complete"
+
+
+def test_picture_cut_short_is_drawn_again_and_stops_no_run(command, analyse, run):
+    analyse("analysis=sharpness")
+    picture = only(run, "sharpness").path.with_suffix(".png")
+    whole = picture.read_bytes()
+    picture.write_bytes(b"")
+    (run / "result.json").unlink()
+    train(command)  # TensorBoard leaves the picture out
+    assert (run / "result.json").exists()
+    picture.unlink()
+    analyse("analysis=sharpness")
+    assert picture.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("variant", "told"), [("adaptive=true", "adaptive=True"), ("p=inf", "p=inf"), ("p=3", "p=3.0")]
+)
+def test_second_order_term_is_that_of_the_plain_ball(command, tmp_path, variant, told):
+    train(command, f"optimizer.{variant}")
+    (path,) = tmp_path.rglob("result.json")
+    code, _, error = command("evaluate.py", f"run={path.parent}", "analysis=second_order", *QUICK)
+    assert (code, error) == (
+        2,
+        f"error: analysis=second_order: this run has optimizer.{told}, and the second-order term is that of "
+        "the plain ball (Eq. 3)\n",
+    )
+
+
+def test_images_held_out_are_called_validation(command, tmp_path):
+    train(command, "dataset.num_train=160", "dataset.validation=random")
+    (path,) = tmp_path.rglob("result.json")
+    command("evaluate.py", f"run={path.parent}", "analysis=sharpness", "analysis.split=test", *QUICK)
+    assert only(path.parent, "sharpness").record["split"] == "validation"
+
+
+def test_split_of_an_evaluation_is_not_taken_for_that_of_an_analysis(analyse):
+    code, _, error = analyse("analysis=sharpness", "split=test")
+    assert code == 0
+    code, _, error = analyse("analysis=sharpness", "split=train")
+    assert (code, error) == (
+        2,
+        "error: split=train is that of an evaluation; for analysis=sharpness say analysis.split=train or "
+        "test\n",
+    )
 
 
 def test_force_throws_away_the_analyses_of_the_run_before(command, analyse, run):

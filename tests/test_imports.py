@@ -29,11 +29,22 @@ ROOMS = {
     "result": {"config", "run_directory"},
     "trained": {"build", "build_data", "config", "data", "run_directory", "training"},
     "subject": {"analysis", "analysis_config", "build_data", "config", "data", "trained", "training"},
-    "analyse": {
+    "analyses": {
         "analysis",
         "analysis_config",
         "build",
         "build_data",
+        "config",
+        "report",
+        "run_directory",
+        "subject",
+        "trained",
+        "training",
+    },
+    "analyse": {
+        "analyses",
+        "analysis_config",
+        "build",
         "config",
         "figures",
         "logs",

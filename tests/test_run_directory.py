@@ -274,6 +274,7 @@ def test_read_config_returns_what_was_written(tmp_path: Path, command: str) -> N
         "model.shakedrop",
         "model.batch_norm",
         "model.init",
+        "analysis.adaptive",
         "runtime.parallel",
     )
     together = {key: value for key, value in {**SCIENCE, **NO_SCIENCE}.items() if key not in alone}

@@ -104,14 +104,15 @@ class SampleHessian:
         return max(sum(sizes.values()), 1)
 
 
-def hessian_product(sample: SampleLoss, vector: Tensor) -> Tensor:
-    """Return H v for one vector v of P entries, in the order of the sample's weights; see SampleHessian."""
-    return SampleHessian(sample).products(vector[None])[0]
-
-
 def num_products(top: int, steps: int, probes: int) -> int:
     """Return the most products with vectors that hessian_spectrum can take; mostly it is probes * steps."""
     return max(steps, top, LONGEST) + (probes - 1) * steps
+
+
+def basis_bytes(sample: SampleLoss, steps: int) -> int:
+    """Return the most memory that the vectors of one probe can take; mostly it is that of `steps` vectors."""
+    longest = max(steps, LONGEST)
+    return longest * sum(weight.numel() * weight.element_size() for weight in sample.weights)
 
 
 def hessian_spectrum(

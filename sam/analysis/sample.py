@@ -64,10 +64,6 @@ class SampleLoss:
         with torch.no_grad():
             return self._means(_sums(self.network(images), targets) for images, targets in self.chunks())
 
-    def gradient(self) -> list[Tensor]:
-        """Return the gradient of the loss, one tensor per weight, in its shape."""
-        return self.measure_with_gradient()[2]
-
     def measure_with_gradient(self) -> tuple[float, float, list[Tensor]]:
         """Return loss, top-1 error in percent and gradient, from one pass forward and backward."""
         total = [torch.zeros_like(weight) for weight in self.weights]

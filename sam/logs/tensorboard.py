@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -66,7 +67,8 @@ class TensorBoardLog:
     def _show_new_pictures(self) -> None:
         assert self._writer is not None
         for path in sorted(set(self._pictures.glob("*-epoch*.png")) - self._shown):
-            show_picture(self._writer, path)
+            with suppress(OSError):  # a picture that cannot be read is no reason to stop
+                show_picture(self._writer, path)
             self._shown.add(path)
 
 

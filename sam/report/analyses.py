@@ -8,10 +8,15 @@ from typing import Any
 from sam.report.runs import Problem, number
 
 
+def _text(value: float | None) -> str:
+    # JSON has no infinity: write_json() makes it null.
+    return "no finite number" if value is None else f"{value:.4g}"
+
+
 def _sharpness(result: dict[str, Any]) -> str:
     rows = result["rows"]
     steps = min(row["ascent_steps"] for row in rows)
-    rises = (f"{row['loss_rise']:.4g} (m={row['m']})" for row in rows if row["ascent_steps"] == steps)
+    rises = (f"{_text(row['loss_rise'])} (m={row['m']})" for row in rows if row["ascent_steps"] == steps)
     return f"the loss rises by {', '.join(rises)}"
 
 
@@ -26,8 +31,8 @@ def _hessian(result: dict[str, Any]) -> str:
 
 
 def _landscape(result: dict[str, Any]) -> str:
-    centre, lowest, highest = (result[key] for key in ("loss_at_centre", "lowest", "highest"))
-    return f"loss {centre:.4g} at the run, {lowest:.4g} to {highest:.4g} around it"
+    centre, lowest, highest = (_text(result[key]) for key in ("loss_at_centre", "lowest", "highest"))
+    return f"loss {centre} at the run, {lowest} to {highest} around it"
 
 
 def _second_order(result: dict[str, Any]) -> str:

@@ -79,8 +79,9 @@ class Trainer:
         device: Where the sums are kept.
         checkpoint_seconds: Save when the last save is so long ago; every epoch ends with a save.
         stop_requested: Asked after every update; when true, the state is saved and Interrupted raised.
-        inspect: Called with the number of complete epochs once that moment is saved, and again where a run
-            goes on from there; leaves the model as it is. Its time is not counted.
+        inspect: Called in the main process, with the number of complete epochs, once that moment is saved,
+            and again where a run goes on from there; leaves the model as it is. Its time is not counted, and
+            the others wait as long as it takes. None, in all processes, for nothing.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class Trainer:
         device: torch.device,
         checkpoint_seconds: float,
         stop_requested: Callable[[], bool],
-        inspect: Callable[[int], None] = lambda _: None,
+        inspect: Callable[[int], None] | None = None,
     ) -> None:
         self.progress = Progress()
         self._model = model
@@ -207,8 +208,12 @@ class Trainer:
         self.save()
 
     def _look(self) -> None:
+        if self._inspect is None or diverged(self.progress.rows[-1]):
+            return
         began = time.monotonic()
-        self._inspect(self.progress.epoch)
+        with self._world.main_first():
+            if self._world.is_main:
+                self._inspect(self.progress.epoch)
         self._started += time.monotonic() - began
 
     def _trained(self) -> Row:

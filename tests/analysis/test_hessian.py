@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from sam.analysis import hessian
-from sam.analysis.hessian import SampleHessian, hessian_product, hessian_spectrum, num_products
+from sam.analysis.hessian import SampleHessian, hessian_spectrum, num_products
 from tests.analysis.networks import conv_net, sample_of
 
 
@@ -71,7 +71,9 @@ def test_a_linear_network_has_the_hessian_of_softmax_regression():
     inner = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
     wanted = torch.einsum("nab,ni,nj->aibj", inner, x, x).reshape(324, 324) / len(sample)
     vector = torch.randn(324, dtype=torch.float64)
-    torch.testing.assert_close(hessian_product(sample, vector), wanted @ vector, rtol=1e-10, atol=1e-13)
+    torch.testing.assert_close(
+        SampleHessian(sample).products(vector[None])[0], wanted @ vector, rtol=1e-10, atol=1e-13
+    )
     eigenvalues = torch.linalg.eigvalsh(wanted).flip(0)[:28]  # 14 images, rank 2 each; the others are 0
     spectrum = hessian_spectrum(sample, top=324, steps=1, probes=1, memory_bytes=0)
     np.testing.assert_allclose(spectrum.eigenvalues[:28], eigenvalues.detach(), rtol=1e-6)
@@ -90,7 +92,7 @@ def test_a_product_is_the_change_of_the_gradient(batch_statistics, memory_bytes)
         with torch.no_grad():
             flat = nn.utils.parameters_to_vector(sample.weights) + sign * move * vector
             nn.utils.vector_to_parameters(flat, sample.weights)
-        moved.append(torch.cat([grad.flatten() for grad in sample.gradient()]))
+        moved.append(torch.cat([grad.flatten() for grad in sample.measure_with_gradient()[2]]))
     # Rounding of the gradient, 1e-16 over 1e-6; a ReLU that switches within the move would show.
     torch.testing.assert_close((moved[0] - moved[1]) / (2 * move), product, rtol=1e-6, atol=1e-7)
 
@@ -181,7 +183,7 @@ def test_products_are_those_of_curvlinops(dtype):
     vector = torch.randn(theirs.shape[0], dtype=dtype)
     tolerance = 1e4 * torch.finfo(dtype).eps
     torch.testing.assert_close(
-        hessian_product(sample, vector), theirs @ vector, rtol=tolerance, atol=tolerance
+        SampleHessian(sample).products(vector[None])[0], theirs @ vector, rtol=tolerance, atol=tolerance
     )
 
 
