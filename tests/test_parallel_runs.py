@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from sam.report.analyses import read_analyses
 from sam.run_directory import read_result
 from tests.conftest import TINY
 from tests.test_launch import TRAIN, run
@@ -52,3 +53,18 @@ def test_sharded_weights_need_several_processes(command):
         "error: runtime.parallel=fsdp shards the weights over processes, and this is one; say "
         "runtime.processes=2, or runtime.parallel=ddp\n"
     )
+
+
+@pytest.mark.ddp
+def test_the_main_process_looks_while_the_others_wait_and_the_run_stays_as_it_is(tmp_path):
+    runs = []
+    looks = ["analysis=sharpness", "analysis.m=[4]", "analysis.num_images=16"]
+    for outputs, more in (("plain", []), ("watched", looks)):
+        ended = run([*TRAIN, *TINY, *TWO, "m=8", "epochs=2", f"outputs={outputs}", *more], tmp_path)
+        assert (ended.returncode, ended.stderr) == (0, "")
+        runs.append(only_run(tmp_path / outputs))
+    assert [analysis.epoch for analysis in read_analyses(runs[1])[0]] == [1, 2]
+    states = [torch.load(directory / "checkpoint.pt", weights_only=True) for directory in runs]
+    for name, tensor in states[0]["model"].items():
+        assert torch.equal(tensor, states[1]["model"][name]), name
+    assert str(states[0]["random"]) == str(states[1]["random"])
