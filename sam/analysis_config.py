@@ -33,8 +33,8 @@ class AnalysisConfig:
     dtype: str = look("float32", choices=("float32", "float64"))
     # Of probes, random directions and the like.
     seed: int = look(0, at_least=0, at_most=2**31 - 1)
-    # sharpness: radius of the ball, in weight units; of ASAM's ball with adaptive. (second_order takes the rho of
-    # the run.)
+    # sharpness: radius of the ball, in weight units; of ASAM's ball with adaptive. (second_order takes the
+    # rho of the run.)
     rho: float = look(0.05, at_least=0)
     adaptive: bool = look(False)
     # sharpness: images that share one perturbation; all of the sample together are always measured too.

@@ -11,18 +11,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from sam.cli import composed
 from sam.config import TrainConfig
 from sam.plan import alternatives, quoted, runs_of
 from sam.report.analyses import read_analyses
-from sam.report.cells import Cell, read_cells
+from sam.report.cells import CELLS, Cell, read_cells
 from sam.report.evaluations import read_calibration
 from sam.report.runs import Run
 from sam.run_directory import identity, path_of
 
-CELLS = Path(__file__).resolve().parent.parent / "results" / "paper" / "cells.csv"
 METHODS = ("sgd", "sam")
 
 
@@ -121,11 +121,22 @@ class FigurePlan(NamedTuple):
         presets: By name: "small", which two CPU cores finish, and "paper".
         needs: What must lie in the directory of a run: the name of an analysis, or "calibration"; "" where
             training leaves enough.
+        settings: What such an analysis must have been asked for.
     """
 
     line: str
     presets: Mapping[str, Preset]
     needs: str = ""
+    settings: Mapping[str, Any] = MappingProxyType({})
+
+    @property
+    def shows_training(self) -> bool:
+        """Whether train.py must look at the networks while it trains them; else the trained ones count."""
+        return bool(self.needs) and all(preset.evaluate is None for preset in self.presets.values())
+
+    def folder(self, name: str, outputs: str) -> str:
+        """Return the folder below the outputs in which runs for the figure of this name are made."""
+        return str(Path(outputs, name)) if self.shows_training else outputs
 
 
 class Stock(NamedTuple):
@@ -163,9 +174,8 @@ def take_stock(name: str, plan: FigurePlan, preset: Preset, runs: Iterable[Run],
     for run in in_order_of_use(plan, runs):
         if run.result is not None:
             found.setdefault((run.result["identity"], run.result["seed"]), []).append(run)
-    looks_in_training = bool(plan.needs) and preset.evaluate is None
-    folder = str(Path(outputs, name)) if looks_in_training else outputs
-    fewest = 2 if looks_in_training else 1
+    folder = plan.folder(name, outputs)
+    fewest = 2 if plan.shows_training else 1
     planned: dict[tuple[str, int], Path] = {}
     commands, bare = [], []
     for part in preset.parts:
@@ -175,7 +185,7 @@ def take_stock(name: str, plan: FigurePlan, preset: Preset, runs: Iterable[Run],
         ended = [found[key][0] for key in own if key in found]
         lacking = [run.directory for run in ended if plan.needs and num_looks(plan, run) < fewest]
         bare += lacking
-        if len(ended) < len(own) or (lacking and looks_in_training):
+        if len(ended) < len(own) or (lacking and plan.shows_training):
             commands.append(part.command(folder))
     missing = [directory for key, directory in planned.items() if key not in found]
     if preset.evaluate is not None and (missing or bare):
@@ -190,18 +200,21 @@ def in_order_of_use(plan: FigurePlan, runs: Iterable[Run]) -> list[Run]:
 
 
 def num_looks(plan: FigurePlan, run: Run) -> int:
-    """Return how often a run was looked at in the way that the figure needs."""
+    """Return how often a run was looked at in the way and at the moment that the figure needs."""
+    epochs = run.config["epochs"]
     if plan.needs == "calibration":
         splits = ("test", "validation")
-        return sum(read_calibration(run.directory, split) is not None for split in splits)
-    return len(read_analyses(run.directory, plan.needs)[0]) if plan.needs else 0
+        return sum(read_calibration(run.directory, split, epochs) is not None for split in splits)
+    made = read_analyses(run.directory, plan.needs)[0] if plan.needs else []
+    return sum(
+        (plan.shows_training or look.epoch == epochs) and plan.settings.items() <= look.settings.items()
+        for look in made
+    )
 
 
 def commands_of(name: str, plan: FigurePlan, preset: Preset) -> list[str]:
     """Return all commands of a preset, for the default folder of runs, without composing a config."""
-    looks_in_training = bool(plan.needs) and preset.evaluate is None
-    folder = str(Path("outputs", name)) if looks_in_training else "outputs"
-    commands = [part.command(folder) for part in preset.parts]
+    commands = [part.command(plan.folder(name, "outputs")) for part in preset.parts]
     if preset.evaluate is not None:
         commands.append(shlex.join(["python", "evaluate.py", "run=RUN_DIRECTORY", *preset.evaluate]))
     return commands

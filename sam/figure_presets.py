@@ -14,7 +14,7 @@ SURFACES = ("experiment=figures/fig1_surfaces", "recipe=released_code")
 BY_M = ("experiment=figures/fig3_rho", "recipe=released_code")
 # Predictive power needs networks whose gap between train and test error differs. The paper took those of the
 # PGDL competition; here they differ in learning rate, batch and weight decay.
-VARIED = ("m=64", "optimizer.lr=0.05,0.1,0.2", "batch_size=64,256", "optimizer.weight_decay=0,0.0005")
+VARIED = ("m=64", "optimizer.lr=0.05,0.2", "batch_size=64,256", "optimizer.weight_decay=0,0.0005")
 # Figure 7; the radius, which the paper does not print, is that of the training.
 STEPS = ("analysis=sharpness", "analysis.ascent_steps=[1,2,3,5]")
 
@@ -22,7 +22,8 @@ SMALL_PAIR = (Sweep((SMALL, "optimizer=sgd,sam")),)
 PAPER_PAIR = (Sweep((*WRN, "dataset=cifar10", "optimizer=sgd,sam"), FIVE),)
 SMALL_BY_M = (
     Sweep((SMALL, "optimizer=sgd", "m=4,16,128")),
-    Sweep((SMALL, "optimizer=sam", "optimizer.rho=0.05,0.1,0.2,0.4", "m=4,16,128")),
+    Sweep((SMALL, "optimizer=sam", "optimizer.rho=0.05,0.1,0.2", "m=4")),
+    Sweep((SMALL, "optimizer=sam", "optimizer.rho=0.05,0.1,0.2,0.4", "m=16,128")),
 )
 PAPER_BY_M = (
     Sweep((*BY_M, "optimizer=sgd", "m=1,4,16,64,256")),
@@ -65,7 +66,7 @@ PAPER_BALLS = (
         )
     ),
 )
-SMALL_LENGTHS = (Sweep((SMALL, "epochs=5,10,20,40,80", "optimizer=sgd,sam")),)
+SMALL_LENGTHS = (Sweep((SMALL, "epochs=5,10,20,40", "optimizer=sgd,sam")),)
 PAPER_LENGTHS = (Sweep((RESNET50, "recipe=released_code", "optimizer=sgd,sam"), FIVE),)
 
 
@@ -96,6 +97,7 @@ FIGURES = {
             "paper": Preset((Sweep((*SURFACES, "optimizer=sgd,sam"), (0,)),), ("analysis=landscape",)),
         },
         needs="landscape",
+        settings={"dimensions": 2},
     ),
     "fig3-spectrum": FigurePlan(
         "Figure 3 left: Hessian spectra along training, SGD and SAM",
@@ -132,6 +134,7 @@ FIGURES = {
             ),
         },
         needs="sharpness",
+        settings={"ascent_steps": [1]},
     ),
     "fig4": FigurePlan(
         "Figure 4: train error at w + eps and test error at w, first- and second-order SAM",
@@ -180,6 +183,7 @@ FIGURES = {
             ),
         },
         needs="sharpness",
+        settings={"ascent_steps": [1, 2, 3, 5]},
     ),
     "sharpness": FigurePlan(
         "m-sharpness of trained networks against m, SGD beside SAM",
@@ -188,6 +192,7 @@ FIGURES = {
             "paper": Preset(PAPER_PAIR, ("analysis=sharpness",)),
         },
         needs="sharpness",
+        settings={"ascent_steps": [1]},
     ),
     "error-compute": FigurePlan(
         "error against forward-backward passes and seconds, SGD and SAM of several lengths",

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-CELLS = REPOSITORY / "results" / "paper" / "cells.csv"
 sys.path.insert(0, str(REPOSITORY))
 
 from sam.figures.curves import draw_error_curves  # noqa: E402
+from sam.report.cells import CELLS  # noqa: E402
 from sam.report.comparison import Comparison, read_comparison  # noqa: E402
 from sam.report.groups import Group  # noqa: E402
 from sam.report.markdown import render_comparison  # noqa: E402

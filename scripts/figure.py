@@ -23,10 +23,10 @@ sys.path.insert(0, str(ROOT))
 
 from sam.cli import composed, report_mistakes  # noqa: E402
 from sam.config import ConfigError  # noqa: E402
-from sam.figure_plan import CELLS, Stock, commands_of, in_order_of_use, take_stock  # noqa: E402
+from sam.figure_plan import Stock, commands_of, in_order_of_use, take_stock  # noqa: E402
 from sam.figure_presets import FIGURES  # noqa: E402
 from sam.report.beside_paper import match_paper  # noqa: E402
-from sam.report.cells import read_cells  # noqa: E402
+from sam.report.cells import CELLS, read_cells  # noqa: E402
 from sam.report.groups import group_runs  # noqa: E402
 from sam.report.runs import Run, find_runs  # noqa: E402
 

@@ -30,11 +30,10 @@ sys.path.insert(0, str(ROOT))
 from sam.cli import composed, explain  # noqa: E402
 from sam.config import ConfigError  # noqa: E402
 from sam.plan import PlannedRun, alternatives, quoted, runs_of, unique  # noqa: E402
-from sam.report.cells import Cell, read_cells  # noqa: E402
+from sam.report.cells import CELLS, Cell, read_cells  # noqa: E402
 from sam.run_directory import read_result  # noqa: E402
 from scripts.rehearse import dry_run, smoke  # noqa: E402
 
-CELLS = ROOT / "results" / "paper" / "cells.csv"
 # The paper's headline; the appendix repeats and varies it.
 MAIN_TABLES = ("1", "2", "3", "4", "5")
 # Exit codes after Ctrl-C or SIGTERM, with the state saved; negative where it had not begun.

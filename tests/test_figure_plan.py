@@ -9,7 +9,7 @@ import pytest
 
 from sam.cli import composed
 from sam.config import TrainConfig
-from sam.figure_plan import FigurePlan, Preset, Sweep, TableRuns, in_order_of_use, take_stock
+from sam.figure_plan import FigurePlan, Preset, Sweep, TableRuns, in_order_of_use, num_looks, take_stock
 from sam.figure_presets import FIGURES
 from sam.figures.catalogue import OF_GROUPS
 from sam.report.runs import find_runs
@@ -17,18 +17,22 @@ from sam.run_directory import identity, path_of, write_config
 
 PAIR = Preset((Sweep(("experiment=small/figures", "optimizer=sgd,sam"), (0, 1)),))
 PLAIN = FigurePlan("a line", {"small": PAIR})
-TRAINED = FigurePlan("a line", {"small": PAIR}, needs="sharpness")
+AFTERWARDS = PAIR._replace(evaluate=("analysis=sharpness",))
+TRAINED = FigurePlan("a line", {"small": AFTERWARDS}, needs="sharpness")
+TRAINING = FigurePlan("a line", {"small": PAIR}, needs="sharpness")
 
 
-def write_ended(outputs: Path, config: TrainConfig, epochs_looked_at: tuple[int, ...] = ()) -> Path:
-    """Write the directory of an ended run, with analyses of these epochs."""
+def write_ended(
+    outputs: Path, config: TrainConfig, epochs_looked_at: tuple[int, ...] = (), **settings: object
+) -> Path:
+    """Write the directory of an ended run, with sharpness analyses of these epochs and settings."""
     directory = path_of(dataclasses.replace(config, outputs=str(outputs)))
     (directory / "analysis").mkdir(parents=True)
     write_config(directory, config, "")
     result = {"status": "complete", "identity": identity(config), "seed": config.seed, "test_error_pct": 5.0}
     (directory / "result.json").write_text(json.dumps(result))
     for epoch in epochs_looked_at:
-        record = {"analysis": "sharpness", "epoch": epoch, "result": {}, "settings": {}}
+        record = {"analysis": "sharpness", "epoch": epoch, "result": {}, "settings": settings}
         (directory / "analysis" / f"sharpness-epoch{epoch}-0.json").write_text(json.dumps(record))
     return directory
 
@@ -108,15 +112,15 @@ def test_take_stock_takes_no_interrupted_run(tmp_path: Path) -> None:
 
 
 def test_take_stock_names_the_folders_to_evaluate(tmp_path: Path) -> None:
-    preset = PAIR._replace(evaluate=("analysis=sharpness",))
     for config in PAIR.parts[0].configs():
-        write_ended(tmp_path, config, () if config.optimizer.name == "sam" else (20,))
+        # What was looked at while it was trained has not been looked at in the end.
+        write_ended(tmp_path, config, (2, 4) if config.optimizer.name == "sam" else (20,))
     runs = find_runs([tmp_path])[0]
-    stock = take_stock("sharpness", TRAINED, preset, runs, str(tmp_path))
+    stock = take_stock("sharpness", TRAINED, AFTERWARDS, runs, str(tmp_path))
     (sam,) = {run.directory.parent for run in runs if "sam" in run.directory.parent.name}
     assert stock.bare == [sam / run.directory.name for run in runs if run.directory.parent == sam]
     assert stock.commands == [f"python evaluate.py run={sam} analysis=sharpness"]
-    both = take_stock("sharpness", TRAINED, preset, [], str(tmp_path)).commands[-1]
+    both = take_stock("sharpness", TRAINED, AFTERWARDS, [], str(tmp_path)).commands[-1]
     assert both.startswith("python evaluate.py -m run=") and both.count(",") == 1
 
 
@@ -124,13 +128,39 @@ def test_take_stock_of_looks_in_training_asks_for_runs_in_a_folder_of_their_own(
     configs = PAIR.parts[0].configs()
     for config in configs:
         write_ended(tmp_path, config, (20,))  # looked at once: no course of training
-    stock = take_stock("fig7", TRAINED, PAIR, find_runs([tmp_path])[0], str(tmp_path))
+    stock = take_stock("fig7", TRAINING, PAIR, find_runs([tmp_path])[0], str(tmp_path))
     assert len(stock.bare) == 4
     assert stock.commands == [PAIR.parts[0].command(str(tmp_path / "fig7"))]
     looked_at = [write_ended(tmp_path / "fig7", config, (1, 20)) for config in configs]
-    stock = take_stock("fig7", TRAINED, PAIR, find_runs([tmp_path])[0], str(tmp_path))
+    stock = take_stock("fig7", TRAINING, PAIR, find_runs([tmp_path])[0], str(tmp_path))
     assert (stock.bare, stock.commands) == ([], [])
     assert [run.directory for run in stock.runs[::2]] == looked_at  # of two copies the first counts
+
+
+@pytest.mark.parametrize(
+    ("name", "analysis", "wanted", "other"),
+    [
+        ("fig1-surfaces", "landscape", {"dimensions": 2}, {"dimensions": 1}),
+        ("fig7", "sharpness", {"ascent_steps": [1, 2, 3, 5]}, {"ascent_steps": [1]}),
+        ("sharpness", "sharpness", {"ascent_steps": [1]}, {"ascent_steps": [1, 2, 3, 5]}),
+        ("fig3-predictive", "sharpness", {"ascent_steps": [1]}, {"ascent_steps": [1, 2, 3, 5]}),
+    ],
+)
+def test_looks_with_other_settings_than_those_of_the_figure_do_not_count(
+    tmp_path: Path, name: str, analysis: str, wanted: dict[str, object], other: dict[str, object]
+) -> None:
+    config = PAIR.parts[0].configs()[0]
+    for outputs, settings in (("wanted", wanted), ("other", other)):
+        directory = write_ended(tmp_path / outputs, config, (20,), **settings) / "analysis"
+        record = json.loads((directory / "sharpness-epoch20-0.json").read_text()) | {"analysis": analysis}
+        (directory / f"{analysis}-epoch20-0.json").write_text(json.dumps(record))
+    found = {run.directory.relative_to(tmp_path).parts[0]: run for run in find_runs([tmp_path])[0]}
+    assert [num_looks(FIGURES[name], found[outputs]) for outputs in ("wanted", "other")] == [1, 0]
+
+
+def test_figures_that_show_training_have_looks_in_all_their_sweeps() -> None:
+    shown = {name for name, plan in FIGURES.items() if plan.shows_training}
+    assert shown == {"fig3-spectrum", "fig5", "fig7"}
 
 
 def test_take_stock_for_other_seeds(tmp_path: Path) -> None:
@@ -144,6 +174,7 @@ def test_in_order_of_use_calibration_counts_evaluations_with_bins(tmp_path: Path
     directories = [write_ended(tmp_path, config) for config in PAIR.parts[0].configs()]
     bins = [{"num_images": 1, "confidence_pct": 50.0, "accuracy_pct": 50.0}]
     record = {"calibration_error_pct": 1.0, "calibration_bins": bins}
-    (directories[-1] / "evaluation-test.json").write_text(json.dumps(record))
+    for directory, after in ((directories[-1], "20 epochs"), (directories[-2], "10 epochs")):
+        (directory / "evaluation-test.json").write_text(json.dumps({**record, "after": after}))
     ordered = in_order_of_use(plan, find_runs([tmp_path])[0])
     assert ordered[0].directory == directories[-1]

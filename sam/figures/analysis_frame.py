@@ -1,11 +1,11 @@
 """What the pictures of analyses share beyond the frame of all pictures: their words, their lines."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from sam.figures.error_panels import add_caption, range_text
 from sam.figures.style import DOTS_PER_INCH
@@ -55,48 +55,14 @@ def sample(analysis: Analysis) -> str:
     return f"Loss over {images}, in evaluation mode."
 
 
-def ball(analysis: Analysis) -> str:
-    """Say where the highest loss was looked for."""
-    kind = "adaptive ball" if analysis.settings.get("adaptive") else "ball"
-    return f"{kind} of radius {analysis.settings.get('rho')}"
-
-
 def seeds(measured: Sequence[Measured]) -> str:
     """Return how many seeds of conditions were looked at, as "n = 3" or "n = 1 to 3"."""
     return range_text([len(one.by_seed) for one in measured])
 
 
-def steps_label(ascent_steps: int) -> str:
-    """Return the name of a line."""
-    return f"{ascent_steps} ascent step" + "s" * (ascent_steps > 1)
-
-
-def draw_band(
-    axis: Axes, by_epoch: Mapping[int, Sequence[float]], colour: str, style: int, label: str
-) -> None:
-    """Draw the mean over seeds against the epoch, and a band from the lowest to the highest seed.
-
-    Args:
-        axis: To draw on.
-        by_epoch: The values of the seeds at each epoch, at least one each.
-        colour: Of line and band.
-        style: Which marker and which dashes; lines must differ in grey too.
-        label: For the legend.
-    """
-    epochs = sorted(by_epoch)
-    mean = [sum(by_epoch[epoch]) / len(by_epoch[epoch]) for epoch in epochs]
-    line, marker = LINES[style % len(LINES)], MARKERS[style % len(MARKERS)]
-    axis.plot(epochs, mean, line, color=colour, marker=marker, markersize=5, label=label)
-    lowest, highest = ([pick(by_epoch[epoch]) for epoch in epochs] for pick in (min, max))
-    if lowest != highest:
-        axis.fill_between(epochs, lowest, highest, color=colour, alpha=0.15, linewidth=0)
-
-
-def use_epoch_axis(axis: Axes) -> None:
-    """Give a panel whole epochs below and a grid."""
-    axis.set_xlabel("Epoch")
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axis.grid(alpha=0.3)
+def marks(style: int) -> dict[str, str]:
+    """Return dashes and marker of a line by its number: lines must differ in grey too."""
+    return {"linestyle": LINES[style % len(LINES)], "marker": MARKERS[style % len(MARKERS)]}
 
 
 def use_m_axis(axis: Axes, sizes: Sequence[float]) -> None:

@@ -15,7 +15,7 @@ from sam.figures.error_panels import (
     describe_panel,
     families,
     make_panels,
-    num_seeds_text,
+    range_text,
 )
 from sam.report.evaluations import Bin, Calibration, read_calibration
 from sam.report.groups import Group
@@ -64,15 +64,16 @@ def draw_calibration(groups: Sequence[Group]) -> Figure:
     panels = [(family, found) for family, found in panels if found]
     if not panels:
         raise ValueError(
-            "no complete run has an evaluation-test.json with calibration_bins; evaluate runs first: "
+            "no complete run has an evaluation-test.json with calibration_bins, made after its last epoch; "
+            "evaluate runs first: "
             "python evaluate.py run=FOLDER"
         )
     figure, axes = make_panels(len(panels))
     for axis, (family, found) in zip(axes, panels, strict=False):
         _draw_panel(axis, family, found)
-    drawn = [group for family, found in panels[: len(axes)] for group in family.groups if group.key in found]
+    counts = [len(calibrations) for _, found in panels[: len(axes)] for calibrations in found.values()]
     sentences = [
-        f"{NUM_BINS} equal bins of confidence; line: mean over seeds ({num_seeds_text(drawn)}); "
+        f"{NUM_BINS} equal bins of confidence; line: mean over seeds ({range_text(counts)}); "
         "band: lowest to highest seed; area of a mark: share of the images.",
         f"Bins of fewer than {MIN_IMAGES} images in all are left out. Below 0: more confident than right.",
         "In the legend: expected calibration error with its 95 % Student-t interval.",
@@ -109,14 +110,10 @@ def reliability(calibrations: Sequence[Calibration]) -> list[Reliability]:
 
 def _calibrations(family: Family) -> dict[tuple[str, str], list[Calibration]]:
     """Return the calibrations of the runs of each condition that has some, by its key."""
-    found = {
-        group.key: [
-            calibration
-            for run in group.complete
-            if (calibration := read_calibration(run.directory, family.split)) is not None
-        ]
-        for group in family.groups
-    }
+    found = {}
+    for group in family.groups:
+        read = [read_calibration(run.directory, family.split, run.config["epochs"]) for run in group.complete]
+        found[group.key] = [calibration for calibration in read if calibration is not None]
     return {key: calibrations for key, calibrations in found.items() if calibrations}
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from sam.figures.epochs import Curve, curve_of, draw_curve, use_whole_epochs
 from sam.figures.error_panels import (
     SMALL,
     add_caption,
@@ -16,7 +17,6 @@ from sam.figures.error_panels import (
     families,
     final_error,
     make_panels,
-    use_whole_epochs,
 )
 from sam.report.groups import Group
 from sam.report.markup import format_estimate
@@ -30,20 +30,6 @@ CAPTION = (
     "Line: mean over seeds; band: lowest to highest seed. In the legend: 95 % Student-t interval. "
     "The first tenth of training may lie above the panel."
 )
-
-
-class Curve(NamedTuple):
-    """One error against the epoch, over the seeds of a condition.
-
-    Attributes:
-        epochs: Every epoch that some seed has.
-        mean, lowest, highest: In percent, over the seeds that have the epoch.
-    """
-
-    epochs: list[int]
-    mean: list[float]
-    lowest: list[float]
-    highest: list[float]
 
 
 def draw_error_curves(groups: Sequence[Group]) -> Figure:
@@ -76,45 +62,14 @@ def error_curve(group: Group, column: str) -> Curve:
         column: Name of a column in percent.
 
     Returns:
-        The curve; an epoch that some seeds lack is averaged over the others.
+        The curve in percent; an epoch that some seeds lack is averaged over the others.
     """
     by_epoch: dict[int, dict[int, float]] = defaultdict(dict)
     for position, run in enumerate(group.complete):
         for row in run.metrics:
             if math.isfinite(row.get(column, math.nan)):
                 by_epoch[int(row["epoch"])][position] = row[column]
-    epochs = sorted(by_epoch)
-    values = [list(by_epoch[epoch].values()) for epoch in epochs]
-    return Curve(
-        epochs,
-        [sum(at_epoch) / len(at_epoch) for at_epoch in values],
-        [min(at_epoch) for at_epoch in values],
-        [max(at_epoch) for at_epoch in values],
-    )
-
-
-def draw_curve(axis: Axes, curve: Curve, style: str, colour: str, label: str) -> None:
-    """Draw a curve with its band.
-
-    Args:
-        axis: The panel.
-        curve: What to draw.
-        style: "-" for the test error, "--" for another one.
-        colour: Of the condition.
-        label: For the legend.
-    """
-    # Few points need marks, filled for test and hollow for train: one epoch makes no line.
-    axis.plot(
-        curve.epochs,
-        curve.mean,
-        style,
-        color=colour,
-        label=label,
-        marker="o" if len(curve.epochs) <= 10 else "",
-        markerfacecolor=colour if style == "-" else "white",
-    )
-    if curve.lowest != curve.highest:
-        axis.fill_between(curve.epochs, curve.lowest, curve.highest, color=colour, alpha=0.15, linewidth=0)
+    return curve_of({epoch: list(values.values()) for epoch, values in by_epoch.items()})
 
 
 def upper_limit(curves: Sequence[Curve]) -> float:
@@ -134,13 +89,13 @@ def _draw_panel(axis: Axes, groups: Sequence[Group], title: str, split: str) -> 
     curves = []
     for group, colour in zip(groups, colours_of(groups), strict=True):
         test, train = error_curve(group, "test_error_pct"), error_curve(group, "train_error_pct")
-        draw_curve(axis, test, "-", colour, _legend_text(group))
+        draw_curve(axis, test, colour, _legend_text(group))
         # matplotlib keeps labels that start with an underscore out of the legend.
-        draw_curve(axis, train, "--", colour, "_train")
+        draw_curve(axis, train, colour, "_train", linestyle="--", markerfacecolor="white")
         curves += [test, train]
     axis.set_ylim(0, upper_limit(curves))
     describe_panel(axis, title, "Epoch", f"{split.capitalize()} (solid) and train (dashed) error (%)")
-    use_whole_epochs(axis)
+    use_whole_epochs(axis, [epoch for curve in curves for epoch in curve.epochs])
     # A long legend finds no place among the curves.
     place: dict[str, Any] = {"loc": "best"}
     if len(groups) > MAX_INSIDE:

@@ -19,6 +19,8 @@ OPTIONS: Any = {
     # In pixels: 1,800 epochs need no point each in a width of 500.
     "path.simplify_threshold": 0.3,
 }
+# What XML has no way to write; a title may hold it.
+NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 SVG, XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
 
 
@@ -37,7 +39,7 @@ def embed(figure: Figure, label: str, prefix: str) -> ElementTree.Element:
         content = _saved(figure, format="svg", metadata={"Date": None})
     if len(content) > MAX_SVG_BYTES:
         return embed_png(_saved(figure, format="png"), label)
-    return _plain(ElementTree.fromstring(content), label, prefix)
+    return _plain(ElementTree.fromstring(NO_XML.sub("", content.decode())), label, prefix)
 
 
 def embed_png(content: bytes, label: str) -> ElementTree.Element:

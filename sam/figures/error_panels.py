@@ -126,13 +126,6 @@ def draw_line(
     )
 
 
-def use_whole_epochs(axis: Axes) -> None:
-    """Put ticks at whole epochs."""
-    from matplotlib.ticker import MaxNLocator
-
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-
-
 def use_log_axis(axis: Axes, values: Iterable[float], base: float = 10) -> None:
     """Make the x axis logarithmic, with ticks at the values where there is room, else at powers of ten.
 

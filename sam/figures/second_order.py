@@ -5,15 +5,9 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from sam.figures.analysis_frame import (
-    draw_band,
-    moment,
-    new_figure,
-    seeds,
-    set_texts,
-    use_epoch_axis,
-)
-from sam.figures.error_panels import colours_of
+from sam.figures.analysis_frame import marks, moment, new_figure, seeds, set_texts
+from sam.figures.epochs import curve_of, draw_curve, use_whole_epochs
+from sam.figures.error_panels import colours_of, describe_panel
 from sam.figures.style import PANEL_INCHES, SAM_COLOUR
 from sam.report.analyses import Analysis
 from sam.report.groups import Group
@@ -64,9 +58,10 @@ def fig5(groups: Sequence[Group]) -> Figure:
     axis = figure.add_subplot()
     tints = colours_of([one.group for one in members])
     for style, (one, colour) in enumerate(zip(members, tints, strict=True)):
-        draw_band(axis, _by_epoch(one), colour, style, f"trained with {one.group.label}")
-    use_epoch_axis(axis)
-    axis.set_ylabel("Cosine between the two gradients")
+        label = f"trained with {one.group.label}"
+        draw_curve(axis, curve_of(_by_epoch(one)), colour, label, **marks(style), markersize=5)
+    use_whole_epochs(axis, [epoch for one in members for epoch in one.epochs])
+    describe_panel(axis, "", "Epoch", "Cosine between the two gradients")
     axis.ticklabel_format(axis="y", useOffset=False)
     axis.legend(loc="best", fontsize=9)
     sentences = [

@@ -3,7 +3,6 @@
 import csv
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,9 +11,11 @@ from sam.figures.analysis_frame import moment, new_figure, sample, seeds, set_te
 from sam.figures.error_panels import colours_of
 from sam.figures.style import PANEL_INCHES, SAM_COLOUR
 from sam.report.analyses import Analysis
+from sam.report.cells import CELLS
 from sam.report.density import Array, density_grid, kernel_width, spectral_density
 from sam.report.groups import Group
 from sam.report.measured import (
+    Measured,
     gather,
     largest_comparison,
     read_arrays,
@@ -23,6 +24,8 @@ from sam.report.measured import (
 )
 from sam.report.runs import number
 
+# Whose numbers the paper prints.
+PAPERS = ("cifar10", "wrn_40_10_nobn")
 MAX_ROWS = 4
 MAX_COLUMNS = 4
 
@@ -55,12 +58,13 @@ def draw_spectrum(analysis: Analysis) -> Figure:
     return figure
 
 
-def fig3_spectrum(groups: Sequence[Group], paper: Path | None = None) -> Figure:
+def fig3_spectrum(groups: Sequence[Group]) -> Figure:
     """Draw spectra over training, a row per epoch, a column per condition, on the same axes.
+
+    The caption quotes the paper where the network and the dataset are those of its figure.
 
     Args:
         groups: Conditions; those of the setting with most spectra are drawn, one seed of each.
-        paper: The tables of the paper, to quote its numbers below, which may be those of another network.
 
     Raises:
         ValueError: If there is no hessian analysis, or its files are broken.
@@ -92,7 +96,7 @@ def fig3_spectrum(groups: Sequence[Group], paper: Path | None = None) -> Figure:
         sample(shown[0]),
         f"One seed of each condition (looked at: {seeds(columns)}).",
         _smoothing(sigma),
-        "" if paper is None else _printed(paper),
+        _printed() if _networks(columns) == {PAPERS} else "",
     ]
     set_texts(figure, "Hessian spectra during training", sentences)
     return figure
@@ -115,8 +119,13 @@ def _smoothing(sigma: float) -> str:
     return f"Smoothed with Gaussians of width {sigma:.2g}. Triangles: the largest eigenvalues."
 
 
-def _printed(path: Path) -> str:
-    with path.open(newline="", encoding="utf-8") as file:
+def _networks(columns: Sequence[Measured]) -> set[tuple[str, str]]:
+    configs = [one.group.config for one in columns]
+    return {(config["dataset"]["name"], config["model"]["name"]) for config in configs}
+
+
+def _printed() -> str:
+    with CELLS.with_name("tables.csv").open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["table"] == "Fig3-left"]
     largest, ratios = (
         {(row["method"], row["epochs"]): row["value"] for row in rows if row["metric"] == metric}
@@ -126,8 +135,7 @@ def _printed(path: Path) -> str:
         rf"{method} epoch {epoch} $\lambda_{{max}}$ {largest[method, epoch]}, ratio {ratios[method, epoch]}"
         for method, epoch in largest
     ]
-    network = f"{rows[0]['model']} on {rows[0]['dataset']}" if rows else "nothing"
-    return f"The paper prints for {network}: {'; '.join(told)}."
+    return f"The paper prints: {'; '.join(told)}."
 
 
 def _shared_grid(analyses: Sequence[Analysis]) -> tuple[Array, float]:

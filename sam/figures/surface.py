@@ -73,23 +73,21 @@ def draw_landscape(analysis: Analysis) -> Figure:
     return figure
 
 
-def fig1_surfaces(groups: Sequence[Group], ceiling: float | None = None) -> Figure:
+def fig1_surfaces(groups: Sequence[Group]) -> Figure:
     """Draw the surfaces around the ends of SGD and SAM runs on one scale of the loss, contours below.
 
     Args:
         groups: Conditions; those of the setting with most surfaces are drawn, the first seed of each, at its
             last analysis.
-        ceiling: Where to cut the surfaces; None takes twice the median of all their points.
 
     Raises:
-        ValueError: If there is no landscape analysis of two dimensions, its files are broken, or the ceiling
-            is below the surfaces.
+        ValueError: If there is no landscape analysis of two dimensions, or its files are broken.
     """
     members = largest_comparison(gather(groups, "landscape", dimensions=2))
     columns = members[:MAX_COLUMNS]
     shown = [next(iter(one.by_seed.values()))[-1] for one in columns]
     surfaces = [read_surface(analysis) for analysis in shown]
-    bounds = _bounds(surfaces, ceiling)
+    bounds = _bounds(surfaces)
     figure = new_figure(4.2 * len(columns) + 1.2, 8.2)
     contours = []
     for column, (one, analysis, surface) in enumerate(zip(columns, shown, surfaces, strict=True), start=1):
@@ -205,18 +203,15 @@ def _between(steps: Array) -> Array:
     return np.interp(positions, np.arange(len(steps)), steps)
 
 
-def _bounds(surfaces: Sequence[Surface], ceiling: float | None = None) -> tuple[float, float]:
-    """Return the losses between which surfaces are drawn on one scale.
+def _bounds(surfaces: Sequence[Surface]) -> tuple[float, float]:
+    """Return the losses between which surfaces are drawn on one scale, up to twice the median.
 
     Far from the minimum the loss grows by orders of magnitude; on its full scale every bowl is flat.
     """
     losses = np.concatenate([surface.loss[np.isfinite(surface.loss)] for surface in surfaces])
     lowest, highest = float(losses.min()), float(losses.max())
-    if ceiling is not None and not ceiling > lowest:
-        raise ValueError(f"the ceiling must be above the lowest loss, {lowest:.3g}; got {ceiling}")
-    top = ceiling or min(highest, 2 * float(np.median(losses)))
     # A surface may be flat.
-    return lowest, max(top, lowest + 1e-6)
+    return lowest, max(min(highest, 2 * float(np.median(losses))), lowest + 1e-6)
 
 
 def _names(analysis: Analysis) -> tuple[str, str]:

@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sam.figures.curves import draw_curve, error_curve, upper_limit
+from sam.figures.curves import error_curve, upper_limit
+from sam.figures.epochs import draw_curve, use_whole_epochs
 from sam.figures.error_panels import (
     SMALL,
     add_caption,
@@ -15,7 +16,6 @@ from sam.figures.error_panels import (
     families,
     make_panels,
     num_seeds_text,
-    use_whole_epochs,
 )
 from sam.figures.style import SAM_COLOUR
 from sam.report.groups import Group
@@ -57,7 +57,6 @@ def draw_update_orders(groups: Sequence[Group]) -> Figure:
         for axis, column, label in zip(axes[2 * row : 2 * row + 2], COLUMNS, labels, strict=True):
             _draw_panel(axis, pair, column)
             describe_panel(axis, title, "Epoch", label)
-            use_whole_epochs(axis)
     drawn = [group for _, _, pair in shown for group in pair]
     sentences = [
         f"Line: mean over seeds ({num_seeds_text(drawn)}); band: lowest to highest seed.",
@@ -89,6 +88,7 @@ def _draw_panel(axis: Axes, pair: Sequence[Group], column: str) -> None:
     curves = [error_curve(group, column) for group in pair]
     for group, curve in zip(pair, curves, strict=True):
         label, colour = ORDERS[group.method]
-        draw_curve(axis, curve, "-", colour, label)
+        draw_curve(axis, curve, colour, label)
     axis.set_ylim(0, upper_limit(curves))
+    use_whole_epochs(axis, [epoch for curve in curves for epoch in curve.epochs])
     axis.legend(fontsize=SMALL)

@@ -16,6 +16,7 @@ import yaml
 
 from sam.report.settings import DEFAULTS, RULES, values_of
 
+CELLS = Path(__file__).resolve().parents[2] / "results" / "paper" / "cells.csv"
 COLUMNS = (
     "cell table dataset model epochs augmentation method overrides alternatives labels_from seeds "
     "top1_error_pct top1_ci95 top5_error_pct top5_ci95 printed released_code assumed doubt"
@@ -206,10 +207,9 @@ def closest_cells(
 
 def _departures(cell: Cell, values: Mapping[str, Any]) -> tuple[Departure, ...]:
     """Return the keys in which a run differs from a cell, in the order in which the cell names them."""
-    keys = dict.fromkeys([*cell.values, *cell.choices, *DEPARTURE_KEYS])
     return tuple(
         Departure(key, values[key], cell.allowed(key))
-        for key in keys
+        for key in dict.fromkeys([*cell.values, *cell.choices, *DEPARTURE_KEYS])
         if _reads(values, key) and values[key] not in cell.allowed(key)
     )
 

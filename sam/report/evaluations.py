@@ -33,25 +33,28 @@ class Calibration(NamedTuple):
     bins: tuple[Bin, ...]
 
 
-def read_calibration(directory: Path, split: str) -> Calibration | None:
-    """Read the calibration of a run.
+def read_calibration(directory: Path, split: str, epochs: int) -> Calibration | None:
+    """Read the calibration of a run after its last epoch.
 
     Args:
         directory: Of the run.
         split: "test", "validation", "train" or "train_clean".
+        epochs: How many the run was trained for.
 
     Returns:
-        The calibration; None where the run has not been evaluated, or only by a version without bins, or the
-        file is broken.
+        The calibration; None where the run has not been evaluated since its last epoch, or only by a version
+        without bins, or the file is broken.
     """
     try:
         record = json.loads((directory / f"evaluation-{split}.json").read_text(encoding="utf-8"))
         bins = [_read_bin(entry) for entry in record["calibration_bins"]]
         error_pct = _number(record["calibration_error_pct"])
+        # As evaluate.py words it; after part of an epoch, "and 3 steps" follow.
+        is_final = record["after"] == f"{epochs} epochs"
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     ordered = sorted(bins, key=lambda entry: entry.confidence_pct)
-    return Calibration(error_pct, tuple(ordered)) if ordered else None
+    return Calibration(error_pct, tuple(ordered)) if ordered and is_final else None
 
 
 def _read_bin(entry: dict[str, object]) -> Bin:

@@ -78,8 +78,8 @@ def group_runs(runs: Iterable[Run]) -> tuple[list[Group], list[str]]:
         runs: Runs in the order in which one of two copies is preferred, the first winning.
 
     Returns:
-        The groups, setting by setting, SGD before SAM and small rho before large; and one line
-        about each run that is left out as a copy of another.
+        The groups, setting by setting, SGD before SAM and small rho before large; and what is left out as a
+        copy of another run: one line about each with another test error, one about all others.
     """
     members: dict[tuple[str, str, str], list[Run]] = defaultdict(list)
     settings: dict[str, Setting] = {}
@@ -91,9 +91,15 @@ def group_runs(runs: Iterable[Run]) -> tuple[list[Group], list[str]]:
             members[setting.key, label, run.result["identity"]].append(run)
     groups: list[Group] = []
     warnings: list[str] = []
+    num_equal = 0
     for (setting_key, label, identity), copies in members.items():
-        unique = _one_per_seed(copies, warnings)
+        unique, differing = _one_per_seed(copies)
+        warnings += differing
+        num_equal += len(copies) - len(unique) - len(differing)
         groups.append(_make_group(label, settings[setting_key], identity, unique))
+    if num_equal:
+        copies_text = "1 copy of a run" if num_equal == 1 else f"{num_equal} copies of runs"
+        warnings.append(f"left out: {copies_text} with the same seed and test error")
     return _with_unique_labels(sorted(groups, key=_order)), warnings
 
 
@@ -102,17 +108,17 @@ def _result(run: Run) -> dict[str, Any]:
     return run.result
 
 
-def _one_per_seed(runs: list[Run], warnings: list[str]) -> list[Run]:
+def _one_per_seed(runs: list[Run]) -> tuple[list[Run], list[str]]:
+    """Return the first run of each seed, and a line about each later one that has another test error."""
     kept: dict[int, Run] = {}
+    differing = []
     for run in runs:
         seed = _result(run)["seed"]
         first = kept.setdefault(seed, run)
-        if first is not run:
-            line = f"{run.directory}: left out, it repeats seed {seed} of {first.directory}"
-            if _result(first).get("test_error_pct") != _result(run).get("test_error_pct"):
-                line += ", although with another test error"
-            warnings.append(line)
-    return [kept[seed] for seed in sorted(kept)]
+        if _result(first).get("test_error_pct") != _result(run).get("test_error_pct"):
+            repeats = f"it repeats seed {seed} of {first.directory}"
+            differing.append(f"{run.directory}: left out, {repeats}, although with another test error")
+    return [kept[seed] for seed in sorted(kept)], differing
 
 
 def _make_group(label: str, setting: Setting, identity: str, runs: list[Run]) -> Group:

@@ -56,6 +56,7 @@ class Rise(NamedTuple):
         loss: Mean rise of the loss.
         standard_error: Of the loss rise over the subsets of m images; None for a single one.
         error_points: Mean rise of the error, in percentage points.
+        num_subsets: Of m images.
     """
 
     m: int
@@ -63,6 +64,7 @@ class Rise(NamedTuple):
     loss: float
     standard_error: float | None
     error_points: float
+    num_subsets: int
 
 
 def gather(groups: Sequence[Group], name: str, **settings: Any) -> list[Measured]:
@@ -156,26 +158,64 @@ def rises(analysis: Analysis) -> list[Rise]:
         values = [number(row.get(key)) for key in ("m", "ascent_steps", "loss_rise", "error_rise_points")]
         m, steps, loss, points = values
         if m is not None and steps is not None and loss is not None and points is not None:
-            error = number(row.get("loss_rise_standard_error"))
-            found.append(Rise(int(m), int(steps), loss, error, points))
+            error, subsets = number(row.get("loss_rise_standard_error")), number(row.get("num_subsets"))
+            found.append(Rise(int(m), int(steps), loss, error, points, int(subsets or 1)))
     if not found:
         raise ValueError(f"{analysis.path}: no finite rise in it; run the analysis again")
     return found
 
 
-def final_rises(one: Measured) -> dict[int, dict[int, Rise]]:
-    """Return the rise with the fewest ascent steps after the last epoch, by seed and m.
+def rises_at(analyses: Sequence[Analysis], epoch: int) -> dict[tuple[int, int], Rise]:
+    """Return the rises after an epoch by m and ascent steps, joined from all analyses of it; the last counts.
 
     Args:
-        one: A condition with its sharpness analyses.
+        analyses: Of one run, made alike.
+        epoch: After which they looked.
+
+    Raises:
+        ValueError: If one of them holds no finite rise.
     """
-    found: dict[int, dict[int, Rise]] = {}
-    for seed, analyses in one.by_seed.items():
-        last = max(analysis.epoch for analysis in analyses)
-        rows = [row for analysis in analyses if analysis.epoch == last for row in rises(analysis)]
-        fewest = min(row.ascent_steps for row in rows)
-        found[seed] = {row.m: row for row in sorted(rows) if row.ascent_steps == fewest}
-    return found
+    rows = [row for analysis in analyses if analysis.epoch == epoch for row in rises(analysis)]
+    return {(row.m, row.ascent_steps): row for row in rows}
+
+
+def final_rises(members: Sequence[Measured]) -> tuple[int, list[dict[int, dict[int, Rise]]]]:
+    """Return the rises after the last epoch that was looked at, with one number of ascent steps for all.
+
+    It is the number that most seeds have, of several the smallest; a seed that lacks it is left out.
+
+    Args:
+        members: Conditions that are held against each other, with sharpness analyses made alike.
+
+    Returns:
+        The number of ascent steps; for each condition, the rises by seed and m.
+
+    Raises:
+        ValueError: If an analysis holds no finite rise.
+    """
+    last = [
+        {seed: rises_at(made, max(look.epoch for look in made)) for seed, made in one.by_seed.items()}
+        for one in members
+    ]
+    counts = Counter(steps for one in last for rows in one.values() for steps in {key[1] for key in rows})
+    chosen = min(counts, key=lambda steps: (-counts[steps], steps), default=1)
+    found: list[dict[int, dict[int, Rise]]] = [{} for _ in members]
+    for kept, one in zip(found, last, strict=True):
+        for seed, rows in one.items():
+            if by_m := {m: row for (m, steps), row in rows.items() if steps == chosen}:
+                kept[seed] = by_m
+    return chosen, found
+
+
+def ball(analysis: Analysis) -> str:
+    """Say where a sharpness analysis looked for the highest loss."""
+    kind = "an adaptive ball" if analysis.settings.get("adaptive") else "a ball"
+    return f"{kind} of radius {analysis.settings.get('rho')}"
+
+
+def steps_text(ascent_steps: int) -> str:
+    """Return a number of ascent steps in words."""
+    return f"{ascent_steps} ascent step" + "s" * (ascent_steps > 1)
 
 
 def value_of(analysis: Analysis, key: str) -> float:

@@ -12,7 +12,6 @@ from sam.report.runs import Run, number
 from sam.report.settings import RULES, setting_of, values_of
 
 METHOD = "optimizer.name"
-GAPS = ("error", "loss", "test_error")
 MIN_RUNS = 4
 # Of datasets whose labels a config can spoil, by reader.
 NUM_CLASSES = {"fashion_mnist_mini": 10, "fashion_mnist": 10, "cifar10": 10, "cifar100": 100, "svhn": 10}
@@ -28,6 +27,8 @@ class Population:
         is_sam: Whether each run was trained with SAM.
         conditions: Which condition each is a seed of.
         gaps: The generalisation gap of each.
+        has_noise: Whether any was trained on noisy labels, so that its gap is against a test error to expect.
+        ascent_steps: With which the sharpness was measured.
         sharpness: For each m that all runs have, the rise of the loss of each.
         hyperparameters: What they differ in, with the value of each.
     """
@@ -37,16 +38,17 @@ class Population:
     is_sam: list[bool]
     conditions: list[Hashable]
     gaps: list[float]
+    has_noise: bool
+    ascent_steps: int
     sharpness: dict[int, list[float]]
     hyperparameters: dict[str, list[Hashable]]
 
 
-def populations(groups: Sequence[Group], gap: str = "error") -> list[Population]:
+def populations(groups: Sequence[Group]) -> list[Population]:
     """Gather the runs of each dataset that have both a sharpness after the last epoch and a gap.
 
     Args:
         groups: Conditions.
-        gap: As in `generalisation_gap`.
 
     Raises:
         ValueError: If no dataset has four of them.
@@ -54,49 +56,33 @@ def populations(groups: Sequence[Group], gap: str = "error") -> list[Population]
     by_dataset: dict[str, list[Measured]] = defaultdict(list)
     for one in gather(groups, "sharpness"):
         by_dataset[str(one.group.setting.fields["dataset.name"])].append(one)
-    found = [_population(name, made_alike(members), gap) for name, members in by_dataset.items()]
+    found = [_population(name, made_alike(members)) for name, members in by_dataset.items()]
     large = [population for population in found if population is not None]
     if not large:
         raise ValueError(
             f"no dataset has {MIN_RUNS} complete runs with a sharpness analysis after the last epoch, an m "
-            f"that all share and the numbers of gap={gap}"
+            "that all share and a generalisation gap"
         )
     return large
 
 
-def generalisation_gap(run: Run, kind: str = "error") -> float | None:
-    """Return how much worse a run does on test images than on those that it was trained on.
+def generalisation_gap(run: Run) -> float | None:
+    """Return the test error of a run minus its training error, in points.
 
-    error: test error minus training error, in points, both against labels from the distribution that the
-    run was trained on: with dataset.label_noise, the test error is the one to expect against test labels that
-    are spoiled likewise. With labels from elsewhere, whose noise depends on the image, there is none.
-    loss: the same of the cross entropies; None with wrong labels, label smoothing or mixup, where training
-    has another loss. test_error: the test error itself, in percent.
-    The training numbers are means over the last epoch, with its augmentation, as the run recorded them.
+    Both are against labels from the distribution that the run was trained on: with dataset.label_noise, the
+    test error is the one to expect against test labels that are spoiled likewise. With labels from elsewhere,
+    whose noise depends on the image, there is none. The training error is the mean over the last epoch, with
+    its augmentation, as the run recorded it.
 
     Args:
         run: A complete one.
-        kind: One of GAPS.
 
     Returns:
         The gap; None where the run lacks a number that it takes.
-
-    Raises:
-        ValueError: If the kind is unknown.
     """
-    if kind not in GAPS:
-        raise ValueError(f"gap must be one of {', '.join(GAPS)}, got {kind!r}")
     result: dict[str, Any] = run.result or {}
     test, train = number(result.get("test_error_pct")), number(result.get("train_error_pct"))
-    setting = setting_of(run.config)
-    if kind == "test_error":
-        return test
-    if kind == "loss":
-        changed = setting.fields.get("label_smoothing") or setting.fields.get("augmentation.mixup_alpha")
-        if changed or not setting.has_clean_labels:
-            return None
-        test, train = number(result.get("test_loss")), number(result.get("train_loss"))
-    elif not setting.has_clean_labels and test is not None:
+    if test is not None and not setting_of(run.config).has_clean_labels:
         test = _error_with_noise(test, values_of(run.config))
     return None if test is None or train is None else test - train
 
@@ -118,7 +104,8 @@ def _error_with_noise(error_pct: float, values: Mapping[str, Any]) -> float | No
     noise = float(values["dataset.label_noise"])
     num_classes: int | None = values["dataset.num_classes"]
     num_classes = num_classes or NUM_CLASSES.get(values["dataset.reader"])
-    if not noise or num_classes is None:
+    from_elsewhere = any(values[key] for key in ("dataset.label_file", "dataset.relabel_from"))
+    if from_elsewhere or num_classes is None:
         return None
     over_all = values["dataset.label_noise_over"] == "all_classes"
     to_each = noise / (num_classes if over_all else num_classes - 1)
@@ -151,15 +138,14 @@ def hyperparameters(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Hash
     return found
 
 
-def _population(dataset: str, members: Sequence[Measured], gap: str) -> Population | None:
+def _population(dataset: str, members: Sequence[Measured]) -> Population | None:
     runs, rows, groups = [], [], []
-    for one in members:
+    ascent_steps, found = final_rises([_at_end(one) for one in members])
+    for one, by_seed in zip(members, found, strict=True):
         of_seed = {run.result["seed"]: run for run in one.group.complete if run.result}
-        for seed, by_m in final_rises(one).items():
-            run = of_seed[seed]
-            is_final = max(made.epoch for made in one.by_seed[seed]) == run.config["epochs"]
-            if is_final and (value := generalisation_gap(run, gap)) is not None:
-                runs.append((run, value))
+        for seed, by_m in by_seed.items():
+            if (value := generalisation_gap(of_seed[seed])) is not None:
+                runs.append((of_seed[seed], value))
                 rows.append({m: rise.loss for m, rise in by_m.items()})
                 groups.append(one.group)
     shared = sorted(set.intersection(*(set(row) for row in rows))) if rows else []
@@ -171,9 +157,18 @@ def _population(dataset: str, members: Sequence[Measured], gap: str) -> Populati
         [group.is_sam for group in groups],
         [group.key for group in groups],
         [value for _, value in runs],
+        not all(group.setting.has_clean_labels for group in groups),
+        ascent_steps,
         {m: [row[m] for row in rows] for m in shared},
         hyperparameters([run.config for run, _ in runs]),
     )
+
+
+def _at_end(one: Measured) -> Measured:
+    """Return the seeds of a condition that were looked at after their last epoch."""
+    epochs = one.group.config["epochs"]
+    ended = {seed: made for seed, made in one.by_seed.items() if any(look.epoch == epochs for look in made)}
+    return Measured(one.group, ended)
 
 
 def _keys_of(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -46,6 +46,13 @@ class Score:
     unconditioned: float
 
 
+class Chance(NamedTuple):
+    """What 95 % of shuffled measures, which know nothing, stay below; fields as in `Score`."""
+
+    value: float
+    unconditioned: float
+
+
 class Correlation(NamedTuple):
     """Kendall's tau-b with its 95 % interval; no interval where resampling gives none."""
 
@@ -96,20 +103,27 @@ def chance_level(
     measures: Sequence[float],
     gaps: Sequence[float],
     hyperparameters: Mapping[str, Sequence[Hashable]],
+    clusters: Sequence[Hashable],
     num_shuffles: int = 200,
     seed: int = 0,
-) -> float | None:
-    """Return the score that 95 % of shuffled measures, which know nothing, stay below.
+) -> Chance | None:
+    """Return the scores that 95 % of shuffled measures, which know nothing, stay below.
+
+    Conditions exchange their measures as wholes, since the seeds of one are no independent runs. Where they
+    have unequally many runs, a condition with fewer than the one whose measures it gets takes the first of
+    them, and one with more has some of them twice. With few conditions there are few orders, and the level is
+    high.
 
     Args:
         measures: mu of each run.
         gaps: g of each run.
         hyperparameters: The value of each in each run.
+        clusters: The condition of each run.
         num_shuffles: How often to shuffle; at least 1.
         seed: Of the shuffles.
 
     Returns:
-        The quantile; None where all gaps are equal.
+        The quantiles; None where all gaps are equal.
 
     Raises:
         ValueError: As for `mutual_information`.
@@ -117,9 +131,16 @@ def chance_level(
     mu, gap = _checked(measures, gaps)
     cells = _all_cells(len(mu), hyperparameters)
     random = np.random.default_rng(seed)
-    scores = [_score(random.permutation(mu), gap, cells) for _ in range(num_shuffles)]
-    known = [score.value for score in scores if score is not None]
-    return float(np.quantile(known, 0.95)) if known else None
+    codes = _codes(clusters)
+    blocks = [np.flatnonzero(codes == code) for code in range(int(codes.max()) + 1)]
+    known = []
+    for _ in range(num_shuffles):
+        shuffled = np.empty_like(mu)
+        for block, place in zip(blocks, random.permutation(len(blocks)), strict=True):
+            shuffled[block] = np.resize(mu[blocks[place]], len(block))
+        if (score := _score(shuffled, gap, cells)) is not None:
+            known.append((score.value, score.unconditioned))
+    return Chance(*map(float, np.quantile(known, 0.95, axis=0))) if known else None
 
 
 def rank_correlation(

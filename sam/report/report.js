@@ -7,9 +7,21 @@ function sortKey(row, column) {
   return Number.isNaN(value) ? { text } : { text, value };
 }
 
+// Splits at numbers; since the pattern has a group, those stay, at the odd places.
+const NUMBER = /(\d+(?:\.\d+)?(?:e[-+]?\d+)?)/;
+
+function compareTexts(a, b) {
+  const [left, right] = [a.split(NUMBER), b.split(NUMBER)];
+  for (let place = 0; place < Math.min(left.length, right.length); place += 1) {
+    const difference = place % 2 ? left[place] - right[place] : left[place].localeCompare(right[place], "en");
+    if (difference) return difference;
+  }
+  return left.length - right.length;
+}
+
 function compare(a, b) {
   if ("value" in a && "value" in b && a.value !== b.value) return a.value - b.value;
-  return a.text.localeCompare(b.text, "en", { numeric: true });
+  return compareTexts(a.text, b.text);
 }
 
 function sortBy(table, heads, column) {

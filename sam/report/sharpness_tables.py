@@ -2,17 +2,20 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Hashable, Mapping, Sequence
+from contextlib import suppress
+from typing import NamedTuple, TypeVar
 
 from sam.report.analyses import Analysis
 from sam.report.groups import Group
 from sam.report.interval import Estimate, estimate, paired_difference
 from sam.report.markup import NOTHING
-from sam.report.measured import Measured, by_setting, gather, rises
+from sam.report.measured import Measured, ball, by_setting, gather, rises_at
 from sam.report.runs import number
 from sam.report.settings import setting_titles
 from sam.report.text_tables import TextTable
+
+Key = TypeVar("Key", bound=Hashable)
 
 CURVATURES = {
     "lambda_max": "Largest eigenvalue",
@@ -41,7 +44,8 @@ def sharpness_tables(groups: Sequence[Group]) -> list[SharpnessTable]:
     """Lay out the curvature and the m-sharpness of the conditions of each setting.
 
     Each number is the mean over seeds with its 95 % Student-t interval, after the epoch at which most runs
-    were looked at. The difference is paired, over the seeds that the condition and SGD both have.
+    were looked at, with its n where that is not the n of the row. The difference is paired, over the seeds
+    that the condition and SGD both have.
 
     Args:
         groups: Conditions; the analyses are read from the directories of their complete runs.
@@ -59,22 +63,24 @@ def sharpness_tables(groups: Sequence[Group]) -> list[SharpnessTable]:
     return sorted(tables, key=lambda table: order.index(table.setting_key))
 
 
-def format_figures(value: Estimate | None, sign: str = "") -> str:
+def format_figures(value: Estimate | None, num_runs: int, sign: str = "") -> str:
     """Write a mean with its interval to three significant digits of the mean.
 
     Args:
         value: In any unit; None gives a dash.
+        num_runs: The n of the row.
         sign: "+" to show the sign of positive numbers too.
 
     Returns:
-        Such as "0.0123 ± 0.0040".
+        Such as "0.0123 ± 0.0040 (n = 3)".
     """
     if value is None:
         return NOTHING
     size = max(abs(value.mean), value.half_width or 0.0)
     digits = min(max(2 - math.floor(math.log10(size)), 0), 8) if size else 0
     width = "" if value.half_width is None else f" ± {value.half_width:.{digits}f}"
-    return f"{value.mean:{sign}.{digits}f}{width}"
+    text = f"{value.mean:{sign}.{digits}f}{width}"
+    return text if value.num_values == num_runs else f"{text} (n = {value.num_values})"
 
 
 def _gather(groups: Sequence[Group], name: str) -> list[list[Measured]]:
@@ -87,60 +93,74 @@ def _gather(groups: Sequence[Group], name: str) -> list[list[Measured]]:
 
 def _hessian(members: Sequence[Measured]) -> tuple[str, TextTable]:
     epoch = _commonest_epoch(members)
-    looked_at = [_at(one, epoch) for one in members]
+    found = [{seed: _figures(made, epoch) for seed, made in one.by_seed.items()} for one in members]
+    counts = [sum(bool(figures) for figures in by_seed.values()) for by_seed in found]
     header, rows = ["Method"], [[one.group.label] for one in members]
     for name, words in CURVATURES.items():
         header += [words, f"{words}: difference to SGD"]
-        values = [
-            {seed: number(made.result.get(name)) for seed, made in found.items()} for found in looked_at
-        ]
-        for row, cells in zip(rows, _estimates(members, values), strict=True):
+        for row, cells in zip(rows, _estimates(members, found, name, counts), strict=True):
             row += cells
-    for row, found in zip(rows, looked_at, strict=True):
-        row.append(str(len(found)))
+    for row, count in zip(rows, counts, strict=True):
+        row.append(str(count))
     return f"Curvature of the loss {_where(members, epoch)}", TextTable([*header, "n"], rows)
 
 
 def _sharpness(members: Sequence[Measured]) -> tuple[str, TextTable]:
     epoch = _commonest_epoch(members)
-    found = [{seed: _losses(made) for seed, made in _at(one, epoch).items()} for one in members]
-    balls = sorted({ball for by_seed in found for losses in by_seed.values() for ball in losses})
-    many_steps = len({steps for _, steps in balls}) > 1
+    found = [{seed: _losses(made, epoch) for seed, made in one.by_seed.items()} for one in members]
+    keys = sorted({key for by_seed in found for losses in by_seed.values() for key in losses})
+    many_steps = len({steps for _, steps in keys}) > 1
     rows = []
-    for m, steps in balls:
-        values = [{seed: losses.get((m, steps)) for seed, losses in by_seed.items()} for by_seed in found]
-        cells = _estimates(members, values)
-        for one, by_seed, (mean, difference) in zip(members, found, cells, strict=True):
-            ball = [str(m), str(steps)] if many_steps else [str(m)]
-            rows.append([one.group.label, *ball, mean, difference, str(len(by_seed))])
-    ball_header = ["m", "Ascent steps"] if many_steps else ["m"]
-    header = ["Method", *ball_header, "Rise of the loss", "Difference to SGD", "n"]
-    rho = members[0].analyses[0].settings.get("rho")
-    return f"m-sharpness in a ball of radius {rho}, {_where(members, epoch)}", TextTable(header, rows)
+    for key in keys:
+        counts = [sum(key in losses for losses in by_seed.values()) for by_seed in found]
+        cells = _estimates(members, found, key, counts)
+        for one, count, (mean, difference) in zip(members, counts, cells, strict=True):
+            asked = map(str, key if many_steps else key[:1])
+            rows.append([one.group.label, *asked, mean, difference, str(count)])
+    asked_header = ["m", "Ascent steps"] if many_steps else ["m"]
+    header = ["Method", *asked_header, "Rise of the loss", "Difference to SGD", "n"]
+    where = f"{ball(members[0].analyses[0])}, {_where(members, epoch)}"
+    return f"m-sharpness in {where}", TextTable(header, rows)
 
 
-def _losses(analysis: Analysis) -> dict[tuple[int, int], float]:
-    """Return the rise of the loss by m and ascent steps; nothing for a broken file."""
-    try:
-        return {(rise.m, rise.ascent_steps): rise.loss for rise in rises(analysis)}
-    except ValueError:
-        return {}
+def _figures(analyses: Sequence[Analysis], epoch: int) -> dict[str, float]:
+    """Return the curvatures of a run after an epoch, each from the last analysis that has it."""
+    return {
+        name: value
+        for made in analyses
+        if made.epoch == epoch
+        for name in CURVATURES
+        if (value := number(made.result.get(name))) is not None
+    }
+
+
+def _losses(analyses: Sequence[Analysis], epoch: int) -> dict[tuple[int, int], float]:
+    """Return the rise of the loss by m and ascent steps, joined from all readable analyses of an epoch."""
+    losses: dict[tuple[int, int], float] = {}
+    for made in analyses:
+        # A broken file is passed over.
+        with suppress(ValueError):
+            losses |= {key: rise.loss for key, rise in rises_at([made], epoch).items()}
+    return losses
 
 
 def _estimates(
-    members: Sequence[Measured], values: Sequence[Mapping[int, float | None]]
+    members: Sequence[Measured],
+    found: Sequence[Mapping[int, Mapping[Key, float]]],
+    key: Key,
+    counts: Sequence[int],
 ) -> list[tuple[str, str]]:
-    """Return mean and difference to SGD for each condition, from one value per seed."""
-    known = [{seed: value for seed, value in one.items() if value is not None} for one in values]
+    """Return mean and difference to SGD of one figure for each condition, from those of each of its seeds."""
+    known = [{seed: figures[key] for seed, figures in by_seed.items() if key in figures} for by_seed in found]
     baselines = [one for one, made in zip(known, members, strict=True) if not made.group.is_sam]
     # Two SGD conditions in one setting differ in something unknown: neither is the one to beat.
     baseline = baselines[0] if len(baselines) == 1 else {}
     return [
         (
-            format_figures(estimate(list(one.values()))),
-            NOTHING if one is baseline else format_figures(paired_difference(one, baseline), sign="+"),
+            format_figures(estimate(list(one.values())), count),
+            NOTHING if one is baseline else format_figures(paired_difference(one, baseline), count, sign="+"),
         )
-        for one in known
+        for one, count in zip(known, counts, strict=True)
     ]
 
 
@@ -149,13 +169,6 @@ def _commonest_epoch(members: Sequence[Measured]) -> int:
         epoch for one in members for made in one.by_seed.values() for epoch in {look.epoch for look in made}
     )
     return max(counts, key=lambda epoch: (counts[epoch], epoch))
-
-
-def _at(measured: Measured, epoch: int) -> dict[int, Analysis]:
-    """Return the last analysis of each seed at an epoch."""
-    return {
-        seed: made for seed, all_made in measured.by_seed.items() for made in all_made if made.epoch == epoch
-    }
 
 
 def _where(members: Sequence[Measured], epoch: int) -> str:

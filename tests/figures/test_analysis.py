@@ -6,7 +6,7 @@ import pytest
 
 from sam.figures.analysis import DRAWINGS, draw_analysis
 from sam.report.analyses import NAMES, Analysis
-from tests.figures.analysis_files import rise_row, write_analysis, write_hessian, write_surface
+from tests.report.analysis_files import rise_row, write_analysis, write_hessian, write_surface
 from tests.report.run_directories import write_run
 
 TITLES = dict(zip(NAMES, ("m-sharp", "Hess", "Loss land", "First"), strict=True))

@@ -31,9 +31,11 @@ def test_draw_calibration_draws_the_gap_of_each_condition(
         for seed in (0, 1):
             changes = {"optimizer__name": method, "dataset__validation": validation, "seed": seed}
             directory = write_run(tmp_path, **changes)
-            record = {"calibration_error_pct": error + seed, "calibration_bins": bins}
+            record = {"after": "200 epochs", "calibration_error_pct": error + seed, "calibration_bins": bins}
             (directory / f"evaluation-{split}.json").write_text(json.dumps(record))
-    write_run(tmp_path, optimizer__name="sam", optimizer__rho=0.5, dataset__validation=validation)
+    write_run(tmp_path, optimizer__name="sam", dataset__validation=validation, seed=2)  # not evaluated
+    early = write_run(tmp_path, optimizer__name="sam", optimizer__rho=0.5, dataset__validation=validation)
+    (early / f"evaluation-{split}.json").write_text(json.dumps({**record, "after": "20 epochs"}))
     figure = draw_calibration(groups_of(tmp_path))
     (axis,) = figure.axes
     sgd, sam, level = axis.lines
@@ -45,7 +47,7 @@ def test_draw_calibration_draws_the_gap_of_each_condition(
         "SAM rho=0.05: 2.50 ± 6.35 (n = 2)",
     ]
     assert list(axis.collections[1].get_sizes()) == [LARGEST_MARK / 2] * 2
-    assert "n = 2" in caption_of(figure)
+    assert "(n = 2)" in caption_of(figure)
 
 
 def test_draw_calibration_without_evaluations_says_how_to_make_them(tmp_path: Path) -> None:

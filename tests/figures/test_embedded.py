@@ -6,6 +6,7 @@ import re
 from xml.etree import ElementTree
 
 import numpy as np
+import pytest
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image
@@ -33,6 +34,12 @@ def test_embed_makes_an_svg_that_says_what_it_shows() -> None:
     assert not any("{" in tag for tag in tags)
     assert not tags & {"style", "metadata"}
     assert "a <b> & c" in ["".join(text.itertext()) for text in svg.iter("text")]
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_embed_drops_what_xml_does_not_allow() -> None:
+    svg = embed(_figure(label="a\x01b\x1f"), "x", "p-")
+    assert "ab" in ["".join(text.itertext()) for text in svg.iter("text")]
 
 
 def _names(svg: ElementTree.Element) -> tuple[set[str], set[str]]:

@@ -3,12 +3,11 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from sam.figures.inner_steps import fig7
 from sam.report.groups import Group
-from tests.figures.analysis_files import rise_row, write_analysis
 from tests.figures.drawn import groups_of
+from tests.report.analysis_files import rise_row, write_analysis
 from tests.report.run_directories import write_run
 
 
@@ -44,6 +43,7 @@ def test_fig7_has_error_above_loss_for_each_condition(tmp_path: Path) -> None:
     legend = figure.axes[0].get_legend()
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == ["1 ascent step", "5 ascent steps"]
+    assert [list(axis.get_xticks()) for axis in figure.axes] == [[1, 200]] * 4
     figure.draw_without_rendering()
 
 
@@ -52,14 +52,6 @@ def test_lines_differ_in_more_than_colour(tmp_path: Path) -> None:
     assert len({(line.get_linestyle(), line.get_marker()) for line in lines}) == 2
 
 
-@pytest.mark.parametrize(("sizes", "asked", "chosen"), [((1, 500), None, 500), ((1, 32), 1, 1)])
-def test_fig7_takes_the_m_asked_for_else_the_whole_sample(
-    tmp_path: Path, sizes: tuple[int, ...], asked: int | None, chosen: int
-) -> None:
-    loss = fig7(_write(tmp_path, sizes), asked).axes[2]
-    np.testing.assert_allclose(loss.lines[0].get_ydata(), [2 / chosen, 201 / chosen])
-
-
-def test_fig7_of_another_m_lists_the_measured(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="m=7 was not measured; there are 1, 32, 500"):
-        fig7(_write(tmp_path), 7)
+def test_fig7_takes_the_largest_m_where_that_of_the_training_was_not_measured(tmp_path: Path) -> None:
+    loss = fig7(_write(tmp_path, (1, 500))).axes[2]
+    np.testing.assert_allclose(loss.lines[0].get_ydata(), [2 / 500, 201 / 500])

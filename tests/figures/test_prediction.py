@@ -6,9 +6,9 @@ import pytest
 
 from sam.figures.prediction import fig3_predictive
 from sam.report.population import populations
-from sam.report.prediction import conditional_score, rank_correlation
-from tests.figures.analysis_files import rise_row, write_analysis, write_population
+from sam.report.prediction import chance_level, conditional_score, rank_correlation
 from tests.figures.drawn import caption_of, groups_of
+from tests.report.analysis_files import rise_row, write_analysis, write_population
 from tests.report.run_directories import write_run
 
 
@@ -20,8 +20,10 @@ def test_fig3_predictive_draws_the_statistics_of_prediction(tmp_path: Path) -> N
     for place, measures in enumerate(population.sharpness.values()):
         score = conditional_score(measures, population.gaps, population.hyperparameters)
         assert score is not None
+        chance = chance_level(measures, population.gaps, population.hyperparameters, population.conditions)
+        assert chance is not None
         found = [line.get_ydata()[place] for line in score_axis.lines]
-        assert found == pytest.approx([score.unconditioned, score.value])
+        assert found == pytest.approx([chance.unconditioned, score.unconditioned, score.value])
         tau = rank_correlation(measures, population.gaps, population.conditions)
         assert tau is not None and tau.interval is not None
         assert tau_axis.lines[place].get_ydata() == pytest.approx([tau.tau])
@@ -32,6 +34,7 @@ def test_fig3_predictive_draws_the_statistics_of_prediction(tmp_path: Path) -> N
     assert sorted(scatter.lines[1].get_ydata()) == pytest.approx([11, 12, 21, 22])
     assert scatter.get_xlabel() == "Rise of the loss, m = 1"
     assert "8 in 4 conditions" in caption_of(figure)
+    assert "Highest loss in a ball of radius 0.05, 1 ascent step." in caption_of(figure)
     figure.draw_without_rendering()
 
 
@@ -42,12 +45,13 @@ def test_fig3_predictive_has_a_row_for_each_dataset(tmp_path: Path) -> None:
     assert [axis.get_title() for axis in figure.axes[::3]] == ["cifar10", "cifar100"]
 
 
-def test_fig3_predictive_of_another_m_lists_the_measured(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="m=7 was not measured in all runs; there are 1, 500"):
-        fig3_predictive(write_population(tmp_path), m=7)
+@pytest.mark.parametrize("noise", [0.0, 0.2])
+def test_fig3_predictive_says_how_noisy_labels_were_taken(tmp_path: Path, noise: float) -> None:
+    figure = fig3_predictive(write_population(tmp_path, dataset__label_noise=noise))
+    assert ("test labels as noisy" in caption_of(figure)) == (noise > 0)
 
 
 def test_fig3_predictive_of_few_runs_says_what_it_takes(tmp_path: Path) -> None:
     write_analysis(write_run(tmp_path), "sharpness", {"rows": [rise_row(1, 1.0)]})
-    with pytest.raises(ValueError, match="no dataset has 4 complete runs.*gap=error"):
+    with pytest.raises(ValueError, match="no dataset has 4 complete runs.*generalisation gap"):
         fig3_predictive(groups_of(tmp_path))

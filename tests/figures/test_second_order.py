@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from sam.figures.second_order import draw_second_order, fig5
-from tests.figures.analysis_files import write_analysis
 from tests.figures.drawn import groups_of
+from tests.report.analysis_files import write_analysis
 from tests.report.run_directories import write_run
 
 
@@ -44,6 +44,7 @@ def test_fig5_has_a_line_for_each_trajectory(tmp_path: Path) -> None:
         np.testing.assert_allclose(line.get_ydata(), [1 - fall / 400, 1 - fall / 2])
         heights = band.get_paths()[0].vertices[:, 1]
         np.testing.assert_allclose([heights.min(), heights.max()], [1 - fall, 1])
+    assert (axis.get_xlabel(), list(axis.get_xticks())) == ("Epoch", [1, 200])
     figure.draw_without_rendering()
 
 

@@ -8,8 +8,8 @@ import pytest
 from sam.figures.sharpness import draw_sharpness, sharpness_by_condition
 from sam.figures.style import SAM_COLOUR, SGD_COLOUR
 from sam.report.interval import estimate
-from tests.figures.analysis_files import rise_row, write_analysis
 from tests.figures.drawn import caption_of, groups_of
+from tests.report.analysis_files import rise_row, write_analysis
 from tests.report.run_directories import write_run
 
 
@@ -21,6 +21,7 @@ def _bars(container) -> np.ndarray:
 def test_draw_sharpness_has_a_line_for_each_number_of_steps(tmp_path: Path) -> None:
     rows = [rise_row(m, steps / m, steps) for steps in (5, 1) for m in (64, 1, 500)]
     rows[-1]["loss_rise_standard_error"] = None
+    rows[1]["num_subsets"] = rows[4]["num_subsets"] = 4
     figure = draw_sharpness(write_analysis(write_run(tmp_path), "sharpness", {"rows": rows}))
     loss, error = figure.axes
     assert [found.get_label() for found in loss.containers] == ["1 ascent step", "5 ascent steps"]
@@ -29,8 +30,8 @@ def test_draw_sharpness_has_a_line_for_each_number_of_steps(tmp_path: Path) -> N
         np.testing.assert_allclose(container.lines[0].get_ydata(orig=False), expected)
         np.testing.assert_allclose(line.get_xdata(), [1, 64, 500])
         np.testing.assert_allclose(line.get_ydata(), [10 * rise for rise in expected])
-    # 1.96 standard errors of a tenth of the rise; none for the whole sample.
-    np.testing.assert_allclose(_bars(loss.containers[0])[0], [1 - 0.196, 1 + 0.196])
+    # t(3 degrees, 97.5 %) = 3.182 standard errors of a tenth of the rise; none for the whole sample.
+    np.testing.assert_allclose(_bars(loss.containers[0])[0], [1 - 0.3182, 1 + 0.3182], rtol=1e-4)
     np.testing.assert_allclose(_bars(loss.containers[0])[2], [0.002, 0.002])
     assert loss.get_ylim()[0] == 0
     assert list(loss.get_xticks()) == [1, 64, 500]
@@ -61,6 +62,7 @@ def test_comparison_has_means_and_t_intervals_over_seeds(tmp_path: Path) -> None
     np.testing.assert_allclose(places[0] * places[1], [1, 16])
     assert (places[0] < places[1]).all()
     assert "2 to 3" in caption_of(figure)
+    assert "After the last epoch that was looked at, 1 ascent step." in caption_of(figure)
     figure.draw_without_rendering()
 
 
@@ -72,6 +74,17 @@ def test_comparison_has_a_panel_for_each_setting(tmp_path: Path) -> None:
     figure = sharpness_by_condition(groups_of(tmp_path))
     titles = [axis.get_title().replace("\n", " ") for axis in figure.axes]
     assert [title[-16:] for title in titles] == ["optimizer.lr=0.1", "optimizer.lr=0.2"]
+
+
+def test_comparison_counts_the_seeds_that_it_draws(tmp_path: Path) -> None:
+    measured = (("sgd", 0, 3), ("sgd", 1, 3), ("sgd", 2, 1), ("sam", 0, 1), ("sam", 1, 3))
+    for name, seed, steps in measured:
+        directory = write_run(tmp_path, optimizer__name=name, seed=seed)
+        write_analysis(directory, "sharpness", {"rows": [rise_row(1, steps, steps)]})
+    figure = sharpness_by_condition(groups_of(tmp_path))
+    assert [list(found.lines[0].get_ydata()) for found in figure.axes[0].containers] == [[3], [3]]
+    assert "3 ascent steps." in caption_of(figure)
+    assert "n = 1 to 2" in caption_of(figure)
 
 
 def test_comparison_without_sharpness_says_how_to_make_it(tmp_path: Path) -> None:

@@ -9,12 +9,11 @@ from sam.figures.spectrum import draw_spectrum, fig3_spectrum, spread
 from sam.figures.style import SAM_COLOUR, SGD_COLOUR
 from sam.report.density import spectral_density
 from sam.report.measured import read_arrays
-from tests.figures.analysis_files import write_hessian
 from tests.figures.drawn import caption_of, groups_of
+from tests.report.analysis_files import write_hessian
 from tests.report.run_directories import write_run
 
 TOP = [30.0, 12.0, 9.0, 8.0, 6.0]
-PAPER = Path(__file__).resolve().parents[2] / "results" / "paper" / "tables.csv"
 
 
 def _texts(axis) -> str:
@@ -77,13 +76,13 @@ def test_fig3_leaves_room_for_an_epoch_that_a_condition_lacks(tmp_path: Path) ->
     assert ["not measured" in _texts(axis) for axis in figure.axes] == [False, True, True, False]
 
 
-def test_fig3_quotes_the_paper_only_when_asked(tmp_path: Path) -> None:
-    write_hessian(write_run(tmp_path), TOP)
-    groups = groups_of(tmp_path)
-    assert "paper" not in caption_of(fig3_spectrum(groups))
-    caption = caption_of(fig3_spectrum(groups, PAPER))
-    assert "WideResNet-40-10 (no batch norm) on CIFAR-10" in caption
-    assert r"SAM epoch 300 $\lambda_{max}$ 1.0, ratio 2.6" in caption
+def test_fig3_quotes_the_paper_beside_its_network_only(tmp_path: Path) -> None:
+    write_hessian(write_run(tmp_path / "other"), TOP)
+    assert "paper" not in caption_of(fig3_spectrum(groups_of(tmp_path / "other")))
+    write_hessian(write_run(tmp_path / "same", model__name="wrn_40_10_nobn"), TOP)
+    caption = caption_of(fig3_spectrum(groups_of(tmp_path / "same")))
+    assert r"The paper prints: SGD epoch 1 $\lambda_{max}$ 62.9, ratio 2.5;" in caption
+    assert r"SAM epoch 300 $\lambda_{max}$ 1.0, ratio 2.6." in caption
 
 
 def test_fig3_without_spectra_says_how_to_make_them(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from matplotlib.contour import ContourSet
 from mpl_toolkits.mplot3d import Axes3D
 
 from sam.figures.surface import draw_landscape, fig1_surfaces
-from tests.figures.analysis_files import write_analysis, write_surface
 from tests.figures.drawn import caption_of, groups_of
+from tests.report.analysis_files import write_analysis, write_surface
 from tests.report.run_directories import write_run
 
 
@@ -122,14 +122,6 @@ def test_fig1_has_surface_and_contours_of_each_condition_on_one_scale(tmp_path: 
     top = spaces[0].get_zlim()[1]
     # The sharp bowl is cut, the flat one whole: 0.1 + 2 * 1.5 at its corner.
     assert [np.nanmax(heights) for _, _, heights in surfaces] == pytest.approx([top, 3.1])
-
-
-def test_fig1_cuts_where_it_is_told_to(tmp_path: Path) -> None:
-    write_surface(write_run(tmp_path), 20.0)
-    groups = groups_of(tmp_path)
-    assert fig1_surfaces(groups, ceiling=4.0).axes[0].get_zlim() == pytest.approx((0.1, 4.0))
-    with pytest.raises(ValueError, match="above the lowest loss, 0.1; got 0.05"):
-        fig1_surfaces(groups, ceiling=0.05)
 
 
 def test_fig1_without_planes_says_how_to_make_them(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def test_comparison_holds_runs_and_what_is_wrong_with_others(tmp_path: Path) -> 
     assert len(comparison.groups) == len(comparison.blocks) == 1
     assert comparison.paper_rows[0].cell.name == "table1/cifar10/wrn_28_10_200/basic/sgd"
     assert ["cannot be read" in line for line in comparison.warnings] == [True, False]
-    assert "it repeats seed 0" in comparison.warnings[1]
+    assert "1 copy of a run" in comparison.warnings[1]
 
 
 def test_comparison_without_the_papers_cells_is_one_with_a_warning(tmp_path: Path) -> None:

@@ -71,12 +71,15 @@ def test_groups_leave_missing_numbers_out(tmp_path: Path) -> None:
 
 
 def test_groups_count_copies_once_and_warn(tmp_path: Path) -> None:
-    kept = write_run(tmp_path / "a", seed=3)
-    copy = write_run(tmp_path / "b", seed=3, dataset__root="/other/machine")
-    (copy / "result.json").write_text((kept / "result.json").read_text())
+    kept = [write_run(tmp_path / "a", seed=seed) for seed in (3, 4)]
+    copies = [write_run(tmp_path / "b", seed=seed, dataset__root="/other/machine") for seed in (3, 4)]
+    for first, copy in zip(kept, copies):
+        (copy / "result.json").write_text((first / "result.json").read_text())
     ((group,), warnings) = _groups(tmp_path / "a", tmp_path / "b")
-    assert [run.directory for run in group.complete] == [kept]
-    assert warnings == [f"{copy}: left out, it repeats seed 3 of {kept}"]
+    assert [run.directory for run in group.complete] == kept
+    assert warnings == ["left out: 2 copies of runs with the same seed and test error"]
+    (_, warnings) = _groups(tmp_path / "a", tmp_path / "b" / copies[0].parent.name / "seed3")
+    assert warnings == ["left out: 1 copy of a run with the same seed and test error"]
 
 
 def test_groups_say_so_where_copies_differ(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def outputs(tmp_path: Path) -> Path:
             counts = {"steps": 100, "forward_backward_passes": 100 if method == "sgd" else 200}
             result = {"test_error_pct": error + 0.1 * seed, **counts}
             run = write_run(tmp_path, result, falling_errors(5, error), seed=seed, optimizer__name=method)
-            write_hessian(run, 20.0 * error + seed)
+            write_hessian(run, [20.0 * error + seed] * 5)
             write_sharpness(run, {1: 0.1 * error, 16: 0.05 * error})
     write_run(tmp_path, {"test_error_pct": 2.9}, optimizer__name="sam", optimizer__rho=0.1)
     write_run(tmp_path, {"status": "diverged", "test_error_pct": None}, seed=2)

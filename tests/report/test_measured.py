@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sam.report.measured import (
+    ball,
     final_rises,
     gather,
     largest_comparison,
@@ -14,8 +15,8 @@ from sam.report.measured import (
     value_of,
     values_of_list,
 )
-from tests.figures.analysis_files import rise_row, write_analysis, write_hessian, write_surface
 from tests.figures.drawn import groups_of
+from tests.report.analysis_files import rise_row, write_analysis, write_hessian, write_surface
 from tests.report.run_directories import write_run
 
 ROWS = {"rows": [rise_row(1, 0.5)]}
@@ -70,7 +71,7 @@ def test_largest_comparison_has_most_conditions_then_most_analyses(tmp_path: Pat
 def test_rises_leaves_out_what_is_not_finite(tmp_path: Path) -> None:
     rows = [rise_row(1, 0.5), rise_row(4, 0.2, loss_rise=None), "nothing", rise_row(8, 2.0)]
     made = write_analysis(write_run(tmp_path), "sharpness", {"rows": rows})
-    assert [tuple(row) for row in rises(made)] == [(1, 1, 0.5, 0.05, 5.0), (8, 1, 2.0, 0.2, 20.0)]
+    assert [tuple(row) for row in rises(made)] == [(1, 1, 0.5, 0.05, 5.0, 500), (8, 1, 2.0, 0.2, 20.0, 62)]
 
 
 def test_final_rises_merges_analyses_of_one_moment(tmp_path: Path) -> None:
@@ -78,8 +79,38 @@ def test_final_rises_merges_analyses_of_one_moment(tmp_path: Path) -> None:
     for m in (4, 1):
         rows = {"rows": [rise_row(m, 1 / m, 2)]}
         write_analysis(directory, "sharpness", rows, settings={"m": [m]})
-    (one,) = gather(groups_of(tmp_path), "sharpness")
-    assert {m: row.loss for m, row in final_rises(one)[0].items()} == {1: 1.0, 4: 0.25}
+    steps, (by_seed,) = final_rises(gather(groups_of(tmp_path), "sharpness"))
+    assert (steps, {m: row.loss for m, row in by_seed[0].items()}) == (2, {1: 1.0, 4: 0.25})
+
+
+@pytest.mark.parametrize(
+    ("measured", "chosen", "seeds"),
+    # (1, 3) is of the first condition, seeds 0 and 1; 3 of the second, seed 0.
+    [
+        ([(1, 3), (1, 3), (3,)], 3, [[0, 1], [0]]),
+        ([(1, 3), (1, 3), (1, 3)], 1, [[0, 1], [0]]),
+        ([(1,), (1,), (3,)], 1, [[0, 1], []]),
+    ],
+)
+def test_final_rises_have_one_number_of_ascent_steps(
+    tmp_path: Path, measured: list[tuple[int, ...]], chosen: int, seeds: list[list[int]]
+) -> None:
+    for (name, seed), all_steps in zip([("sgd", 0), ("sgd", 1), ("sam", 0)], measured):
+        directory = write_run(tmp_path, optimizer__name=name, seed=seed)
+        write_analysis(directory, "sharpness", {"rows": [rise_row(1, steps, steps) for steps in all_steps]})
+    steps, found = final_rises(gather(groups_of(tmp_path), "sharpness"))
+    assert steps == chosen
+    assert [sorted(by_seed) for by_seed in found] == seeds
+    assert {row.loss for by_seed in found for by_m in by_seed.values() for row in by_m.values()} == {chosen}
+
+
+def test_ball_tells_an_adaptive_one(tmp_path: Path) -> None:
+    directory = write_run(tmp_path)
+    made = [
+        write_analysis(directory, "sharpness", ROWS, settings={"adaptive": adaptive})
+        for adaptive in (False, True)
+    ]
+    assert [ball(one) for one in made] == ["a ball of radius 0.05", "an adaptive ball of radius 0.05"]
 
 
 def test_broken_results_are_named(tmp_path: Path) -> None:

@@ -128,27 +128,51 @@ def test_score_of_perfect_constant_and_confounded_measures() -> None:
 
 def test_score_of_equal_gaps_is_none() -> None:
     assert conditional_score([1.0, 2.0, 3.0], [4.0] * 3, {}) is None
-    assert chance_level([1.0, 2.0, 3.0], [4.0] * 3, {}) is None
+    assert chance_level([1.0, 2.0, 3.0], [4.0] * 3, {}, "abc") is None
 
 
 def test_unrelated_measures_exceed_the_chance_level_as_often_as_it_says() -> None:
     random = np.random.default_rng(1)
     gap = random.normal(size=40).tolist()
     names = {"h": random.integers(2, size=40).tolist()}
-    level = chance_level(random.normal(size=40).tolist(), gap, names)
+    level = chance_level(random.normal(size=40).tolist(), gap, names, range(40))
     scores = [conditional_score(random.normal(size=40).tolist(), gap, names) for _ in range(200)]
-    assert level is not None and level < 0.1
+    assert level is not None and level.value < 0.1
     # 5 %, give or take three standard errors.
-    assert 0.004 < np.mean([score is not None and score.value > level for score in scores]) < 0.1
+    assert 0.004 < np.mean([score is not None and score.value > level.value for score in scores]) < 0.1
+
+
+@pytest.mark.parametrize("sizes", [[3] * 8, [3] * 6 + [1] * 12])
+def test_unrelated_measures_of_conditions_exceed_the_chance_level_as_often_as_it_says(
+    sizes: list[int],
+) -> None:
+    random = np.random.default_rng(0)
+    codes = np.repeat(np.arange(len(sizes)), sizes)
+
+    def draw() -> list[float]:
+        """Return numbers in which the seeds of a condition agree more than conditions do."""
+        shared, own = random.normal(size=len(sizes))[codes], random.normal(size=len(codes))
+        return (3 * shared + own).tolist()
+
+    exceeded = np.zeros(2)
+    for _ in range(60):
+        mu, gap = draw(), draw()
+        score, level = conditional_score(mu, gap, {}), chance_level(mu, gap, {}, codes.tolist(), 60)
+        assert score is not None and level is not None
+        exceeded += [score.value > level.value, score.unconditioned > level.unconditioned]
+    # 5 % are 3 of 60, give or take three standard errors; of shuffled runs it is a quarter and more.
+    assert exceeded.max() <= 8
 
 
 def test_chance_level_grows_as_the_population_shrinks() -> None:
     random = np.random.default_rng(2)
-    levels = []
+    levels: list[float] = []
     for count in (6, 12, 48):
         mu, gap = random.normal(size=(2, count)).tolist()
-        levels.append(chance_level(mu, gap, {"h": [place % 2 for place in range(count)]}))
-    assert None not in levels
+        names = {"h": [place % 2 for place in range(count)]}
+        level = chance_level(mu, gap, names, range(count))
+        assert level is not None
+        levels.append(level.value)
     assert levels == sorted(levels, reverse=True)
 
 

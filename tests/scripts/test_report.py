@@ -37,7 +37,7 @@ def _write_runs(root: Path) -> None:
         for method, error in (("sgd", 3.5 + 0.1 * seed), ("sam", 2.7 + 0.1 * seed)):
             result = {"test_error_pct": error}
             run = write_run(root, result, falling_errors(5, error), seed=seed, optimizer__name=method)
-            write_hessian(run, 20.0 * error)
+            write_hessian(run, [20.0 * error] * 5)
             write_sharpness(run, {1: 0.1 * error, 16: 0.05 * error})
     write_run(root, {"status": "interrupted"}, falling_errors(3, 9.0), seed=2)
 
@@ -150,6 +150,26 @@ def test_page_sorts_by_numbers(page: Path) -> None:
     _add_script(page, click)
     done = _browse(page, "--dump-dom")
     assert "<title>SAM rho=0.05,SGD SGD,SAM rho=0.05 descending</title>" in done.stdout
+
+
+@needs_browser
+def test_page_sorts_texts_by_the_decimal_numbers_in_them(page: Path) -> None:
+    click = """
+      const table = document.querySelector("#settings table");
+      const body = table.tBodies[0];
+      const names = ["SAM rho=0.1", "SAM rho=0.01", "SGD", "SAM rho=1e-05", "SAM rho=0.4", "SAM rho=0.05"];
+      const rows = names.map((name) => {
+        const row = body.rows[0].cloneNode(true);
+        row.cells[0].textContent = name;
+        return row;
+      });
+      body.replaceChildren(...rows);
+      table.tHead.rows[0].cells[0].querySelector("button").click();
+      const sorted = Array.from(body.rows, (row) => row.cells[0].textContent.replace("SAM rho=", ""));
+      document.title = sorted.join();
+    """
+    _add_script(page, click)
+    assert "<title>1e-05,0.01,0.05,0.1,0.4,SGD</title>" in _browse(page, "--dump-dom").stdout
 
 
 @needs_browser
