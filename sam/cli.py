@@ -210,7 +210,9 @@ def _allowed_key(key: str) -> str:
     group, _, last = key.rpartition(".")
     siblings = [name for name in keys if name.rpartition(".")[0] == group]
     # First a slip inside the group, then a key right but for its group, such as rho for optimizer.rho.
-    near = _near(key, siblings) + [name for name in keys if name.split(".")[-1] == last]
+    namesakes = [name for name in keys if name.split(".")[-1] == last]
+    of_group = [name for name in namesakes if difflib.get_close_matches(group, [name.rpartition(".")[0]])]
+    near = _near(key, siblings) + (of_group or namesakes)
     near = near or _near(key, [*keys, *GROUPS])
     if near:
         return f"there is no such key; did you mean {' or '.join(dict.fromkeys(near))}?"

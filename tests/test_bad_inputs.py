@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 BAD_COMMANDS = {
     # keys
     "optimizer.rhoo=1": "optimizer.rhoo: there is no such key; did you mean optimizer.rho?",
-    "rho=0.1": "rho: there is no such key; did you mean optimizer.rho?",
+    "rho=0.1": "rho: there is no such key; did you mean optimizer.rho or analysis.rho?",
     "epoch=3": "epoch: there is no such key; did you mean epochs?",
     "learning_rate=1": "learning_rate: there is no such key; allowed is one of epochs, batch_size, m",
     "optimizer.wd=1": "optimizer.wd: there is no such key; allowed is one of optimizer.name, optimizer.lr",
