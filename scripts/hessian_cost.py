@@ -179,7 +179,7 @@ def _eigenthings(sample: SampleLoss, task: str, length: int) -> list[float]:
         return sorted(lanczos(max_iter=length).eigenvalues.tolist(), reverse=True)
     length = 2 * TOP
     while not lanczos(max_iter=length).converged.all():
-        length += TOP
+        length += 2 * TOP
     return [length]
 
 
