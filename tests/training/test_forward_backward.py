@@ -115,17 +115,20 @@ def train_a_share(rank, folder):
     """Make two updates of each rule with half of each batch, in one of two processes."""
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    mine = slice(4 * rank, 4 * rank + 4)
     for name in ("sgd", "sam"):
-        problem = make_problem()
-        called = data_parallel(problem.model)
-        update = make_update(
-            problem.model, name, m=2, clip_norm=0.5, called=called, weight_decay_in_loss=DECAY
-        )
-        for _ in range(2):
-            update(problem.images[mine], problem.targets[mine], lr=0.1)
-        torch.save(problem.model.state_dict(), f"{folder}/{name}{rank}.pt")
+        torch.save(trained_share(name, slice(4 * rank, 4 * rank + 4)), f"{folder}/{name}{rank}.pt")
+    distributed.barrier()
     distributed.destroy_process_group()
+
+
+def trained_share(name, mine):
+    """Return the weights; what is wrapped is gone before the processes part."""
+    problem = make_problem()
+    called = data_parallel(problem.model)
+    update = make_update(problem.model, name, m=2, clip_norm=0.5, called=called, weight_decay_in_loss=DECAY)
+    for _ in range(2):
+        update(problem.images[mine], problem.targets[mine], lr=0.1)
+    return problem.model.state_dict()
 
 
 @pytest.mark.ddp
