@@ -295,4 +295,4 @@ def _fail(notes: pathlib.Path, error: Exception) -> NoReturn:
     if mistake is None:
         # Maybe this one has only lost a peer that was killed, without a note: let that be seen first.
         time.sleep(SECONDS_BEFORE_FAILING)
-    sys.exit(1)
+    os._exit(1)  # at an orderly end, threads of a broken connection abort the process now and then
