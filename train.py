@@ -18,6 +18,7 @@ from sam.cli import checked, report_mistakes, told_at_once
 from sam.config import TrainConfig
 from sam.launch import refuse_sweep_under_torchrun, start
 from sam.run_directory import path_of, read_result
+from sam.sweep import RunSweeper  # noqa: F401 - Hydra finds it once it is imported
 
 # Absolute, so that this module may also be imported, as worker processes and tests do.
 CONFIGS = str(pathlib.Path(__file__).resolve().parent / "configs")

@@ -1,7 +1,8 @@
 """From the command line to a checked config, and from every mistake on it to one clear message.
 
 Exit codes: 0 done; 2 a mistake of the user (no traceback); 130 / 143 stopped by Ctrl-C / SIGTERM with the
-state saved; 1 a fault of the program (with traceback). HYDRA_FULL_ERROR=1 shows every traceback.
+state saved (138 / 140 by SIGUSR1 / SIGUSR2, which schedulers send); 1 a fault of the program (with
+traceback). HYDRA_FULL_ERROR=1 shows every traceback.
 """
 
 import difflib
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -36,6 +38,10 @@ _crashed_jobs: list[str] = []
 
 for _name, _schema in SCHEMAS.items():
     ConfigStore.instance().store(_name, _schema)
+Plugins.instance()  # which brings the launchers that are installed, with configs of their own
+for _path in (CONFIGS / "hydra" / "launcher").glob("*.yaml"):
+    # Beside a namesake, Hydra takes ours only with a warning.
+    ConfigStore.instance().repo["hydra"]["launcher"].pop(_path.name, None)
 
 
 def _by_dataset(values: dict[str, Any], *, _root_: DictConfig) -> Any:
@@ -49,7 +55,13 @@ def _by_dataset(values: dict[str, Any], *, _root_: DictConfig) -> Any:
     return values[name]
 
 
+def _gpus_per_run() -> int:
+    """Return how many GPUs a run takes where each takes one: ${gpus_per_run:} for a launcher."""
+    return 1 if any(pathlib.Path("/dev").glob("nvidia[0-9]*")) else 0
+
+
 OmegaConf.register_new_resolver("by_dataset", _by_dataset)
+OmegaConf.register_new_resolver("gpus_per_run", _gpus_per_run)
 
 
 def checked(config: DictConfig, schema: type[Config]) -> Config:
@@ -166,7 +178,9 @@ def explain(error: BaseException) -> str:
     for cause in chain:
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:
             return _explain_key(cause.full_key)
-    return text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    told = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    # Of a disk that is full, a folder that is not ours, a file too many.
+    return f"{told}; mend that and give the same command again" if isinstance(error, OSError) else told
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -7,8 +7,8 @@ other. Runs that have ended are skipped, interrupted ones go on, a failed one do
 --dry-run  times a few updates of each model here, on made-up images, and says how many hours it all takes
 --smoke    two updates of each condition, on made-up images, two micro-batches of at most 4: pass or fail
 
-Keys are those of train.py and hold for all runs, such as outputs=FOLDER or recipe=text. Filters take several
-values with commas.
+Keys are those of train.py and hold for all runs, such as outputs=FOLDER or recipe=text; hydra/launcher=ray
+or submitit_slurm trains several at once, as in a sweep of train.py. Filters take several values with commas.
 
     python scripts/reproduce.py table1 --list
     python scripts/reproduce.py table1 --model wrn_28_10 --epochs 200 --dry-run
@@ -16,6 +16,7 @@ values with commas.
 """
 
 import argparse
+import hashlib
 import os
 import shlex
 import signal
@@ -31,7 +32,7 @@ from sam.cli import composed, explain  # noqa: E402
 from sam.config import ConfigError  # noqa: E402
 from sam.plan import PlannedRun, alternatives, quoted, runs_of, unique  # noqa: E402
 from sam.report.cells import CELLS, Cell, read_cells  # noqa: E402
-from sam.run_directory import read_result  # noqa: E402
+from sam.run_directory import read_result, write_text  # noqa: E402
 from scripts.rehearse import dry_run, smoke  # noqa: E402
 
 # The paper's headline; the appendix repeats and varies it.
@@ -46,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     tables = [word for word in options.words if "=" not in word]
     overrides = [word for word in options.words if "=" in word]
+    launcher = [word for word in overrides if word.startswith("hydra")]
+    overrides = [word for word in overrides if word not in launcher]
     try:
         cells = _chosen(read_cells(CELLS), tables, options)
         if seeds := [word for word in overrides if word.startswith("seed=")]:
@@ -69,7 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise
     if options.dry_run:
         return dry_run(plan)
-    return _train(unique(run for runs in plan.values() for run in runs))
+    runs = unique(run for runs in plan.values() for run in runs)
+    if not launcher:
+        return _train(runs)
+    return _launch(runs, [*launcher, *(word for word in overrides if word.startswith("outputs="))])
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -186,9 +192,8 @@ def _command(overrides: Sequence[str]) -> str:
 
 
 def _train(runs: Sequence[PlannedRun]) -> int:
-    """Train what has not ended, and say in the end how all of them are."""
+    """Train what has not ended, one run after the other, and say in the end how all of them are."""
     failed: list[PlannedRun] = []
-    counts = {"complete": 0, "diverged": 0}
     for number, run in enumerate(runs, start=1):
         print(f"[{number} of {len(runs)}] {run.directory}", flush=True)
         code = 0
@@ -199,11 +204,40 @@ def _train(runs: Sequence[PlannedRun]) -> int:
                     "stopped; the same command goes on" + (" without force=true" if run.config.force else "")
                 )
                 return code if code > 0 else 128 - code
-        result = read_result(run.directory)
-        if code or result is None:
+        if code or read_result(run.directory) is None:
             failed.append(run)
-        else:
-            counts[result["status"]] += 1
+    return _conclude(runs, failed)
+
+
+def _launch(runs: Sequence[PlannedRun], sweep: Sequence[str]) -> int:
+    """Train what has not ended as sweeps of train.py; first the runs that others take their labels from.
+
+    Args:
+        runs: Of the plan.
+        sweep: What is said of the launcher and of the outputs.
+    """
+    waves = [
+        [run for run in runs if (run.config.dataset.relabel_from is not None) == is_second]
+        for is_second in (False, True)
+    ]
+    for wave in filter(None, waves):
+        text = "".join(shlex.join(run.overrides) + "\n" for run in wave)
+        name = f"reproduce-{hashlib.sha256(text.encode()).hexdigest()[:8]}.txt"
+        path = Path(wave[0].config.outputs).expanduser() / ".multirun" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, text)
+        code = _run(["-m", f"hydra.sweeper.file={quoted(str(path))}", *sweep])
+        if code in STOPPED:
+            return code if code > 0 else 128 - code
+    return _conclude(runs, [run for run in runs if read_result(run.directory) is None])
+
+
+def _conclude(runs: Sequence[PlannedRun], failed: Sequence[PlannedRun]) -> int:
+    """Say how all runs are; return the exit code."""
+    lost = {run.directory for run in failed}
+    results = [read_result(run.directory) for run in runs if run.directory not in lost]
+    statuses = [result["status"] for result in results if result is not None]
+    counts = {status: statuses.count(status) for status in ("complete", "diverged")}
     print(f"{len(runs)} runs: " + ", ".join(f"{count} {name}" for name, count in counts.items()), end="")
     print(f", {len(failed)} failed")
     for run in failed:

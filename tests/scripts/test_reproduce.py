@@ -184,6 +184,25 @@ def test_bootstrapped_run_is_trained_after_the_run_that_predicts_its_labels(use_
     assert read_result(Path(relabelled.partition("=")[2]))["status"] == "complete"
 
 
+def test_launcher_of_hydra_trains_first_what_labels_come_from_and_then_the_rest(use_cells, started, capsys):
+    use_cells(
+        cell("table4/noise40/tiny/bootstrap_sam", labels_from="dataset.label_noise=0.4"),
+        cell("table1/tiny/sgd", "optimizer.lr=1e30 optimizer.clip_norm=null", seeds="1"),
+    )
+    words = ["table1", "table4", "--seeds", "2", "outputs=with space", "hydra/launcher=basic"]
+    assert reproduce.main(words) == 0
+    (first, second), cells = started, read_cells(reproduce.CELLS)
+    for command in (first, second):
+        assert (command[0], command[2:]) == ("-m", ("hydra/launcher=basic", "outputs=with space"))
+    runs = [run for one in cells for run in runs_of(one, [0, 1], ["outputs=with space"])]
+    listed = [Path(command[1].partition("=")[2].strip("'")).read_text() for command in (first, second)]
+    sources = [run for run in runs if run.config.dataset.relabel_from is None]
+    assert [shlex.split(line) for line in listed[0].splitlines()] == [list(run.overrides) for run in sources]
+    assert len(listed[1].splitlines()) == 2 and listed[1].count("dataset.relabel_from=") == 2
+    assert all(read_result(run.directory) for run in runs)
+    assert "\n6 runs: 4 complete, 2 diverged, 0 failed\ncompare with the paper: " in capsys.readouterr().out
+
+
 def test_diverged_run_is_counted_and_no_failure(use_cells, started, capsys):
     use_cells(cell("table1/tiny/sgd", "optimizer.lr=1e30 optimizer.clip_norm=null", seeds="1"))
     assert reproduce.main(["table1"]) == 0

@@ -1,0 +1,247 @@
+"""A sweep of runs: python train.py -m optimizer=sgd,sam seed=0,1,2. Imports no torch.
+
+Hydra's own sweeper hands every combination to a launcher. This one finds out which run each of them is, and
+hands on what has not ended, each run once; it says in the end how all of them are, and leaves those that
+failed in a file from which the same program trains just them. The launcher (hydra/launcher) does the work:
+one run after the other in this process, on Slurm or on Ray.
+"""
+
+import hashlib
+import importlib.util
+import os
+import pathlib
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+from sam.cli import MISTAKES, checked, explain
+from sam.composer import Composer
+from sam.config import ConfigError, TrainConfig
+from sam.run_directory import path_of, read_result, write_text
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PACKAGES = {
+    f"hydra_plugins.hydra_{name}_launcher": f"'hydra-{name}-launcher>=1.2,<2'" for name in ("submitit", "ray")
+}
+
+
+class Run(NamedTuple):
+    """One run of a sweep.
+
+    Attributes:
+        overrides: What train.py takes for it.
+        directory: Where it lives.
+        force: Whether it is to start anew.
+    """
+
+    overrides: list[str]
+    directory: pathlib.Path
+    force: bool
+
+
+class Failure(NamedTuple):
+    """A run that did not end.
+
+    Attributes:
+        overrides: What train.py takes to go on with it.
+        error: Why.
+    """
+
+    overrides: list[str]
+    error: BaseException
+
+
+class RunSweeper(Sweeper):
+    """Does what is missing of a sweep.
+
+    Args:
+        file: Of runs, one a line, to be done with the overrides of the command line; None for only these.
+        max_batch_size: How many runs a launcher gets at once; None for all.
+        params: Overrides that stand before those of the command line.
+    """
+
+    def __init__(
+        self, file: str | None, max_batch_size: int | None, params: Mapping[str, str] | None
+    ) -> None:
+        self._file = file
+        self._max_batch_size = max_batch_size
+        self._first_overrides = [f"{key}={value}" for key, value in (params or {}).items()]
+
+    def setup(self, *, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> None:
+        """Make the launcher.
+
+        Raises:
+            ConfigError: If it is not installed.
+        """
+        self._loader = hydra_context.config_loader
+        self._config = config
+        module = ".".join(config.hydra.launcher.get("_target_", "").split(".")[:2])
+        if module in PACKAGES and importlib.util.find_spec(module) is None:
+            name = config.hydra.runtime.choices["hydra/launcher"]
+            raise ConfigError(f"hydra/launcher={name} is not installed; pip install {PACKAGES[module]}")
+        self._launcher: Launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> list[list[JobReturn]]:
+        """Train the runs of a command line that have not ended.
+
+        Raises:
+            SystemExit: If one failed: 2 if all of these are mistakes of the user, else 1.
+        """
+        runs, failures = self._plan(self._jobs(arguments))
+        missing = [run for run in runs if run.force or read_result(run.directory) is None]
+        num_ended = len(runs) - len(missing)
+        if num_ended:
+            print(f"{num_ended} of {len(runs)} runs ended before, skipped (force=true starts them anew)")
+        sys.stdout.flush()
+        try:
+            failures += self._launched(missing)
+        except (SystemExit, KeyboardInterrupt):
+            num_ended = sum(read_result(run.directory) is not None for run in runs)
+            print(f"stopped; {num_ended} of {len(runs)} runs ended; the same command goes on", flush=True)
+            raise
+        self._conclude(runs, failures)
+        return []
+
+    def _jobs(self, arguments: list[str]) -> list[list[str]]:
+        """Return every combination of the values of a command line; after each line of the file, if any."""
+        parser = OverridesParser.create(config_loader=self._loader)
+        overrides = parser.parse_overrides([*self._first_overrides, *arguments])
+        [jobs] = BasicSweeper.split_arguments(overrides, None)
+        if self._file is None:
+            return jobs
+        try:
+            lines = pathlib.Path(self._file).expanduser().read_text(encoding="utf-8").splitlines()
+            listed = [shlex.split(line, comments=True) for line in lines]
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"hydra.sweeper.file={self._file} cannot be read ({error}); wanted is a text file with the "
+                "overrides of one run a line"
+            ) from error
+        return [[*line, *job] for line in listed if line for job in jobs]
+
+    def _plan(self, jobs: Iterable[list[str]]) -> tuple[list[Run], list[Failure]]:
+        """Return the runs, each once, and what cannot be one."""
+        composed = Composer(self._loader, self._config)
+        runs: dict[pathlib.Path, Run] = {}
+        failures = []
+        for job in jobs:
+            try:
+                config = checked(composed(job), TrainConfig)
+            except MISTAKES as error:
+                print(f"error: {explain(error)} (job {' '.join(job)})", file=sys.stderr)
+                failures.append(Failure(job, error))
+                continue
+            run = Run(job, path_of(config), config.force)
+            runs.setdefault(run.directory, run)
+        return list(runs.values()), failures
+
+    def _launched(self, runs: Sequence[Run]) -> list[Failure]:
+        """Have the launcher train runs; return those that failed."""
+        _found_elsewhere()
+        failures = []
+        size = self._max_batch_size or max(1, len(runs))
+        for first in range(0, len(runs), size):
+            batch = runs[first : first + size]
+            with self._every_one_awaited():
+                returns = self._launcher.launch([run.overrides for run in batch], initial_job_idx=first)
+            for run, job in zip(batch, returns, strict=True):
+                error = job if isinstance(job, Exception) else job._return_value
+                if isinstance(job, Exception) or job.status is not JobStatus.COMPLETED:
+                    failures.append(Failure(_going_on(run), error))
+        return failures
+
+    def _every_one_awaited(self) -> AbstractContextManager[None]:
+        """Have the launcher return the error of a job that died, where it raises it and leaves the others."""
+        module = type(self._launcher).__module__
+        if "submitit" in module:
+            from submitit import Job
+
+            return _errors_returned(Job, "results", lambda error: [error])
+        if "ray" in module:
+            import ray
+
+            return _errors_returned(ray, "get", lambda error: error)
+        return nullcontext()
+
+    def _conclude(self, runs: Sequence[Run], failures: Sequence[Failure]) -> None:
+        """Say how all runs are.
+
+        Raises:
+            SystemExit: If one failed.
+        """
+        failed = [failure.overrides for failure in failures]
+        counts = {"complete": 0, "diverged": 0}
+        for run in runs:
+            if _going_on(run) not in failed and (result := read_result(run.directory)) is not None:
+                counts[result["status"]] += 1
+        told = ", ".join(f"{count} {status}" for status, count in counts.items())
+        print(f"{sum(counts.values()) + len(failed)} runs: {told}, {len(failed)} failed", flush=True)
+        if not failures:
+            return
+        common = set.intersection(*(set(job) for job in (*failed, *(run.overrides for run in runs))))
+        for failure in failures:
+            own = [text for text in failure.overrides if text not in common]
+            print(
+                f"failed: {shlex.join(own or failure.overrides)}\n  {explain(failure.error)}", file=sys.stderr
+            )
+        print(f"only these again: {self._again(failures)}", file=sys.stderr, flush=True)
+        sys.exit(2 if all(isinstance(failure.error, MISTAKES) for failure in failures) else 1)
+
+    def _again(self, failures: Sequence[Failure]) -> str:
+        """Return the command that trains just what failed; it takes them from a file that this writes."""
+        text = "".join(shlex.join(failure.overrides) + "\n" for failure in failures)
+        name = f"failed-{hashlib.sha256(text.encode()).hexdigest()[:8]}.txt"
+        path = pathlib.Path(self._config.hydra.sweep.dir) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, text)
+        theirs = ("hydra.sweeper.file=", "hydra.mode=")
+        launcher = [word for word in self._config.hydra.overrides.hydra if not word.startswith(theirs)]
+        return shlex.join(["python", "train.py", "-m", f"hydra.sweeper.file={path}", *launcher])
+
+
+def _going_on(run: Run) -> list[str]:
+    """Return the overrides of a run; without force where it has done its work, and would throw away more."""
+    has_begun = run.force and read_result(run.directory) is None
+    return [word for word in run.overrides if not (has_begun and word.startswith("force="))]
+
+
+@contextmanager
+def _errors_returned(owner: Any, name: str, made: Callable[[Exception], Any]) -> Iterator[None]:
+    """Have a function return what is made of an error, instead of raising it."""
+    original = getattr(owner, name)
+
+    def returning(*arguments: Any, **keywords: Any) -> Any:
+        try:
+            return original(*arguments, **keywords)
+        except Exception as error:  # its first lines say what became of the job, and where its output is
+            return made(RuntimeError(" ".join(str(error).splitlines()[:2])))
+
+    setattr(owner, name, returning)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)
+
+
+def _found_elsewhere() -> None:
+    """Have jobs find this program, in whatever folder and on whatever machine they start."""
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if str(ROOT) not in paths:
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), *paths]))
+
+
+# Hydra takes plugins from packages of the namespace hydra_plugins, of which a program alone has none.
+Plugins.instance().class_name_to_class["hydra_plugins.sam.RunSweeper"] = RunSweeper
