@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from sam.cli import checked, report_mistakes, told_at_once
 from sam.config import ConfigError, EvaluateConfig, TrainConfig
 from sam.report.runs import find_runs
-from sam.run_directory import read_config, write_json
+from sam.run_directory import read_config, refuse_links, write_json
 
 # Absolute, so that this module may also be imported, as worker processes and tests do.
 CONFIGS = str(pathlib.Path(__file__).resolve().parent / "configs")
@@ -53,8 +53,12 @@ def directories(run: str) -> list[pathlib.Path]:
 def look_at(directory: pathlib.Path, config: EvaluateConfig) -> None:
     """Evaluate or analyse one run."""
     training = read_config(directory)
+    refuse_links(directory)
     if config.root is not None:
         training.dataset.root = config.root
+    else:
+        # Nothing is fetched into a folder that only the run names: it may come from elsewhere.
+        training.dataset.download = False
     if config.analysis.name == "none":
         evaluate(directory, training, config)
         return

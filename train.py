@@ -11,12 +11,11 @@ import shlex
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from sam.cli import checked, report_mistakes, told_at_once
 from sam.config import TrainConfig
-from sam.launch import refuse_sweep_under_torchrun, start
+from sam.launch import start
 from sam.run_directory import path_of, read_result
 from sam.sweep import RunSweeper  # noqa: F401 - Hydra finds it once it is imported
 
@@ -28,8 +27,6 @@ CONFIGS = str(pathlib.Path(__file__).resolve().parent / "configs")
 def main(composed: DictConfig) -> None:
     """Do one run."""
     with told_at_once():
-        if HydraConfig.get().mode is RunMode.MULTIRUN:
-            refuse_sweep_under_torchrun()
         train(checked(composed, TrainConfig))
 
 

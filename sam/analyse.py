@@ -6,7 +6,6 @@ there is not done again, and a surface that was interrupted goes on.
 
 import hashlib
 import json
-import os
 import pathlib
 import time
 from typing import Any
@@ -15,6 +14,7 @@ from sam import build
 from sam.analyses import ANALYSES, Tell
 from sam.analysis_config import AnalysisConfig
 from sam.config import TrainConfig, user_errors
+from sam.files import replaced
 from sam.logs.console import say
 from sam.logs.tensorboard import append_picture
 from sam.report.analyses import Analysis, read_analysis
@@ -130,7 +130,5 @@ def _last_epoch(directory: pathlib.Path) -> int | None:
 def _draw(analysis: Analysis) -> None:
     from sam.figures.analysis import draw_analysis  # matplotlib takes a second
 
-    path = analysis.path.with_suffix(".png")
-    unfinished = path.with_name(path.name + ".unfinished")
-    draw_analysis(analysis).savefig(unfinished, format="png")
-    os.replace(unfinished, path)
+    with replaced(analysis.path.with_suffix(".png"), "wb") as file:
+        draw_analysis(analysis).savefig(file, format="png")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import os
 import pathlib
 import zipfile
 from collections.abc import Callable
@@ -17,6 +16,8 @@ from sam.analysis import hessian, landscape, sharpness
 from sam.analysis.sample import SampleLoss
 from sam.analysis_config import AnalysisConfig
 from sam.config import ConfigError, OptimizerConfig
+from sam.files import replaced
+from sam.foreign_files import check_arrays
 from sam.report.analyses import read_analyses
 from sam.report.measured import read_arrays
 from sam.run_directory import read_config
@@ -104,6 +105,7 @@ def _empty_surface(chosen: AnalysisConfig) -> landscape.Surface:
 def _begun_surface(arrays: pathlib.Path) -> landscape.Surface | None:
     """Return what an interrupted analysis has left; None if there is nothing, or it cannot be read."""
     try:
+        check_arrays(arrays, arrays.stat().st_size)
         with numpy.load(arrays, allow_pickle=False) as file:
             second = file["steps_2"] if "steps_2" in file else None
             return landscape.Surface(file["steps_1"], second, file["loss"], file["error_pct"])
@@ -183,10 +185,8 @@ def _second_order(
 
 def _write_arrays(path: pathlib.Path, **arrays: Any) -> None:
     """Write a file of arrays so that whoever looks sees all of it or the one before."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    with open(unfinished, "wb") as file:
+    with replaced(path, "wb") as file:
         numpy.savez(file, **arrays)
-    os.replace(unfinished, path)
 
 
 ANALYSES = {

@@ -241,6 +241,8 @@ class RuntimeConfig:
     workers: int | None = setting(None, at_least=0, at_most=1024, science=False)
     # timm: keep few activations and compute the others anew going backward: less memory, more time.
     grad_checkpointing: bool = setting(False, science=False)
+    # Several processes: how long one waits for another before the run ends, which then can be gone on with.
+    timeout_minutes: float = setting(10.0, above=0, at_most=10080, science=False)
     # Save at least this often inside an epoch; every epoch ends with a save anyway.
     checkpoint_minutes: float = setting(5.0, above=0, science=False)
 

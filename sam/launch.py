@@ -15,7 +15,6 @@ import pathlib
 import signal
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -25,21 +24,13 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from sam.config import ConfigError, TrainConfig
+from sam.launch_signals import OTHERS, Stop, signals_passed_on
+from sam.process_error import ProcessError
+from sam.stops import STOPS
 
-STOPS = (signal.SIGINT, signal.SIGTERM)
-# What the launcher sets handlers for and leaves so.
-OTHERS = [getattr(signal, name) for name in ("SIGHUP", "SIGQUIT") if hasattr(signal, name)]
 # Long enough for the launcher, which looks ten times a second, to see who died first.
 SECONDS_BEFORE_FAILING = 2.0
 SECONDS_FOR_AN_END = 10
-
-
-class ProcessError(RuntimeError):
-    """A process of a run failed: which one and how, and its traceback, empty if it had no time for one."""
-
-    def __init__(self, message: str, worker_traceback: str = "") -> None:
-        super().__init__(f"{message}; the same command goes on from the last checkpoint, if there is one")
-        self.worker_traceback = worker_traceback
 
 
 @dataclass(frozen=True)
@@ -62,7 +53,9 @@ def start(config: TrainConfig, command: str) -> dict[str, Any]:
         What result.json holds.
 
     Raises:
-        ConfigError: As sam.worker.run, or if torchrun has started another number of processes.
+        ConfigError: As sam.worker.run, or if torchrun has started another number of processes, or would
+            start anew with every restart.
+        SystemExit: As sam.worker.run; and 1 where another process of this machine tells of one that is lost.
     """
     wanted = config.runtime.processes or 1
     size = _torchrun_size()
@@ -74,9 +67,44 @@ def start(config: TrainConfig, command: str) -> dict[str, Any]:
             f"runtime.processes={wanted}, but torchrun has started {size}; leave it null under torchrun, or "
             "start train.py without torchrun"
         )
+    if config.force and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
+        _only_rank_0_speaks()
+        raise ConfigError(
+            "force=true under torchrun --max-restarts would throw the run away at every restart; leave it "
+            "out, and delete the run directory if it is to start anew"
+        )
+    try:
+        result, code = _run_here(config, command)
+    except ProcessError:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            raise
+        time.sleep(SECONDS_BEFORE_FAILING)  # torchrun ends all of a machine as soon as one has ended
+        sys.exit(1)
+    _leave(code)
+    if result is None:
+        sys.exit(code)
+    return result
+
+
+def _run_here(config: TrainConfig, command: str) -> tuple[dict[str, Any] | None, int]:
+    """Do this process's part of a run.
+
+    Returns:
+        What result.json holds, or None if the run was stopped; and the exit code.
+    """
     from sam.worker import run  # brings torch, which help, faults and ended runs do without
 
-    return run(config, command)
+    try:
+        return run(config, command), 0
+    except SystemExit as ending:
+        return None, int(ending.code or 0)
+
+
+def _leave(exit_code: int) -> None:
+    """Part from the other processes, once nothing of the run is left here."""
+    from sam.training.distributed import leave_world
+
+    leave_world(exit_code)
 
 
 def refuse_sweep_under_torchrun() -> None:
@@ -118,7 +146,7 @@ def launch(config: TrainConfig, command: str) -> dict[str, Any]:
     Raises:
         ConfigError: If the processes found that machine, data or run directory do not allow it.
         ProcessError: If a process failed.
-        SystemExit: 128 + the signal's number, if SIGTERM or SIGINT asked to stop; the state is saved.
+        SystemExit: 128 + the signal's number, if one of sam.stops asked to stop; the state is saved.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -126,7 +154,7 @@ def launch(config: TrainConfig, command: str) -> dict[str, Any]:
 
     processes = config.runtime.processes or 1
     _check_devices(config.runtime.device, processes)
-    with tempfile.TemporaryDirectory(prefix="sam-") as folder, _signals_passed_on() as stop:
+    with tempfile.TemporaryDirectory(prefix="sam-") as folder, signals_passed_on() as stop:
         launcher = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -169,7 +197,7 @@ def _check_devices(device: str, processes: int) -> None:
         )
 
 
-def _told_by(notes: pathlib.Path, error: Any, stop: "_Stop") -> BaseException:
+def _told_by(notes: pathlib.Path, error: Any, stop: Stop) -> BaseException:
     """Return what to raise for a run of which a process failed; the launcher knows which ended first."""
     rank, failure = error.get_first_failure()
     found = [json.loads(path.read_text(encoding="utf-8")) for path in notes.glob("*.json")]
@@ -182,55 +210,10 @@ def _told_by(notes: pathlib.Path, error: Any, stop: "_Stop") -> BaseException:
         return ProcessError(f"process of rank {rank} ended with exit code {failure.exitcode}")
     first = min(found, key=lambda note: note["moment"])
     if first["mistake"] is None:
-        return ProcessError(f"process of rank {first['rank']} failed", first["traceback"])
+        return ProcessError(first["fault"], first["traceback"])
     mistake = ConfigError(first["mistake"])
     mistake.__cause__ = RuntimeError(f"in the process of rank {first['rank']}:\n{first['traceback']}")
     return mistake
-
-
-class _Stop:
-    """Passes a request to stop on to the processes, which save and end; a second one ends all at once."""
-
-    def __init__(self) -> None:
-        self.exit_code = 0
-
-    def handle(self, signal_number: int, frame: FrameType | None) -> None:
-        """Take a signal."""
-        is_first, self.exit_code = not self.exit_code, 128 + signal_number
-        children = multiprocessing.active_children()
-        for child in children:
-            # From a terminal they have it already; see sam.worker.StopRequest.
-            os.kill(child.pid or os.getpid(), signal.SIGINT)
-        if not children or not is_first:
-            raise SystemExit(self.exit_code)
-
-
-@contextmanager
-def _signals_passed_on() -> Iterator[_Stop]:
-    """Take SIGINT and SIGTERM for the processes; and keep them from these until they can take them too.
-
-    A process that starts inherits which signals are blocked. With both blocked it does not die over Ctrl-C
-    in the middle of an import, with a traceback for a farewell. Blocked they are in the main thread alone:
-    a thread that does nothing else receives them, and Python calls their handler in the main thread.
-    """
-    from multiprocessing import resource_tracker
-
-    stop, done = _Stop(), threading.Event()
-    resource_tracker.ensure_running()  # which would unblock them as it starts
-    before = {number: signal.getsignal(number) for number in (*STOPS, *OTHERS)}
-    receiver = threading.Thread(target=done.wait, daemon=True)
-    receiver.start()
-    try:
-        for number in STOPS:
-            signal.signal(number, stop.handle)
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
-        yield stop
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        done.set()
-        receiver.join()
 
 
 @contextmanager
@@ -253,21 +236,15 @@ def work(job: Job) -> tuple[dict[str, Any] | None, int]:
     for number in STOPS:
         signal.signal(number, signal.SIG_DFL)  # nothing is trained yet, so there is nothing to save
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
-    outcome: tuple[dict[str, Any] | None, int]
     try:
-        from torch import distributed
-
-        from sam.worker import run
-
-        outcome = run(job.config, job.command), 0
-        distributed.destroy_process_group()
-    except SystemExit as ending:
-        # Returned, not raised: the launcher ends the others when one fails, and rank 0 may still be saving.
-        outcome = None, int(ending.code or 0)
+        # Of a stop the code is returned, too: the launcher ends the others when one fails, and rank 0 may
+        # still be saving.
+        outcome = _run_here(job.config, job.command)
     except Exception as error:
         _fail(job.notes, error)
     signal.signal(signal.SIGINT, _end_if_alone)
     _end_if_alone()
+    _leave(outcome[1])
     return outcome
 
 
@@ -284,7 +261,13 @@ def _fail(notes: pathlib.Path, error: Exception) -> NoReturn:
     rank = os.environ["RANK"]
     # As in sam.cli, where a file that cannot be written is the user's affair too.
     mistake = str(error) if isinstance(error, (ConfigError, OSError)) else None
-    note = {"rank": rank, "moment": moment, "mistake": mistake, "traceback": traceback.format_exc()}
+    note = {
+        "rank": rank,
+        "moment": moment,
+        "mistake": mistake,
+        "fault": error.fault if isinstance(error, ProcessError) else f"process of rank {rank} failed",
+        "traceback": "" if isinstance(error, ProcessError) else traceback.format_exc(),
+    }
     unfinished = notes / f"{rank}.unfinished"
     unfinished.write_text(json.dumps(note), encoding="utf-8")
     unfinished.replace(notes / f"{rank}.json")

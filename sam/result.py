@@ -122,7 +122,7 @@ def commit() -> str | None:
     try:
         number = git(["git", "rev-parse", "--short=12", "HEAD"]).strip()
         changed = git(["git", "status", "--porcelain", "--", ".", "../configs"])
-    except (OSError, subprocess.SubprocessError):
+    except (FileNotFoundError, PermissionError, subprocess.SubprocessError):  # no git, or none to be had
         return None
     return number + ("+changes" if changed.strip() else "")
 

@@ -7,6 +7,7 @@ means that the run has ended.
 
 import dataclasses
 import hashlib
+import io
 import json
 import math
 import os
@@ -21,7 +22,10 @@ import filelock
 from omegaconf import OmegaConf
 
 from sam.check import check
+from sam.checksums import check_file, is_whole, sealed
 from sam.config import ConfigError, TrainConfig, leaves
+from sam.files import replaced
+from sam.foreign_files import find_link, read_config_text, read_text
 
 # The result first: while these are deleted one by one, no half of a run must look ended.
 CONTENTS = (
@@ -90,13 +94,26 @@ def path_of(config: TrainConfig) -> pathlib.Path:
 
 
 def read_result(directory: pathlib.Path) -> dict[str, Any] | None:
-    """Return what an ended run left, or None if it has not ended; a damaged file counts as not ended."""
+    """Return what an ended run left, or None if it has not ended; a damaged file counts as not ended.
+
+    Raises:
+        OSError: If there is a file that cannot be read: the run may have ended, so nothing may begin it anew.
+    """
     try:
-        result = json.loads((directory / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        result = json.loads(read_text(directory / "result.json"))
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
     needed = ("status", "message", "seconds", "test_error_pct", "train_error_pct")
-    return result if isinstance(result, dict) and all(key in result for key in needed) else None
+    known = isinstance(result, dict) and all(key in result for key in needed)
+    return result if known and is_whole(result) else None
+
+
+def result_if_any(directory: pathlib.Path) -> dict[str, Any] | None:
+    """Return what an ended run left; None also if it cannot be read, which the run itself tells of."""
+    try:
+        return read_result(directory)
+    except OSError:
+        return None
 
 
 def read_config(directory: pathlib.Path, key: str = "run") -> TrainConfig:
@@ -116,11 +133,19 @@ def read_config(directory: pathlib.Path, key: str = "run") -> TrainConfig:
             "outputs/<dataset>/<model>/<augmentation>/<optimizer>/seed<k>-<id>"
         )
     try:
-        loaded = OmegaConf.load(path)
+        check_file(path, read_result(directory) or {})
+    except ValueError as error:
+        raise ConfigError(f"{directory}/{error}") from error
+    try:
+        loaded = OmegaConf.load(io.StringIO(read_config_text(path)))
         if not loaded:
             raise ValueError("it is empty")
+        if references := [text for text in _texts(OmegaConf.to_container(loaded)) if "${" in text]:
+            raise ValueError(f"it has a reference, {references[0]}, where a run has a value")
         merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), loaded)
         config = OmegaConf.to_object(merged)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
     except Exception as error:  # yaml and omegaconf raise a dozen kinds, all meaning the same here
         raise ConfigError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
     assert isinstance(config, TrainConfig)
@@ -131,14 +156,19 @@ def read_config(directory: pathlib.Path, key: str = "run") -> TrainConfig:
     return config
 
 
+def _texts(value: Any) -> Iterator[str]:
+    """Yield the texts in nested containers."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
+
+
 def write_text(path: pathlib.Path, text: str) -> None:
     """Write a file so that whoever looks sees all of it or the one before."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    with open(unfinished, "w", encoding="utf-8") as file:
+    with replaced(path) as file:
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
 
 
 def write_config(directory: pathlib.Path, config: TrainConfig, command: str) -> None:
@@ -154,31 +184,44 @@ def write_config(directory: pathlib.Path, config: TrainConfig, command: str) -> 
 
 
 def write_result(directory: pathlib.Path, result: dict[str, Any]) -> None:
-    """Write result.json, which ends the run."""
-    write_json(directory / "result.json", result)
+    """Write result.json, which ends the run; with it the files beside it are sealed."""
+    write_json(directory / "result.json", sealed(directory, _plain(result)))
 
 
 def write_json(path: pathlib.Path, record: dict[str, Any]) -> None:
     """Write a record, with null for numbers that are not finite, which JSON does not have."""
+    write_text(path, json.dumps(_plain(record), indent=2, allow_nan=False) + "\n")
 
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [plain(item) for item in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
 
-    write_text(path, json.dumps(plain(record), indent=2, allow_nan=False) + "\n")
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def clear(directory: pathlib.Path) -> None:
     """Delete what a run left in its directory, and nothing else."""
     for name in CONTENTS:
         for path in (directory / name, directory / f"{name}.unfinished"):
-            if path.is_dir():
+            if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+
+
+def refuse_links(directory: pathlib.Path) -> None:
+    """Make sure that what is written into a run directory stays there.
+
+    Raises:
+        ConfigError: If there is a link in it.
+    """
+    if (link := find_link(directory)) is not None:
+        raise ConfigError(
+            f"{link} is a link, and a run writes no file outside of its directory; put a copy of what it "
+            "leads to in its place, or delete it"
+        )
 
 
 @contextmanager
@@ -200,9 +243,11 @@ def locked(directory: pathlib.Path) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise ConfigError(
-            f"outputs: {directory} cannot be written ({error}); choose another folder with outputs=..."
+            f"outputs: {directory} cannot be written ({error}); mend that, or choose another folder with "
+            "outputs=..."
         ) from error
     try:
+        refuse_links(directory)
         yield
     finally:
         lock.release()

@@ -20,6 +20,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext
@@ -28,7 +29,8 @@ from omegaconf import DictConfig
 from sam.cli import MISTAKES, checked, explain
 from sam.composer import Composer
 from sam.config import ConfigError, TrainConfig
-from sam.run_directory import path_of, read_result, write_text
+from sam.launch import refuse_sweep_under_torchrun
+from sam.run_directory import path_of, read_result, result_if_any, write_text
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGES = {
@@ -86,10 +88,11 @@ class RunSweeper(Sweeper):
         """
         self._loader = hydra_context.config_loader
         self._config = config
+        self._name = config.hydra.runtime.choices["hydra/launcher"]
         module = ".".join(config.hydra.launcher.get("_target_", "").split(".")[:2])
         if module in PACKAGES and importlib.util.find_spec(module) is None:
-            name = config.hydra.runtime.choices["hydra/launcher"]
-            raise ConfigError(f"hydra/launcher={name} is not installed; pip install {PACKAGES[module]}")
+            raise ConfigError(f"hydra/launcher={self._name} is not installed; pip install {PACKAGES[module]}")
+        self._logs = str(config.hydra.launcher.get("submitit_folder", "")).removesuffix("/%j")
         self._launcher: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -100,8 +103,9 @@ class RunSweeper(Sweeper):
         Raises:
             SystemExit: If one failed: 2 if all of these are mistakes of the user, else 1.
         """
+        refuse_sweep_under_torchrun()
         runs, failures = self._plan(self._jobs(arguments))
-        missing = [run for run in runs if run.force or read_result(run.directory) is None]
+        missing = [run for run in runs if run.force or result_if_any(run.directory) is None]
         num_ended = len(runs) - len(missing)
         if num_ended:
             print(f"{num_ended} of {len(runs)} runs ended before, skipped (force=true starts them anew)")
@@ -109,8 +113,9 @@ class RunSweeper(Sweeper):
         try:
             failures += self._launched(missing)
         except (SystemExit, KeyboardInterrupt):
-            num_ended = sum(read_result(run.directory) is not None for run in runs)
-            print(f"stopped; {num_ended} of {len(runs)} runs ended; the same command goes on", flush=True)
+            num_ended = sum(result_if_any(run.directory) is not None for run in runs)
+            print(f"stopped; {num_ended} of {len(runs)} runs ended; the same command goes on", end="")
+            print("; jobs of Slurm go on, scancel ends them" if self._logs else "", flush=True)
             raise
         self._conclude(runs, failures)
         return []
@@ -133,18 +138,25 @@ class RunSweeper(Sweeper):
         return [[*line, *job] for line in listed if line for job in jobs]
 
     def _plan(self, jobs: Iterable[list[str]]) -> tuple[list[Run], list[Failure]]:
-        """Return the runs, each once, and what cannot be one."""
+        """Return the runs, each once, and what cannot be one.
+
+        Raises:
+            HydraException: If the command line says what is not there; nothing is started then.
+        """
         composed = Composer(self._loader, self._config)
         runs: dict[pathlib.Path, Run] = {}
         failures = []
         for job in jobs:
             try:
                 config = checked(composed(job), TrainConfig)
+                run = Run(job, path_of(config), config.force)
+                read_result(run.directory)
+            except HydraException:
+                raise
             except MISTAKES as error:
                 print(f"error: {explain(error)} (job {' '.join(job)})", file=sys.stderr)
                 failures.append(Failure(job, error))
                 continue
-            run = Run(job, path_of(config), config.force)
             runs.setdefault(run.directory, run)
         return list(runs.values()), failures
 
@@ -153,15 +165,31 @@ class RunSweeper(Sweeper):
         _found_elsewhere()
         failures = []
         size = self._max_batch_size or max(1, len(runs))
+        if runs and self._logs:
+            print(f"{len(runs)} runs go to Slurm; what they print lies in {self._logs}", flush=True)
         for first in range(0, len(runs), size):
             batch = runs[first : first + size]
-            with self._every_one_awaited():
-                returns = self._launcher.launch([run.overrides for run in batch], initial_job_idx=first)
+            returns = self._handed_on([run.overrides for run in batch], first)
             for run, job in zip(batch, returns, strict=True):
                 error = job if isinstance(job, Exception) else job._return_value
                 if isinstance(job, Exception) or job.status is not JobStatus.COMPLETED:
                     failures.append(Failure(_going_on(run), error))
         return failures
+
+    def _handed_on(self, jobs: Sequence[Sequence[str]], first: int) -> Sequence[JobReturn | Exception]:
+        """Return how the launcher's jobs ended.
+
+        Raises:
+            ConfigError: If it did not take them.
+        """
+        try:
+            with self._every_one_awaited():
+                return self._launcher.launch(jobs, initial_job_idx=first)
+        except MISTAKES:
+            raise
+        except Exception as error:
+            told = " ".join(str(error).split())
+            raise ConfigError(f"hydra/launcher={self._name} did not take the runs: {told}") from error
 
     def _every_one_awaited(self) -> AbstractContextManager[None]:
         """Have the launcher return the error of a job that died, where it raises it and leaves the others."""
@@ -185,7 +213,7 @@ class RunSweeper(Sweeper):
         failed = [failure.overrides for failure in failures]
         counts = {"complete": 0, "diverged": 0}
         for run in runs:
-            if _going_on(run) not in failed and (result := read_result(run.directory)) is not None:
+            if _going_on(run) not in failed and (result := result_if_any(run.directory)) is not None:
                 counts[result["status"]] += 1
         told = ", ".join(f"{count} {status}" for status, count in counts.items())
         print(f"{sum(counts.values()) + len(failed)} runs: {told}, {len(failed)} failed", flush=True)
@@ -214,7 +242,7 @@ class RunSweeper(Sweeper):
 
 def _going_on(run: Run) -> list[str]:
     """Return the overrides of a run; without force where it has done its work, and would throw away more."""
-    has_begun = run.force and read_result(run.directory) is None
+    has_begun = run.force and result_if_any(run.directory) is None
     return [word for word in run.overrides if not (has_begun and word.startswith("force="))]
 
 

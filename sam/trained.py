@@ -74,15 +74,15 @@ def dataset_as_trained(config: TrainConfig, directory: pathlib.Path) -> Dataset:
 
     What labels these are is known from its labels.npz, so no file or run that they came from is needed.
     """
+    if not (directory / "labels.npz").exists():
+        if config.dataset.relabel_from is not None:
+            raise ConfigError(f"{directory} has no labels.npz, which says what labels it is trained on")
+        return build_data.dataset(config.dataset, config.seed)
     plain = dataclasses.replace(
         config.dataset, label_file=None, label_name=None, label_noise=0.0, relabel_from=None
     )
     data = build_data.dataset(plain, config.seed)
-    if (directory / "labels.npz").exists():
-        data = dataclasses.replace(
-            data, train=spoil_labels(data.train, _stored_labels(directory, data.train))
-        )
-    return data
+    return dataclasses.replace(data, train=spoil_labels(data.train, _stored_labels(directory, data.train)))
 
 
 def relabelled(
@@ -167,21 +167,25 @@ def trained_network(
     config: TrainConfig, data: Dataset, directory: pathlib.Path, device: torch.device
 ) -> tuple[nn.Module, Moment]:
     """Return the network of a run with the weights of its newest checkpoint, and how far it had come."""
-    state = load_checkpoint(directory)
+    state = load_checkpoint(CheckpointStore(directory))
     if state is None:
         raise ConfigError(f"run={directory} has no checkpoint yet; train it first")
     # What it started from is of no interest any more.
     network = build.model(dataclasses.replace(config.model, weights=None), data, device)
     with user_errors(str(directory)):
-        load_model(network, state)
-    return network, Moment(state["progress"]["epoch"], state["progress"]["step"])
+        try:
+            load_model(network, state)
+            progress = state["progress"]
+            return network, Moment(int(progress["epoch"]), int(progress["step"]))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"the checkpoint is not that of a run: {error!r}") from error
 
 
-def load_checkpoint(directory: pathlib.Path) -> dict[str, Any] | None:
+def load_checkpoint(store: CheckpointStore) -> dict[str, Any] | None:
     """Return the newest readable state of a run, None if there is none; tell of a damaged one in one line."""
     with warnings.catch_warnings(record=True) as caught, user_errors("checkpoint"):
         warnings.simplefilter("always")
-        state = CheckpointStore(directory).load()
+        state = store.load()
     for warning in caught:
         print(f"warning: {warning.message}", file=sys.stderr)
     return state

@@ -4,11 +4,9 @@ import os
 import pathlib
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from types import FrameType
 from typing import Any
 
 import torch
@@ -24,18 +22,18 @@ from sam.data.label_files import write_labels
 from sam.data.loading import end_workers
 from sam.logs.console import say
 from sam.result import make_result, reset_peak_memory
-from sam.run_directory import clear, locked, path_of, write_config, write_result
+from sam.run_directory import clear, locked, path_of, read_result, write_config, write_result
+from sam.stops import StopRequest, stopped_by_signals
 from sam.subject import Subject
 from sam.trained import Moment, check_labels, load_checkpoint, relabelled
 from sam.training.checkpoint import CheckpointStore
-from sam.training.distributed import World, data_parallel, start_world
+from sam.training.distributed import World, data_parallel, joined_world
 from sam.training.evaluation import Evaluation, evaluate
 from sam.training.loop import Interrupted, Trainer
 from sam.training.precision import Precision
 from sam.training.sharding import shard
 
 DEFAULT_THREADS = torch.get_num_threads()
-SECONDS_OF_ONE_REQUEST = 2.0
 
 
 def run(config: TrainConfig, command: str) -> dict[str, Any]:
@@ -50,13 +48,14 @@ def run(config: TrainConfig, command: str) -> dict[str, Any]:
 
     Raises:
         ConfigError: If the machine, the data or the run directory do not allow it; nothing is changed then.
-        SystemExit: 128 + the signal's number, if SIGTERM or SIGINT asked to stop; the state is saved.
+        ProcessError: If another process of the run, or the way to it, is gone.
+        SystemExit: 128 + the signal's number, if one of STOPS asked to stop; the state is saved.
     """
     device = build.device(config.runtime.device, config.runtime.precision)
     torch.set_num_threads(config.runtime.threads or _default_threads())
-    world = start_world(device)
     reset_peak_memory(device)
-    with _stopped_by_signals() as stop:
+    patience = config.runtime.timeout_minutes
+    with joined_world(device, patience) as world, stopped_by_signals() as stop, _workers_ended():
         directory = path_of(config)
         with world.main_first():  # all at once would fetch a dataset into the same files
             data = build_data.dataset(config.dataset, config.seed)
@@ -66,6 +65,10 @@ def run(config: TrainConfig, command: str) -> dict[str, Any]:
         if world.any(stop.is_set(), device):  # nothing is trained yet, so there is nothing to save
             raise SystemExit(128 + (stop.signal_number or signal.SIGTERM))
         with locked(directory) if world.is_main else nullcontext():
+            # Another process may have ended this run while the data were loaded here.
+            ended = None if config.force or not world.is_main else read_result(directory)
+            if world.any(ended is not None, device):
+                return ended or {}
             _begin(config, directory, trainer, data, world, command)
             result = _fit(config, directory, network, trainer, device, world, stop, command)
         if stop.is_set():  # in the last epoch: this run is done, but a sweep is to end
@@ -107,7 +110,8 @@ def _begin(
 ) -> None:
     """Load the checkpoint, or with force clear the directory, and write the config and spoiled labels."""
     if not config.force:
-        state = load_checkpoint(directory)
+        # By the store that saves later: it is not to keep a damaged checkpoint in the place of a good one.
+        state = load_checkpoint(trainer.store)
         if state is not None:
             check_labels(directory, data.train)
             with user_errors(str(directory)):
@@ -127,7 +131,7 @@ def _fit(
     trainer: Trainer,
     device: torch.device,
     world: World,
-    stop: "StopRequest",
+    stop: StopRequest,
     command: str,
 ) -> dict[str, Any]:
     """Train and write the result."""
@@ -164,7 +168,7 @@ def _trainer(
     network: nn.Module,
     device: torch.device,
     world: World,
-    stop: "StopRequest",
+    stop: StopRequest,
 ) -> Trainer:
     precision = Precision(config.runtime.precision, device)
     called = _called(config, network, world)
@@ -241,38 +245,10 @@ def _called(config: TrainConfig, network: nn.Module, world: World) -> nn.Module:
     return called
 
 
-class StopRequest:
-    """Remembers that a signal asked to stop; a second one stops at once.
-
-    Unless it comes with the first: Ctrl-C reaches the processes of a terminal, and a launcher among them
-    (torchrun, sam.launch) passes it on to its own once more.
-    """
-
-    def __init__(self) -> None:
-        self.signal_number = 0
-        self._moment = 0.0
-
-    def is_set(self) -> bool:
-        """Return whether a signal came."""
-        return self.signal_number != 0
-
-    def handle(self, signal_number: int, frame: FrameType | None) -> None:
-        """Take a signal."""
-        if not self.is_set():
-            self.signal_number, self._moment = signal_number, time.monotonic()
-        elif time.monotonic() - self._moment > SECONDS_OF_ONE_REQUEST:
-            raise SystemExit(128 + signal_number)
-
-
 @contextmanager
-def _stopped_by_signals() -> Iterator[StopRequest]:
-    """Let SIGTERM and Ctrl-C ask for a stop while a run trains; in the end, end its workers."""
-    request = StopRequest()
-    signals = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(number, request.handle) for number in signals]
+def _workers_ended() -> Iterator[None]:
+    """End the workers that read files, however a run ends."""
     try:
-        yield request
+        yield
     finally:
         end_workers()
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)

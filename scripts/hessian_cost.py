@@ -185,7 +185,8 @@ def _eigenthings(sample: SampleLoss, task: str, length: int) -> list[float]:
 
 def _child(problem_path: str, variant: str, task: str, length: str) -> None:
     """Make one measurement and print it."""
-    problem = torch.load(problem_path, weights_only=False)
+    # Of this program's own making.
+    problem = torch.load(problem_path, weights_only=False)  # nosec B614
     torch.set_num_threads(problem.pop("threads"))
     sample = SampleLoss(**problem)
     if variant in LIBRARIES:

@@ -32,7 +32,7 @@ from sam.cli import composed, explain  # noqa: E402
 from sam.config import ConfigError  # noqa: E402
 from sam.plan import PlannedRun, alternatives, quoted, runs_of, unique  # noqa: E402
 from sam.report.cells import CELLS, Cell, read_cells  # noqa: E402
-from sam.run_directory import read_result, write_text  # noqa: E402
+from sam.run_directory import result_if_any, write_text  # noqa: E402
 from scripts.rehearse import dry_run, smoke  # noqa: E402
 
 # The paper's headline; the appendix repeats and varies it.
@@ -197,14 +197,14 @@ def _train(runs: Sequence[PlannedRun]) -> int:
     for number, run in enumerate(runs, start=1):
         print(f"[{number} of {len(runs)}] {run.directory}", flush=True)
         code = 0
-        if run.config.force or read_result(run.directory) is None:
+        if run.config.force or result_if_any(run.directory) is None:
             code = _run(run.overrides)
             if code in STOPPED:
                 print(
                     "stopped; the same command goes on" + (" without force=true" if run.config.force else "")
                 )
                 return code if code > 0 else 128 - code
-        if code or read_result(run.directory) is None:
+        if code or result_if_any(run.directory) is None:
             failed.append(run)
     return _conclude(runs, failed)
 
@@ -229,13 +229,13 @@ def _launch(runs: Sequence[PlannedRun], sweep: Sequence[str]) -> int:
         code = _run(["-m", f"hydra.sweeper.file={quoted(str(path))}", *sweep])
         if code in STOPPED:
             return code if code > 0 else 128 - code
-    return _conclude(runs, [run for run in runs if read_result(run.directory) is None])
+    return _conclude(runs, [run for run in runs if result_if_any(run.directory) is None])
 
 
 def _conclude(runs: Sequence[PlannedRun], failed: Sequence[PlannedRun]) -> int:
     """Say how all runs are; return the exit code."""
     lost = {run.directory for run in failed}
-    results = [read_result(run.directory) for run in runs if run.directory not in lost]
+    results = [result_if_any(run.directory) for run in runs if run.directory not in lost]
     statuses = [result["status"] for result in results if result is not None]
     counts = {status: statuses.count(status) for status in ("complete", "diverged")}
     print(f"{len(runs)} runs: " + ", ".join(f"{count} {name}" for name, count in counts.items()), end="")

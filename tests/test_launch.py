@@ -1,5 +1,6 @@
 """runtime=ddp: processes that train.py starts by itself, from a shell: numbers, failures, signals."""
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -13,7 +14,9 @@ import torch
 from sam import worker
 from sam.config import ConfigError
 from sam.launch import launch
+from sam.process_error import ProcessError
 from sam.run_directory import read_result
+from sam.stops import StopRequest
 from tests.conftest import TINY, changed
 from tests.test_train import metrics, only_run, without_times
 
@@ -149,8 +152,54 @@ def test_process_that_is_killed_ends_the_run_in_seconds(long_run):
 
 
 @pytest.mark.ddp
+@pytest.mark.slow
+def test_process_that_hangs_ends_the_run_within_the_limit(tmp_path):
+    impatient = [*TWO, "dataset.num_train=512", "epochs=300", "runtime.timeout_minutes=0.2"]
+    run = start([*TRAIN, *impatient], tmp_path)
+    try:
+        assert "epoch 1 of 300" in run.stdout.readline()
+        os.kill(workers_of(run)[1], signal.SIGSTOP)
+        # The launcher gives the one that hangs 30 seconds to end by itself.
+        _, err = run.communicate(timeout=12 + 60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
+    assert run.returncode == 1
+    told = "process of rank 0 has heard nothing of another one for runtime.timeout_minutes=0.2: the network "
+    # Python may add that the dead process has left a semaphore.
+    assert err.startswith(f"error: {told}between them is cut, or that one hangs; {GO_ON}\n")
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("local_rank", "told"), [("0", f"error: it is gone; {GO_ON}\n"), ("1", "")])
+def test_loss_of_a_process_is_told_once_on_each_machine(command, monkeypatch, local_rank, told):
+    def lose(config, command):
+        raise ProcessError("it is gone")
+
+    monkeypatch.setattr("sam.worker.run", lose)
+    monkeypatch.setattr("sam.launch.SECONDS_BEFORE_FAILING", 0)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", local_rank)
+    assert command("train.py", *TINY) == (1, "", told)
+
+
+def test_restarts_do_not_start_anew(command, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    code, out, err = command("train.py", *TINY, "force=true")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: force=true under torchrun --max-restarts would throw the run away at every")
+
+
+@pytest.mark.ddp
 @pytest.mark.parametrize(
-    ("signal_number", "code", "send"), [(signal.SIGTERM, 143, os.kill), (signal.SIGINT, 130, os.killpg)]
+    ("signal_number", "code", "send"),
+    [
+        (signal.SIGTERM, 143, os.kill),
+        (signal.SIGINT, 130, os.killpg),
+        (signal.SIGUSR2, 140, os.kill),
+        (signal.SIGUSR2, 140, os.killpg),  # as Slurm sends it
+    ],
 )
 def test_signal_saves_and_says_once_how_to_go_on(long_run, tmp_path, signal_number, code, send):
     send(long_run.pid, signal_number)
@@ -165,8 +214,8 @@ def test_signal_saves_and_says_once_how_to_go_on(long_run, tmp_path, signal_numb
 
 def test_signal_that_a_launcher_repeats_is_one_request(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr("sam.worker.time.monotonic", lambda: now[0])
-    request = worker.StopRequest()
+    monkeypatch.setattr("sam.stops.time.monotonic", lambda: now[0])
+    request = StopRequest()
     request.handle(signal.SIGTERM, None)
     now[0] += 1
     request.handle(signal.SIGINT, None)

@@ -123,7 +123,7 @@ def test_readme_links_lead_to_files():
 
 def test_readme_names_every_choice_of_every_group():
     for group in (ROOT / "configs").iterdir():
-        if group.is_dir():
+        if group.is_dir() and group.name != "hydra":
             (row,) = re.findall(rf"^\| `{group.name}` \|.*$", README, re.MULTILINE)
             for path in group.rglob("*.yaml"):
                 choice = path.relative_to(group).with_suffix("").as_posix()  # table1/wrn_28_10_200

@@ -140,6 +140,7 @@ NO_SCIENCE: dict[str, Any] = {
     "runtime.workers": 3,
     "runtime.grad_checkpointing": True,
     "runtime.checkpoint_minutes": 1.0,
+    "runtime.timeout_minutes": 1.0,
     "seed": 5,
     "outputs": "/elsewhere",
     "force": True,
@@ -323,7 +324,9 @@ def test_read_result_returns_what_was_written(tmp_path: Path) -> None:
     result = {"status": "complete", "message": "", "seconds": 3.5, "rho": None, "best": {"epoch": 3}}
     result |= {"test_error_pct": 12.5, "train_error_pct": 1.5}
     write_result(tmp_path, result)
-    assert read_result(tmp_path) == result
+    read = read_result(tmp_path) or {}
+    assert list(read.pop("checksums")) == ["result.json"]
+    assert read == result
 
 
 def test_read_result_of_a_run_that_has_not_ended_is_none(tmp_path: Path) -> None:
@@ -453,7 +456,7 @@ def test_locked_tells_that_a_directory_cannot_be_written(tmp_path: Path) -> None
     directory = tmp_path / "file" / "run"
     message = (
         rf"^outputs: {re.escape(str(directory))} cannot be written \(.+\); "
-        r"choose another folder with outputs=\.\.\.$"
+        r"mend that, or choose another folder with outputs=\.\.\.$"
     )
     with pytest.raises(ConfigError, match=message):
         with locked(directory):
@@ -465,3 +468,16 @@ def test_science_leaves_its_config_unchanged() -> None:
     before = copy.deepcopy(config)
     science(config)
     assert config == before
+
+
+def test_read_config_that_may_not_be_read_is_not_said_to_be_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_config(tmp_path, TrainConfig(), "made by hand")
+
+    def refuse(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(run_directory, "read_config_text", refuse)
+    with pytest.raises(ConfigError, match=r"/config\.yaml cannot be read: \[Errno 13\] Permission denied"):
+        read_config(tmp_path)

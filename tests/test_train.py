@@ -316,7 +316,7 @@ def test_help_names_every_group_and_choice_without_torch(tmp_path):
     )
     assert page.returncode == 0
     for group in (ROOT / "configs").iterdir():
-        if group.is_dir():
+        if group.is_dir() and group.name != "hydra":
             choices = sorted(path.stem for path in group.glob("*.yaml"))
             assert f"{group.name}: {', '.join(choices)}" in page.stdout
     assert page.stdout.count("python train.py") >= 5

@@ -15,7 +15,7 @@ import torch
 
 from sam import build, build_data
 from sam.data.label_files import read_labels
-from sam.run_directory import read_config, read_result
+from sam.run_directory import read_config, read_result, write_result
 from tests.conftest import TINY
 from tests.test_train import metrics, only_run, without_times
 
@@ -139,8 +139,7 @@ def test_relabelling_from_a_run_that_cannot_is_a_mistake_of_the_user(command, so
         (source / "result.json").unlink()
         message = f"dataset.relabel_from={source}: that run has not ended; let it end first"
     elif fault == "diverged":
-        result = (source / "result.json").read_text()
-        (source / "result.json").write_text(result.replace('"complete"', '"diverged"'))
+        write_result(source, {**read_result(source), "status": "diverged"})
         message = f"dataset.relabel_from={source}: that run has diverged; name another"
     else:
         (source / "checkpoint.pt").unlink()

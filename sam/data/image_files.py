@@ -8,6 +8,11 @@ from PIL import Image
 from torch import Tensor
 
 from sam.data.policies import centre_crop, to_pixels
+from sam.foreign_files import open_regular
+
+# GIF, since some of Oxford-IIIT Pet's .jpg files are such. Of what else Pillow reads, EPS would be run by
+# Ghostscript, whatever the file is called.
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
 
 
 class ImageError(ValueError):
@@ -58,7 +63,7 @@ class ImageFiles:
         """
         path = self.paths[index]
         try:
-            with Image.open(path) as image:
+            with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
                 if image.mode.startswith(("I", "F")):
                     raise ValueError("it has more than 8 bits per channel, which would be clipped to white")
                 return image.convert("RGB")

@@ -1,6 +1,5 @@
 """Labels in files: human label noise to train on, and the record of what a run was trained on."""
 
-import os
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,6 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from sam.files import replaced
+from sam.foreign_files import check_arrays, check_torch_file
 
 # The public name of the function that restores an array depends on the numpy that wrote the file.
 RESTORE_ARRAY: Any = np.empty(0).__reduce__()[0]
@@ -66,12 +68,8 @@ def write_labels(path: Path, clean: Tensor, trained: Tensor) -> None:
         clean: int64 [N], the true classes, in the order of the training images.
         trained: int64 [N], what the run is trained on.
     """
-    unfinished = path.with_name(path.name + ".unfinished")
-    with unfinished.open("wb") as file:
+    with replaced(path, "wb") as file:
         np.savez_compressed(file, clean=clean.cpu().numpy(), trained=trained.cpu().numpy())
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
 
 
 def read_labels(path: Path) -> tuple[Tensor, Tensor]:
@@ -87,12 +85,15 @@ def read_labels(path: Path) -> tuple[Tensor, Tensor]:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is damaged.
     """
-    clean, trained = (_array_in(path, name) for name in ("clean", "trained"))
-    if not clean.dtype == trained.dtype == np.int64 or clean.ndim != 1 or clean.shape != trained.shape:
-        raise ValueError(
-            f"{path} is damaged: clean is {clean.dtype} {list(clean.shape)} and trained {trained.dtype} "
-            f"{list(trained.shape)} instead of two lists of as many int64; delete it"
-        )
+    try:
+        clean, trained = (_array_in(path, name) for name in ("clean", "trained"))
+        if not clean.dtype == trained.dtype == np.int64 or clean.ndim != 1 or clean.shape != trained.shape:
+            raise ValueError(
+                f"{path} is damaged: clean is {clean.dtype} {list(clean.shape)} and trained {trained.dtype} "
+                f"{list(trained.shape)} instead of two lists of as many int64"
+            )
+    except ValueError as error:
+        raise ValueError(f"{error}; delete it, and the labels are made anew") from error
     return torch.from_numpy(clean), torch.from_numpy(trained)
 
 
@@ -112,8 +113,16 @@ def _array_in(path: Path, name: str | None) -> np.ndarray[Any, Any]:
     return content[name]
 
 
+def _as_array(content: Any) -> np.ndarray[Any, Any]:
+    # Of anything else, such as lists of lists, numpy would make an array of any size.
+    if not isinstance(content, np.ndarray | Tensor):
+        raise ValueError(f"it holds a {type(content).__name__}, which is no array")
+    return np.asarray(content)
+
+
 def _read(path: Path) -> np.ndarray[Any, Any] | dict[str, np.ndarray[Any, Any]]:
     try:
+        (check_torch_file if path.suffix == ".pt" else check_arrays)(path)
         with path.open("rb") as file:
             if path.suffix == ".pt":
                 with torch.serialization.safe_globals(SAFE_GLOBALS):
@@ -121,11 +130,13 @@ def _read(path: Path) -> np.ndarray[Any, Any] | dict[str, np.ndarray[Any, Any]]:
             else:
                 content = np.load(file, allow_pickle=False)
             if isinstance(content, Mapping):
-                return {name: np.asarray(array) for name, array in content.items()}
-            return np.asarray(content)
+                return {name: _as_array(array) for name, array in content.items()}
+            return _as_array(content)
     except pickle.UnpicklingError as error:
         # torch's own message advises to run whatever is in the file.
         raise ValueError(f"{path} is no file of torch, or holds more than arrays of whole numbers") from error
     except Exception as error:  # zipfile, numpy and torch raise a dozen kinds, all meaning the same here
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # it could not be opened, which is no fault of what is in it
         reason = str(error).partition("\n")[0] or "it is empty"
         raise ValueError(f"{path} cannot be read: {reason}") from error

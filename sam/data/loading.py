@@ -136,5 +136,6 @@ class _Batches(torch.utils.data.Dataset[Any]):
 
 def _leave_signals_to_the_parent(_: int) -> None:
     """Ignore what reaches all processes of a terminal or a job: the parent saves, then lets workers end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"):
+        if hasattr(signal, name):  # Windows lacks the last two
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -20,6 +20,7 @@ from sam.report.settings import setting_titles
 MAX_CURVES = 12
 MAX_SHARPNESS = 6
 MAX_ANALYSES = 12
+PNG_START = b"\x89PNG\r\n\x1a\n"
 KINDS = {
     "sharpness": "m-sharpness",
     "hessian": "Spectrum of the Hessian",
@@ -107,7 +108,10 @@ def _draw_run(group: Group, analysis: Analysis, number: int) -> Picture:
     beside = analysis.path.with_suffix(".png")
     # A surface has thousands of pieces, each of which an SVG would name.
     if analysis.settings.get("dimensions") == 2 and beside.is_file():
-        return Picture(embed_png(beside.read_bytes(), label), label)
+        content = beside.read_bytes()
+        # A link may lead to what is nobody's business.
+        if content.startswith(PNG_START):
+            return Picture(embed_png(content, label), label)
     return Picture(embed(draw_analysis(analysis), label, f"run-{number}-"), label)
 
 

@@ -6,6 +6,8 @@ import os
 import pathlib
 from collections.abc import Sequence
 
+from sam.files import naming, replaced
+
 COLUMNS = (
     "epoch",
     "step",
@@ -42,16 +44,12 @@ class CsvLog:
     def restart(self, rows: Sequence[dict[str, float]]) -> None:
         """Replace the file, in one move, by a header and these rows."""
         text = ",".join(COLUMNS) + "\n" + "".join(map(_line, rows))
-        unfinished = self._path.with_name(self._path.name + ".unfinished")
-        with open(unfinished, "w", encoding="utf-8") as file:
+        with replaced(self._path) as file:
             file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, self._path)
 
     def log(self, row: dict[str, float]) -> None:
         """Append one row and force it to disk."""
-        with open(self._path, "a", encoding="utf-8") as file:
+        with naming(self._path), open(self._path, "a", encoding="utf-8") as file:
             file.write(_line(row))
             file.flush()
             os.fsync(file.fileno())

@@ -13,6 +13,8 @@ from itertools import zip_longest
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
+from sam.foreign_files import check_torch_file
+
 COUNTER = "num_batches_tracked"
 
 
@@ -65,6 +67,7 @@ def read_tensors(path: str) -> dict[str, Tensor]:
             f"weights={path}: no such file; name a .safetensors file or a torch checkpoint"
         )
     try:
+        check_torch_file(path)
         tensors: dict[str, Tensor] = load_state_dict(path, weights_only=True)
     except Exception as error:  # a file of other origin can make torch and safetensors raise almost anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]

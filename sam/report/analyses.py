@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sam.foreign_files import read_text
 from sam.report.runs import Problem, number
 
 
@@ -122,7 +123,7 @@ def read_analysis(path: Path) -> Analysis:
     Raises:
         ValueError: If it is none.
     """
-    record = json.loads(path.read_text(encoding="utf-8"))
+    record = json.loads(read_text(path))
     if not isinstance(record, dict) or record.get("analysis") not in NAMES:
         raise ValueError("it is no analysis")
     if number(record.get("epoch")) is None:

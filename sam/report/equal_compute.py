@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sam.report.groups import Group
 from sam.report.interval import Estimate, estimate, paired_difference
-from sam.report.settings import setting_titles, values_of, without
+from sam.report.settings import DEFAULTS, setting_titles, without
 
 # Largest share by which numbers of passes differ that count as equal.
 TOLERANCE = 0.02
@@ -120,7 +120,7 @@ def _passes(group: Group) -> float:
 
 
 def _num_repeats(group: Group) -> int:
-    return int(values_of(group.config)["dataset.repeats"])
+    return int(group.config["dataset"].get("repeats", DEFAULTS["dataset.repeats"]))
 
 
 def _is_sgd(group: Group) -> bool:

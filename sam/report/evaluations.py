@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+from sam.foreign_files import read_text
 from sam.report.runs import number
 
 
@@ -46,7 +47,7 @@ def read_calibration(directory: Path, split: str, epochs: int) -> Calibration | 
         without bins, or the file is broken.
     """
     try:
-        record = json.loads((directory / f"evaluation-{split}.json").read_text(encoding="utf-8"))
+        record = json.loads(read_text(directory / f"evaluation-{split}.json"))
         bins = [_read_bin(entry) for entry in record["calibration_bins"]]
         error_pct = _number(record["calibration_error_pct"])
         # As evaluate.py words it; after part of an epoch, "and 3 steps" follow.

@@ -11,6 +11,7 @@ from sam.report.comparison import Comparison
 from sam.report.html_nodes import node, to_html
 from sam.report.html_paper import render_paper
 from sam.report.html_runs import render_interrupted, render_runs
+from sam.report.html_shelves import Block, shelve
 from sam.report.html_tables import Picture, bullets, figure, table
 from sam.report.markdown import reading_notes
 from sam.report.markdown_sections import COMPUTE_NOTE, RHO_NOTE
@@ -134,31 +135,35 @@ def _section(section: Section) -> Element:
 
 
 def _settings(comparison: Comparison, pictures: Pictures) -> list[Element]:
-    parts = _paragraphs(reading_notes(comparison.blocks))
+    blocks = []
     for block in comparison.blocks:
-        details = node("p", f"Trained with {block.setting.details}.", class_="aid")
-        parts += [node("h3", block.title), details]
-        parts.append(table(setting_table(block), "After the last epoch, mean over seeds"))
-        if (curves := pictures.curves.get(block.setting.key)) is not None:
-            parts.append(figure(curves))
-    return parts
+        curves = pictures.curves.get(block.setting.key)
+        parts = [
+            node("h3", block.title),
+            node("p", f"Trained with {block.setting.details}.", class_="aid"),
+            table(setting_table(block), "After the last epoch, mean over seeds"),
+            None if curves is None else figure(curves),
+        ]
+        blocks.append(Block(block.title, parts))
+    return [*_paragraphs(reading_notes(comparison.blocks)), *shelve(blocks)]
 
 
-def _families(comparison: Comparison) -> list[Element | None]:
-    parts: list[Element | None] = []
+def _families(comparison: Comparison) -> list[Element]:
+    blocks = []
     for family in comparison.families:
         made = table(compute_table(family), "Passes: forward and backward, per training image")
-        parts += [node("h3", family.title), made, bullets(missing_baselines(family))]
-    return [*_paragraphs([COMPUTE_NOTE]), *parts] if parts else []
+        parts = [node("h3", family.title), made, bullets(missing_baselines(family))]
+        blocks.append(Block(family.title, parts))
+    return [*_paragraphs([COMPUTE_NOTE]), *shelve(blocks)] if blocks else []
 
 
 def _sweeps(comparison: Comparison) -> list[Element]:
-    parts = []
+    blocks = []
     for sweep in comparison.sweeps:
-        parts += [node("h3", f"{sweep.method}: {sweep.title}"), node("p", held_out(sweep))]
+        parts = [node("h3", f"{sweep.method}: {sweep.title}"), node("p", held_out(sweep))]
         parts.append(table(sweep_table(sweep), "Error after the last epoch"))
-        parts += _paragraphs([advice(sweep)])
-    return [*_paragraphs([RHO_NOTE]), *parts] if parts else []
+        blocks.append(Block(sweep.title, [*parts, *_paragraphs([advice(sweep)])]))
+    return [*_paragraphs([RHO_NOTE]), *shelve(blocks)] if blocks else []
 
 
 def _sharpness(tables: Sequence[SharpnessTable], pictures: Pictures) -> list[Element]:

@@ -69,7 +69,8 @@ def format_estimate(estimate: Estimate | None, num_runs: int | None = None, sign
 def escape(text: str) -> str:
     """Return a text in one line in which GitHub finds no markup."""
     # Underscores inside of words are no markup on GitHub; names are full of them.
-    return re.sub(r"([|*<`])", r"\\\1", " ".join(text.split()))
+    # A bracket after a bracket would make a link, or a picture that is fetched from elsewhere.
+    return re.sub(r"([\\|*<`]|(?<=\])\()", r"\\\1", " ".join(text.split()))
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

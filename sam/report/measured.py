@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sam.foreign_files import check_arrays
 from sam.report.analyses import Analysis, read_analyses
 from sam.report.groups import Group
 from sam.report.runs import Run, number
@@ -255,6 +256,8 @@ def read_arrays(analysis: Analysis, *names: str) -> list[Array]:
         ValueError: If the file cannot be read or lacks one.
     """
     try:
+        # They are written as they are: a file that holds more than its bytes is none of ours.
+        check_arrays(analysis.arrays, analysis.arrays.stat().st_size)
         # numpy leaves a file open that it opened and found broken.
         with analysis.arrays.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             return [np.asarray(file[name], dtype=np.float64) for name in names]

@@ -1,4 +1,5 @@
-// Lets a table be sorted by a click on the head of a column. Without this script the tables stay as they are.
+// Lets a table be sorted by a click on the head of a column, and what lies on shelves be searched. Without this
+// script everything stays as it is.
 "use strict";
 
 function sortKey(row, column) {
@@ -49,3 +50,46 @@ for (const table of document.querySelectorAll("table.sortable")) {
     head.append(button);
   });
 }
+
+// More shelves than this are left closed: their names say where to look.
+const MAX_OPEN = 5;
+
+function search(shelves, text) {
+  const words = text.toLowerCase().split(/\s+/).filter(Boolean);
+  let num = 0;
+  for (const { shelf, blocks } of shelves) {
+    for (const block of blocks) {
+      block.text ??= block.element.textContent.toLowerCase();
+      block.element.hidden = !words.every((word) => block.text.includes(word));
+      num += !block.element.hidden;
+    }
+    shelf.hidden = blocks.every((block) => block.element.hidden);
+  }
+  const numFound = shelves.filter(({ shelf }) => !shelf.hidden).length;
+  for (const { shelf } of shelves) shelf.open = words.length > 0 && numFound <= MAX_OPEN && !shelf.hidden;
+  for (const section of document.querySelectorAll("main > section")) {
+    section.hidden = words.length > 0 && !section.querySelector(".shelf:not([hidden])");
+  }
+  return num;
+}
+
+function addSearch(shelves) {
+  const label = document.createElement("label");
+  const input = document.createElement("input");
+  const count = document.createElement("output");
+  input.type = "search";
+  input.placeholder = "such as cifar100 wrn rho=0.2";
+  label.append("Show only what holds ", input, count);
+  label.className = "search";
+  input.addEventListener("input", () => {
+    const num = search(shelves, input.value);
+    count.textContent = input.value.trim() ? `${num} tables` : "";
+  });
+  document.querySelector("header").append(label);
+}
+
+const shelves = Array.from(document.querySelectorAll("details.shelf"), (shelf) => ({
+  shelf,
+  blocks: Array.from(shelf.querySelectorAll(":scope > .block"), (element) => ({ element })),
+}));
+if (shelves.length) addSearch(shelves);

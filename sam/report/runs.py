@@ -4,17 +4,28 @@ Nothing it reads is trusted: a file that is broken makes its run a `Problem`, ne
 """
 
 import csv
+import io
 import json
+import math
 import os
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sam.checksums import BESIDE, check_file, is_whole
+from sam.foreign_files import read_text
 from sam.report.config_file import load_config
 
 STATUSES = ("complete", "diverged")
+MAX_ROWS = 100_000
+# No run has more; drawing would fail beyond the range of whole numbers.
+MAX_EPOCHS = 10**9
 
 
 @dataclass(frozen=True)
@@ -23,20 +34,29 @@ class Run:
 
     Attributes:
         directory: Where it was found.
-        config: The resolved config, as nested dictionaries.
-        metrics: One dictionary per epoch, empty cells left out.
+        config: The resolved config, as nested dictionaries; runs that differ in their seed alone share them.
+        last_row: The last row of metrics.csv, empty cells left out; empty where there is none.
+        last_epoch: The last epoch with metrics; 0 where there is none.
         result: The content of result.json; None where the run has not ended.
     """
 
     directory: Path
     config: dict[str, Any]
-    metrics: list[dict[str, float]]
+    last_row: dict[str, float]
+    last_epoch: int
     result: dict[str, Any] | None
 
-    @property
-    def last_epoch(self) -> int:
-        """The last epoch with metrics; 0 where there is none."""
-        return int(max((row["epoch"] for row in self.metrics), default=0))
+    @cached_property
+    def metrics(self) -> list[dict[str, float]]:
+        """One dictionary per epoch, empty cells left out.
+
+        Read again when first asked for, since those of thousands of runs are more than memory may hold.
+
+        Raises:
+            ValueError: If the file, which was sound, is so no longer.
+        """
+        header, rows = _read_table(self.directory / "metrics.csv")
+        return [_numbers(header, row) for row in rows]
 
 
 class Problem(NamedTuple):
@@ -96,7 +116,8 @@ def _run_directories(roots: Iterable[Path], problems: list[Problem]) -> Iterator
                 subfolders.clear()
                 continue
             visited.add(os.path.realpath(folder))
-            if "config.yaml" in files:
+            # Of a run that has lost its config, the result is still to be told of.
+            if "config.yaml" in files or "result.json" in files:
                 subfolders.clear()
                 yield Path(folder)
             # Hydra keeps a config.yaml in a hidden folder, which is no run.
@@ -104,11 +125,17 @@ def _run_directories(roots: Iterable[Path], problems: list[Problem]) -> Iterator
 
 
 def _read_run(directory: Path) -> Run:
+    result = _read_result(directory / "result.json")
+    for name in BESIDE:
+        check_file(directory / name, result or {})
+    config = read_config(directory / "config.yaml")
+    header, rows = _read_table(directory / "metrics.csv")
     return Run(
         directory=directory,
-        config=read_config(directory / "config.yaml"),
-        metrics=_read_metrics(directory / "metrics.csv"),
-        result=_read_result(directory / "result.json"),
+        config=config,
+        last_row=_numbers(header, rows[-1]) if rows else {},
+        last_epoch=int(max(_epochs(header, rows), default=0)),
+        result=result,
     )
 
 
@@ -132,40 +159,57 @@ def read_config(path: Path) -> dict[str, Any]:
         section = config.get(group)
         if not isinstance(section, dict) or not isinstance(section.get("name"), str):
             raise ValueError(f"config.yaml has no {group}.name, so this is no run")
-    if not isinstance(config.get("epochs"), int):
+    if not isinstance(config.get("epochs"), int) or not 0 <= config["epochs"] <= MAX_EPOCHS:
         raise ValueError("config.yaml has no whole number of epochs, so this is no run")
     return {str(key): value for key, value in config.items()}
 
 
-def _read_metrics(path: Path) -> list[dict[str, float]]:
+def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows of metrics.csv as they stand there, all known to be numbers or empty."""
     if not path.exists():
-        return []
+        return [], []
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.reader(file) if row]
+        reader = csv.reader(io.StringIO(read_text(path), newline=""), skipinitialspace=True)
+        rows = list(islice(filter(None, reader), MAX_ROWS + 1))
+        if len(rows) > MAX_ROWS:
+            raise ValueError(f"it has more than {MAX_ROWS} rows")
         header = rows.pop(0) if rows else []
         # The trainer may be writing its last row at this moment.
         if rows and len(rows[-1]) < len(header):
             rows.pop()
-        return [_read_row(header, row) for row in rows]
+        _check_rows(header, rows)
+        return header, rows
     except (csv.Error, ValueError) as error:
         raise ValueError(f"metrics.csv cannot be read: {error}") from error
 
 
-def _read_row(header: list[str], row: list[str]) -> dict[str, float]:
-    if len(row) != len(header):
-        raise ValueError(f"a row has {len(row)} cells, its header {len(header)}")
-    values = {name: float(cell) for name, cell in zip(header, row, strict=True) if cell.strip()}
-    if number(values.get("epoch")) is None:
+def _check_rows(header: list[str], rows: list[list[str]]) -> None:
+    for row in rows:
+        if len(row) != len(header):
+            raise ValueError(f"a row has {len(row)} cells, its header {len(header)}")
+    # Ten thousand runs have millions of rows: all of this is left to C.
+    deque(map(float, filter(None, chain.from_iterable(rows))), maxlen=0)
+    if rows and not all(0 <= epoch <= MAX_EPOCHS for epoch in _epochs(header, rows)):
         raise ValueError("a row names no epoch")
-    return values
+
+
+def _epochs(header: list[str], rows: list[list[str]]) -> list[float]:
+    """Return the epoch of each row, nan where it names none."""
+    if "epoch" not in header:
+        return [math.nan] * len(rows)
+    return [float(cell or "nan") for cell in map(itemgetter(header.index("epoch")), rows)]
+
+
+def _numbers(header: list[str], row: list[str]) -> dict[str, float]:
+    """Return the cells of a row that are not empty, by column."""
+    return {name: float(cell) for name, cell in zip(header, row, strict=True) if cell}
 
 
 def _read_result(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"result.json cannot be read: {error}") from error
     if not isinstance(result, dict):
@@ -176,4 +220,6 @@ def _read_result(path: Path) -> dict[str, Any] | None:
         raise ValueError("result.json lacks the identity or the seed of the run")
     if result["status"] == "complete" and number(result.get("test_error_pct")) is None:
         raise ValueError("result.json says complete, but test_error_pct is not a number")
+    if not is_whole(result):
+        raise ValueError("result.json is damaged: its checksum differs; give the command of the run again")
     return result

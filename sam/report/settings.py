@@ -8,13 +8,20 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sam.config import TrainConfig, leaves
 
+
+def _plain(value: Any) -> Any:
+    # 5 and 5.0 are one value to every reader of a config.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 DEFAULTS = {name: default for name, default, _ in leaves(TrainConfig())}
+PLAIN_DEFAULTS = {name: _plain(default) for name, default in DEFAULTS.items()}
 RULES = {name: field.metadata for name, _, field in leaves(TrainConfig())}
 # Told by the title, in these words.
 TITLE_KEYS = {
@@ -86,8 +93,9 @@ def values_of(config: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         config: The resolved config, as nested dictionaries; unknown keys are kept.
     """
-    values = {**DEFAULTS, **dict(_leaves(config))}
-    return {name: _plain(value) for name, value in values.items()}
+    values = dict(PLAIN_DEFAULTS)
+    _add_leaves(values, config, "")
+    return values
 
 
 def setting_of(config: Mapping[str, Any]) -> Setting:
@@ -139,17 +147,12 @@ def setting_titles(settings: Iterable[Setting]) -> dict[str, str]:
     return titles
 
 
-def _leaves(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _add_leaves(values: dict[str, Any], section: Mapping[str, Any], prefix: str) -> None:
     for name, value in section.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
+        if isinstance(value, dict):
+            _add_leaves(values, value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", value
-
-
-def _plain(value: Any) -> Any:
-    # 5 and 5.0 are one value to every reader of a config.
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+            values[f"{prefix}{name}"] = _plain(value)
 
 
 def _counts(name: str) -> bool:

@@ -6,15 +6,23 @@ place; the one before it stays as checkpoint.previous.pt. (torch.load itself not
 and the CRC-32 that zip keeps of every record says nothing of the table that tells where records are.)
 """
 
+import errno
 import hashlib
 import os
 import pathlib
 import warnings
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 import torch
+from torch import Tensor
 
-FORMAT = 3
+from sam.files import naming
+from sam.foreign_files import check_torch_file, open_regular
+
+FORMAT = 4
+# Far more than any network has tensors, or random generators have numbers.
+MAX_PARTS = 1_000_000
 
 
 class CheckpointStore:
@@ -37,6 +45,22 @@ class CheckpointStore:
         Raises:
             OSError: If the disk refuses or returns something else; earlier checkpoints are untouched then.
         """
+        try:
+            with naming(self._unfinished):
+                self._write(state)
+        except OSError:
+            with suppress(OSError):
+                self._unfinished.unlink()  # half a file would only fill a disk that is full
+            raise
+        if (damage := find_damage(self._unfinished)) is not None:
+            raise OSError(f"{self._unfinished} could not be read back: {damage}")
+        if self.newest.exists() and not self._newest_is_damaged:
+            os.replace(self.newest, self.previous)
+        os.replace(self._unfinished, self.newest)
+        self._newest_is_damaged = False
+        sync_folder(self.newest.parent)
+
+    def _write(self, state: dict[str, Any]) -> None:
         with open(self._unfinished, "wb") as file:
             hashing = _HashingWriter(file)
             try:
@@ -46,13 +70,6 @@ class CheckpointStore:
             file.write(hashing.digest.digest())
             file.flush()
             os.fsync(file.fileno())
-        if (damage := find_damage(self._unfinished)) is not None:
-            raise OSError(f"{self._unfinished} could not be read back: {damage}")
-        if self.newest.exists() and not self._newest_is_damaged:
-            os.replace(self.newest, self.previous)
-        os.replace(self._unfinished, self.newest)
-        self._newest_is_damaged = False
-        sync_folder(self.newest.parent)
 
     def load(self) -> dict[str, Any] | None:
         """Return the newest readable state on the CPU, or None if there is no checkpoint.
@@ -60,7 +77,8 @@ class CheckpointStore:
         A damaged file is left where it is, with a warning, and the one before it is used.
 
         Raises:
-            ValueError: If there are checkpoints but none can be read.
+            ValueError: If there are checkpoints but all are damaged.
+            OSError: If one may not be read; a disk that fails to read it has damaged it.
         """
         damages: list[str] = []
         for path in (self.newest, self.previous):
@@ -68,7 +86,11 @@ class CheckpointStore:
                 continue
             try:
                 state = _read(path)
+            except FileNotFoundError:
+                continue  # the run went on at this moment
             except Exception as error:  # a file of other origin can make torch raise almost anything
+                if isinstance(error, OSError) and error.errno != errno.EIO:
+                    raise  # not the fault of the file: it may be the newest yet
                 damages.append(f"{path} is damaged: {str(error).splitlines()[0]}")
                 self._newest_is_damaged = True
                 continue
@@ -103,18 +125,20 @@ class _HashingWriter:
 
 
 def find_damage(path: pathlib.Path) -> str | None:
-    """Read a whole checkpoint and say what is wrong with it; None if it has its digest."""
+    """Read a whole checkpoint and say what is wrong with it; None if it has its digest.
+
+    Raises:
+        OSError: If it may not be read.
+        ValueError: If it is no regular file.
+    """
     digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            remaining = path.stat().st_size - digest.digest_size
-            while remaining > 0:
-                block = file.read(min(remaining, 2**20))
-                digest.update(block)
-                remaining -= len(block)
-            expected = file.read()
-    except OSError as error:
-        return str(error)
+    with open_regular(path) as file:
+        remaining = path.stat().st_size - digest.digest_size
+        while remaining > 0:
+            block = file.read(min(remaining, 2**20))
+            digest.update(block)
+            remaining -= len(block)
+        expected = file.read()
     return None if expected == digest.digest() else "its checksum differs"
 
 
@@ -127,10 +151,31 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
     damage = find_damage(path)
     if damage is not None:
         raise ValueError(damage)
+    check_torch_file(path)
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    _check_parts(state)
     if state.get("format") != FORMAT:
         raise ValueError(f"its format is {state.get('format')}, this version reads {FORMAT}")
     return state
+
+
+def _check_parts(state: dict[str, Any]) -> None:
+    """Make sure that a state is as large as it looks: parts may be there many times, and tensors be expanded.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    parts: list[Any] = [state]
+    for _ in range(MAX_PARTS):
+        if not parts:
+            return
+        part = parts.pop()
+        if isinstance(part, Tensor):
+            if part.numel() * part.element_size() > part.untyped_storage().nbytes():
+                raise ValueError("a tensor in it claims to be larger than its bytes")
+        elif isinstance(part, dict | list | tuple):
+            parts += part.values() if isinstance(part, dict) else part
+    raise ValueError(f"it has more than {MAX_PARTS} parts")
 
 
 def sync_folder(folder: pathlib.Path) -> None:

@@ -1,16 +1,26 @@
 """Which process of how many this is, and the few things processes tell each other."""
 
 import dataclasses
+import gc
 import inspect
 import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from sam.process_error import ProcessError
+
+# What the main process says to those that wait for it.
+AT_WORK, DONE, FAILED = range(3)
+SECONDS_FOR_AN_END = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +29,8 @@ class World:
 
     rank: int = 0
     size: int = 1
+    # How long a process waits for another one.
+    patience: timedelta = timedelta(minutes=10)
 
     @property
     def is_main(self) -> bool:
@@ -67,21 +79,61 @@ class World:
         if self.size == 1:
             yield
             return
-        # Of its own, since a download may take longer than a step may, and on the CPU, where those who wait
-        # hear at once if a process is gone.
-        group: Any = distributed.new_group(backend="gloo", timeout=timedelta(days=2))
-        failed = [True]
-        try:
-            if not self.is_main:
-                distributed.broadcast_object_list(failed, src=0, group=group)
-                if failed[0]:
-                    raise SystemExit(2)
+        # Of its own, since what the block does may use the others, and on the CPU, where those who wait hear
+        # at once if a process is gone.
+        group: Any = distributed.new_group(backend="gloo", timeout=self.patience)
+        if self.is_main:
+            with _heard_at_work(group, self.patience.total_seconds() / 4):
+                yield
+        else:
+            while (word := _agreed(AT_WORK, group)) == AT_WORK:
+                pass
+            if word == FAILED:
+                raise SystemExit(2)
             yield
-            failed = [False]
-        finally:
-            if self.is_main:
-                distributed.broadcast_object_list(failed, src=0, group=group)
         distributed.destroy_process_group(group)
+
+
+def _agreed(word: int, group: Any) -> int:
+    """Return the largest word that a process of the group says."""
+    words = torch.tensor(word)
+    distributed.all_reduce(words, distributed.ReduceOp.MAX, group=group)
+    return int(words)
+
+
+@contextmanager
+def _heard_at_work(group: Any, seconds: float) -> Iterator[None]:
+    """Tell those who wait, every so many seconds, that this process is at work, and in the end how it ended.
+
+    A download may take longer than they would wait for anything else. If they are gone, or the way to them,
+    the block ends where it is.
+    """
+    ended, losses = threading.Event(), list[RuntimeError]()
+
+    def tell() -> None:
+        try:
+            while not ended.wait(seconds):
+                _agreed(AT_WORK, group)
+        except RuntimeError as error:
+            losses.append(error)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
+
+    def give_up(signal_number: int, frame: FrameType | None) -> NoReturn:
+        raise losses[0]
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    word = FAILED
+    try:
+        yield
+        word = DONE
+    finally:
+        ended.set()
+        teller.join()
+        signal.signal(signal.SIGALRM, before)
+        if not losses:
+            _agreed(word, group)
 
 
 def data_parallel(model: nn.Module) -> nn.Module:
@@ -93,13 +145,62 @@ def data_parallel(model: nn.Module) -> nn.Module:
     return DistributedDataParallel(model, **left_alone)
 
 
-def start_world(device: torch.device) -> World:
-    """Join the processes that torchrun started, or return a world of one."""
+@contextmanager
+def joined_world(device: torch.device, timeout_minutes: float) -> Iterator[World]:
+    """Join the processes that torchrun or sam.launch started; without any, it is a world of one.
+
+    Args:
+        device: Of this process.
+        timeout_minutes: How long a process waits for another one.
+
+    Raises:
+        ProcessError: If another process, or the way to it, is gone.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        return World()
+        yield World()
+        return
+    patience = timedelta(minutes=timeout_minutes)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # where processes exchange what is on no device
-    if not distributed.is_initialized():
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return World(distributed.get_rank(), size)
+    try:
+        if not distributed.is_initialized():
+            distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
+        yield World(distributed.get_rank(), size, patience)
+    except RuntimeError as error:
+        if (loss := loss_of_a_peer(error, timeout_minutes)) is None:
+            raise
+        raise ProcessError(f"process of rank {os.environ['RANK']} {loss}") from error
+
+
+def loss_of_a_peer(error: RuntimeError, timeout_minutes: float) -> str | None:
+    """Say how a process lost another one, None if the error has another cause."""
+    text = str(error)
+    of_store = (distributed.DistNetworkError, distributed.DistStoreError)
+    # gloo raises errors of no kind of their own, which begin with the source file.
+    if not isinstance(error, of_store) and "gloo/transport" not in text:
+        return None
+    if "imed out" in text or "timeout" in text:
+        return (
+            f"has heard nothing of another one for runtime.timeout_minutes={timeout_minutes:g}: the network "
+            "between them is cut, or that one hangs"
+        )
+    return "has lost the connection to another one, which failed, was ended, or whose machine did"
+
+
+def leave_world(exit_code: int) -> None:
+    """End the connections to other processes and their threads, before the interpreter ends.
+
+    A thread that frees a tensor later than that aborts the process. Whatever holds a connection, such as a
+    wrapped network, has to be out of use.
+
+    Args:
+        exit_code: Of this process, which ends at once if a connection cannot be ended.
+    """
+    gc.collect()
+    if distributed.is_initialized():
+        late = threading.Timer(SECONDS_FOR_AN_END, os._exit, [exit_code])
+        late.daemon = True
+        late.start()
+        distributed.destroy_process_group()
+        late.cancel()

@@ -13,7 +13,7 @@ from sam.training.checkpoint import CheckpointStore
 from sam.training.distributed import World
 from sam.training.evaluation import Evaluation
 from sam.training.random_state import RandomState
-from sam.training.rows import Row, diverged, train_means
+from sam.training.rows import Row, Rows, diverged, train_means
 from sam.training.sharding import gathered, load_model, sharded_like
 from sam.training.update import Update
 
@@ -60,7 +60,7 @@ class Progress:
     sums: Tensor | None = None  # of the rule, over the updates of this epoch
     epoch_seconds: float = 0.0  # of training in this epoch
     total_seconds: float = 0.0  # of everything, over all processes that worked on this run
-    rows: list[Row] = dataclasses.field(default_factory=list)
+    rows: Rows = dataclasses.field(default_factory=Rows)
 
 
 class Trainer:
@@ -271,13 +271,19 @@ class Trainer:
         """Go on from what state() returned.
 
         Raises:
-            ValueError: If the state is that of another model.
+            ValueError: If the state is that of another model, or of something else.
         """
+        try:
+            self._load(state)
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise ValueError(f"the checkpoint is not that of this run: {error!r}") from error
+
+    def _load(self, state: dict[str, Any]) -> None:
         load_model(self._model, state)
         optimizer = self._update.rule.optimizer
         optimizer.load_state_dict(sharded_like(optimizer, state["optimizer"]))
         self._update.scaler.load_state_dict(state["scaler"])
-        self.progress = Progress(**state["progress"])
+        self.progress = Progress(**state["progress"] | {"rows": Rows(**state["progress"]["rows"])})
         if self.progress.sums is not None:
             # As _gather_sums() left them: all in the main process.
             self.progress.sums = self.progress.sums.to(self._device) * self._world.is_main

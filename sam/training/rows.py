@@ -1,8 +1,50 @@
-"""Rows of metrics.csv: what the sums of an epoch say."""
+"""Rows of metrics.csv: what the sums of an epoch say, and all rows of a run in few bytes."""
 
+import dataclasses
 import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
 
 Row = dict[str, float]
+WHOLE_NUMBERS = ("epoch", "step")
+
+
+@dataclasses.dataclass(eq=False)
+class Rows(Sequence[Row]):
+    """The rows of a run so far, as a table of numbers: every checkpoint holds all of them.
+
+    As dictionaries, ten thousand of them would take longer to save than a small network takes to train.
+    """
+
+    columns: list[str] = dataclasses.field(default_factory=list)
+    values: Tensor = dataclasses.field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.float64))
+    # Which of the values a row has: a loss that is not a number is one, too.
+    given: Tensor = dataclasses.field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.bool))
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: Any) -> Any:
+        values, given = self.values[index].tolist(), self.given[index].tolist()
+        return {
+            name: int(value) if name in WHOLE_NUMBERS else value
+            for name, value, is_given in zip(self.columns, values, given, strict=True)
+            if is_given
+        }
+
+    def append(self, row: Row) -> None:
+        """Add a row, whose names need not be those of the others."""
+        new = [name for name in row if name not in self.columns]
+        self.columns += new
+        self.values = pad(self.values, (0, len(new), 0, 1))
+        self.given = pad(self.given, (0, len(new), 0, 1))
+        for column, name in enumerate(self.columns):
+            if name in row:
+                self.values[-1, column], self.given[-1, column] = row[name], True
 
 
 def train_means(sums: dict[str, float]) -> Row:

@@ -188,9 +188,8 @@ def test_read_labels_without_file_says_so(tmp_path: Path) -> None:
 )
 def test_read_labels_of_a_changed_file_says_so(tmp_path: Path, trained: np.ndarray[Any, Any]) -> None:
     path = _saved(tmp_path, ".npz", clean=LABELS, trained=trained)
-    with pytest.raises(
-        ValueError, match=r"labels\.npz is damaged: clean is int64 \[4\] and trained .*; delete it$"
-    ):
+    message = r"is damaged: clean is int64 \[4\] and trained .*; delete it, and the labels are made anew$"
+    with pytest.raises(ValueError, match=message):
         read_labels(path)
 
 
@@ -199,4 +198,39 @@ def test_read_labels_of_half_a_file_says_so(tmp_path: Path) -> None:
     write_labels(path, torch.arange(4), torch.arange(4))
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"labels\.npz cannot be read: "):
+        read_labels(path)
+
+
+def test_read_labels_with_any_flipped_bit_are_the_same_or_refused(tmp_path: Path) -> None:
+    path = tmp_path / "labels.npz"
+    clean, trained = torch.arange(4), torch.tensor([3, 1, 1, 0])
+    write_labels(path, clean, trained)
+    content = path.read_bytes()
+    refused, bits = 0, range(0, 8 * len(content), 11)
+    for bit in bits:
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            read = read_labels(path)
+        except ValueError as error:
+            assert str(error).endswith("; delete it, and the labels are made anew")
+            refused += 1
+        else:
+            assert torch.equal(read[0], clean)
+            assert torch.equal(read[1], trained)
+    assert refused > len(bits) / 2
+
+
+def test_read_labels_that_may_not_be_opened_are_not_to_be_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "labels.npz"
+    write_labels(path, torch.arange(4), torch.arange(4))
+
+    def refuse(path: Path) -> None:
+        raise OSError(24, "Too many open files", str(path))
+
+    monkeypatch.setattr("sam.data.label_files.check_arrays", refuse)
+    with pytest.raises(OSError, match=r"Too many open files: '.*labels\.npz'$"):
         read_labels(path)

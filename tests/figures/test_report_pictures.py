@@ -65,9 +65,9 @@ def test_pictures_show_the_largest_comparisons_and_tell_of_the_others(
 
 def test_pictures_of_a_surface_take_the_file_beside_it(tmp_path: Path) -> None:
     analysis = write_analysis(write_run(tmp_path), "landscape", {"loss_at_centre": 0.1})
-    analysis.path.with_suffix(".png").write_bytes(b"PNG")
+    analysis.path.with_suffix(".png").write_bytes(b"\x89PNG\r\n\x1a\n")
     (picture,) = draw_pictures(_read(tmp_path)).analyses
-    assert picture.drawing.get("src") == "data:image/png;base64,UE5H"
+    assert picture.drawing.get("src") == "data:image/png;base64,iVBORw0KGgo="
 
 
 def test_pictures_pass_over_what_is_broken(tmp_path: Path) -> None:

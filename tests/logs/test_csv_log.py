@@ -93,3 +93,10 @@ def test_csv_log_refuses_a_number_without_a_column(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="dict contains fields not in fieldnames: 'sharpness'"):
         log.log({"epoch": 1, "sharpness": 2.0})
     assert (tmp_path / "metrics.csv").read_text() == HEADER
+
+
+def test_csv_log_on_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"No space left on device: '.*metrics\.csv'$"):
+        CsvLog(path).log(full_row(1))

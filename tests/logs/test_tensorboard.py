@@ -1,5 +1,6 @@
 """Tests of sam/logs/tensorboard.py, read back with TensorBoard's own reader."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -140,3 +141,34 @@ def test_tensorboard_log_without_restart_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=r"restart\(\) comes first"):
         log.log({"epoch": 1, "test_loss": 2.0})
     log.close()
+
+
+def test_tensorboard_log_on_a_full_disk_is_one_error_that_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = "sam.logs.tensorboard.open"
+    monkeypatch.setattr(full, lambda path, mode: open("/dev/full", mode), raising=False)
+    threads = threading.active_count()
+    log = make_log(tmp_path)
+    with pytest.raises(OSError, match=r"No space left on device: '.*events\.out\.tfevents\..*'$"):
+        log.restart([{"epoch": 1, "test_loss": 2.0}])
+    # A thread that writes would end with a traceback of its own.
+    assert threading.active_count() == threads
+    with pytest.raises(OSError, match="No space left on device"):
+        log.close()
+    monkeypatch.undo()
+    log.restart([{"epoch": 1, "test_loss": 2.0}])
+    log.close()
+    assert read(tmp_path) == {"test/loss": [(1, 2.0)]}
+
+
+def test_tensorboard_log_is_read_in_order_whatever_the_clock_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = make_log(tmp_path)
+    log.restart([])
+    for epoch, moment in enumerate((2e9, 1e9, 1.5e9), start=1):
+        monkeypatch.setattr("time.time", lambda moment=moment: moment)
+        log.log({"epoch": epoch, "test_loss": 2.0})
+    log.close()
+    assert read(tmp_path) == {"test/loss": [(1, 2.0), (2, 2.0), (3, 2.0)]}

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -39,17 +40,11 @@ def test_load_config_reads_what_omegaconf_saved(tmp_path_factory: Any, config: d
     assert repr(load_config(path)) == repr(_omegaconf(path))
 
 
-def test_load_config_repeats_what_an_anchor_names(tmp_path: Path) -> None:
-    path = tmp_path / "config.yaml"
-    path.write_text("a: &x {b: 1}\nc: {<<: *x, d: 2}\ne: *x\n")
-    assert load_config(path) == _omegaconf(path) == {"a": {"b": 1}, "c": {"b": 1, "d": 2}, "e": {"b": 1}}
-
-
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("a: &a [*a]", "recursive"),
-        ("a: &a {b: *a}", "recursive"),
+        ("a: &a [*a]", "alias"),
+        ("a: &a {b: *a}", "alias"),
         ("a: 1\na: 2", "duplicate key a"),
         ("a: {b: 1, b: 2}", "duplicate key b"),
         ("? [1, 2]\n: 3", "unhashable key"),
@@ -61,3 +56,41 @@ def test_load_config_refuses_what_is_no_config(tmp_path: Path, content: str, rea
     path.write_text(content)
     with pytest.raises(Exception, match=reason):
         load_config(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# Made by: seed={0}\na: 1\nseed: {0}\nb: [1, 2]\n",
+        "a: 'x\nseed: {0}\n'\n",
+        "a: |\n  seed: {0}\nseed: {0}\n",
+        "seed: {0}\nother:\n  seed: {0}\n",
+        "seed: 0{0}\n",
+        "'seed': {0}\n",
+    ],
+)
+def test_load_config_reads_each_seed_of_a_condition_as_omegaconf_does(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.yaml"
+    for seed in (3, 4, 12):
+        path.write_text(text.format(seed), encoding="utf-8")
+        assert repr(load_config(path)) == repr(_omegaconf(path))
+
+
+def test_load_config_names_the_line_of_a_fault_below_comments(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("# one\n# two\nseed: 1\na: [\n")
+    with pytest.raises(yaml.YAMLError, match="line 5"):
+        load_config(path)
+
+
+def test_load_config_parses_the_seeds_of_a_condition_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed = []
+    load = yaml.load
+    monkeypatch.setattr(yaml, "load", lambda text, **more: parsed.append(text) or load(text, **more))
+    for seed in range(3):
+        path = tmp_path / f"{seed}.yaml"
+        path.write_text(f"# Made by: seed={seed}\nunique_to_this_test: 1\nseed: {seed}\n", encoding="utf-8")
+        assert load_config(path) == {"unique_to_this_test": 1, "seed": seed}
+    assert len(parsed) == 1

@@ -1,10 +1,12 @@
 """Tests of sam/report/html_runs.py."""
 
+import re
 from pathlib import Path
 
 from sam.report.comparison import read_comparison
 from sam.report.html_nodes import node, to_html
 from sam.report.html_runs import render_interrupted, render_runs
+from sam.report.html_shelves import MANY
 from tests.report.run_directories import falling_errors, write_run
 
 CELLS = Path(__file__).parents[2] / "results" / "paper" / "cells.csv"
@@ -54,3 +56,27 @@ def test_interrupted_runs_tell_how_far_they_came(tmp_path: Path) -> None:
     assert "<td>4 of 200</td>" in text
     assert "<td>9.00</td>" in text
     assert render_runs(comparison) == []
+
+
+def test_runs_of_many_conditions_stand_together_by_setting(tmp_path: Path) -> None:
+    for place in range(MANY):
+        write_run(tmp_path, ORIGIN, epochs=place + 1)
+    write_run(tmp_path, ORIGIN, epochs=1, optimizer__name="sam", optimizer__rho=0.2)
+    text = _render(tmp_path)
+    assert text.count("<details>") == MANY
+    setting = text[text.index("epochs 1, batch") : text.index("epochs 2, batch")]
+    assert "(2 runs)" in setting
+    assert f"In {tmp_path}:" in setting
+    assert re.findall(r'<th scope="row">(\w+)/seed0</th><td class="text">([^<]*)', setting) == [
+        (setting.partition('row">')[2].partition("/")[0], "SGD"),
+        (setting.rpartition('row">')[2].partition("/")[0], "SAM rho=0.2"),
+    ]
+    assert "optimizer.rho" not in setting and "optimizer.name" not in setting  # the method tells them
+
+
+def test_many_interrupted_runs_are_folded(tmp_path: Path) -> None:
+    for seed in range(MANY + 1):
+        write_run(tmp_path, {"status": "interrupted"}, seed=seed)
+    text = to_html(render_interrupted(read_comparison([tmp_path], CELLS).interrupted))
+    assert text.startswith("<details>")
+    assert f"<summary>{MANY + 1} runs</summary>" in text

@@ -21,7 +21,7 @@ NUMBERS = {
 
 def _run(numbers: dict[str, Any], **changes: Any) -> Run:
     config = make_config(**changes)
-    return Run(Path("run"), config, [], make_result(config, **numbers))
+    return Run(Path("run"), config, {}, 0, make_result(config, **numbers))
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,12 @@
 
 import json
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
-from sam.report.runs import Problem, Run, find_runs, number
+from sam.report.runs import Problem, find_runs, number
 from tests.report.run_directories import falling_errors, make_config, write_run
 
 
@@ -170,8 +171,28 @@ def test_find_runs_reports_a_config_link_to_nowhere(tmp_path: Path) -> None:
 
 
 def test_run_last_epoch_is_the_highest(tmp_path: Path) -> None:
-    run = Run(tmp_path, {}, [{"epoch": 2.0}, {"epoch": 3.0}, {"epoch": 1.0}], None)
+    write_run(tmp_path, metrics=[{"epoch": epoch, "loss": 0.1 * epoch} for epoch in (2.0, 3.0, 1.0)])
+    (run,) = find_runs([tmp_path])[0]
     assert run.last_epoch == 3
+    assert run.last_row == {"epoch": 1.0, "loss": 0.1}
+
+
+def test_metrics_that_broke_after_they_were_found_are_a_value_error(tmp_path: Path) -> None:
+    directory = write_run(tmp_path, metrics=falling_errors(2, 3.0))
+    (run,) = find_runs([tmp_path])[0]
+    (directory / "metrics.csv").write_text("epoch,loss\n1,abc\n")
+    with pytest.raises(ValueError, match="metrics.csv cannot be read"):
+        _ = run.metrics
+
+
+def test_rows_of_metrics_are_not_kept_in_memory(tmp_path: Path) -> None:
+    write_run(tmp_path, metrics=falling_errors(5000, 3.0))
+    tracemalloc.start()
+    runs, _ = find_runs([tmp_path])
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert runs[0].last_epoch == 5000
+    assert kept < 100_000  # one number of each row alone would be 120,000 bytes
 
 
 @pytest.mark.parametrize("value", [None, "1", True, float("nan"), float("inf"), 10**400, [1]])

@@ -22,10 +22,11 @@ FOLDER = Path(__file__).parents[2] / "scripts" / "examples"
 EXAMPLES = sorted(FOLDER.glob("*.py"))
 
 # Lightning 2.6.6 asks torch's pytree by an old name, and wishes for more worker processes on a large machine.
-# Neither is about what the example does.
+# Where Slurm is installed it wishes to be started by it. None of this is about what the example does.
 lightning_warns = pytest.mark.filterwarnings(
     "ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning",
     "ignore:The 'train_dataloader' does not have many workers",
+    "ignore:The `srun` command is available on your system",
 )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from sam.report.html_shelves import MANY
 from tests.report.analysis_files import write_hessian, write_sharpness
 from tests.report.run_directories import falling_errors, write_run
 
@@ -170,6 +171,32 @@ def test_page_sorts_texts_by_the_decimal_numbers_in_them(page: Path) -> None:
     """
     _add_script(page, click)
     assert "<title>1e-05,0.01,0.05,0.1,0.4,SGD</title>" in _browse(page, "--dump-dom").stdout
+
+
+@needs_browser
+def test_page_of_many_settings_can_be_searched(tmp_path: Path) -> None:
+    for place in range(MANY + 1):
+        model = "resnet8" if place == 3 else "wrn_28_10"
+        write_run(tmp_path, epochs=place + 1, model__name=model)
+    assert _report(tmp_path, tmp_path).returncode == 0
+    page = tmp_path / "report.html"
+    assert "CONSOLE" not in _browse(page, "--dump-dom").stderr
+    search = """
+      const input = document.querySelector("input[type=search]");
+      const told = [];
+      for (const words of ["RESNET8 sgd", "no such run", ""]) {
+        input.value = words;
+        input.dispatchEvent(new Event("input"));
+        const open = document.querySelectorAll("#runs .shelf[open]").length;
+        const sections = document.querySelectorAll("main > section:not([hidden])").length;
+        const blocks = document.querySelectorAll("#settings .block:not([hidden]) h3");
+        told.push(`${open} ${sections > 0} ${blocks.length} ${input.nextSibling.textContent}`);
+      }
+      document.title = told.join("; ");
+    """
+    _add_script(page, search)
+    found = _browse(page, "--dump-dom").stdout
+    assert f"<title>1 true 1 2 tables; 0 false 0 0 tables; 0 true {MANY + 1} </title>" in found
 
 
 @needs_browser

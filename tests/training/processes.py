@@ -8,7 +8,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 
 from sam.models.cifar_resnet import CifarResNet
 from sam.optim import SAM
-from sam.training.distributed import World, data_parallel
+from sam.training.distributed import World, data_parallel, leave_world
 from sam.training.rule import SAMRule, SGDRule
 from sam.training.sharding import gathered, load_model, shard, sharded_like
 from sam.training.update import Update
@@ -183,7 +183,7 @@ def work(rank, size, folder):
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size)
     torch.save(cases(World(rank, size)), f"{folder}/{rank}.pt")
-    distributed.destroy_process_group()
+    leave_world(0)
 
 
 def start(size, folder):

@@ -7,7 +7,7 @@ import torch
 from torch import distributed
 
 from sam.optim.schedule import Ascents
-from sam.training.distributed import data_parallel
+from sam.training.distributed import data_parallel, leave_world
 from sam.training.forward_backward import ForwardBackward
 from tests.reference import sam as reference
 from tests.reference.cheaper import Cheaper
@@ -29,7 +29,7 @@ def train_a_share(rank, folder):
     for step in range(NUM_STEPS):
         update(problem.images[mine], problem.targets[mine], lr=0.1, step=step)
     torch.save(problem.model.state_dict(), f"{folder}/{rank}.pt")
-    distributed.destroy_process_group()
+    leave_world(0)
 
 
 @pytest.mark.ddp

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import distributed, nn
 
-from sam.training.distributed import data_parallel
+from sam.training.distributed import data_parallel, leave_world
 from sam.training.forward_backward import PASS_SUMS, count_errors
 from tests.reference import sam as reference
 from tests.training.updates import RHO, SGD, make_problem, make_update, oracle_update
@@ -118,7 +118,7 @@ def train_a_share(rank, folder):
     for name in ("sgd", "sam"):
         torch.save(trained_share(name, slice(4 * rank, 4 * rank + 4)), f"{folder}/{name}{rank}.pt")
     distributed.barrier()
-    distributed.destroy_process_group()
+    leave_world(0)
 
 
 def trained_share(name, mine):

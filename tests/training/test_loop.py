@@ -13,6 +13,7 @@ from sam.training.checkpoint import CheckpointStore
 from sam.training.distributed import World
 from sam.training.evaluation import Evaluation
 from sam.training.loop import Interrupted, Trainer
+from sam.training.rows import Rows
 from tests.training.test_update import make_update
 
 CPU = torch.device("cpu")
@@ -87,6 +88,8 @@ def same(one, other):
     """Compare nested states bit by bit, but for times."""
     if isinstance(one, dict):
         assert one.keys() == other.keys()
+        if "columns" in one:
+            return same(list(Rows(**one)), list(Rows(**other)))
         return all(
             same(one[key], other[key]) for key in one if key not in TIMES and "seconds" not in str(key)
         )
@@ -248,3 +251,12 @@ def test_state_of_another_model_is_refused(tmp_path):
     state["model"].pop("conv.weight")
     with pytest.raises(ValueError, match="the checkpoint does not fit the model"):
         trainer.load(state)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("model", 3), ("optimizer", []), ("progress", {}), ("progress", {"rows": 3})]
+)
+def test_state_of_something_else_is_refused(tmp_path, key, value):
+    trainer, _ = make_trainer(tmp_path)
+    with pytest.raises(ValueError, match="the checkpoint is not that of this run"):
+        trainer.load(trainer.state() | {key: value})

@@ -1,0 +1,44 @@
+"""Tests of the reader at the size of a year's work; tests/report/many_runs.py makes the runs."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sam.report.runs import find_runs
+from tests.report.many_runs import write_many
+
+ROOT = Path(__file__).parents[2]
+# Prints the peak memory of what it ran, in KiB.
+MEASURE = """
+import resource, subprocess, sys
+done = subprocess.run([sys.executable, *sys.argv[1:]], stdout=subprocess.DEVNULL)
+print(done.returncode, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+def test_runs_are_as_the_trainer_leaves_them_but_for_the_damaged(tmp_path: Path) -> None:
+    write_many(tmp_path, 120, max_epochs=3)
+    runs, problems = find_runs([tmp_path])
+    assert (len(runs), len(problems)) == (119, 1)
+    assert sum(run.result is None for run in runs) == 5
+    assert sum(run.result is not None and run.result["status"] == "diverged" for run in runs) == 2
+    assert {run.last_epoch for run in runs if run.result and run.result["status"] == "complete"} == {3}
+
+
+@pytest.mark.slow
+def test_ten_thousand_runs_are_compared_within_a_gibibyte(tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    write_many(outputs, 10_000)
+    for script, out in (("compare", tmp_path), ("report", tmp_path / "report.html")):
+        command = [sys.executable, "-c", MEASURE, str(ROOT / "scripts" / f"{script}.py"), str(outputs)]
+        done = subprocess.run(
+            [*command, "--out", str(out)], capture_output=True, text=True, check=True, timeout=300
+        )
+        status, peak_kib = map(int, done.stdout.split())
+        assert status == 0
+        assert peak_kib < 2**20
+        assert len(re.findall("^warning: .* (?:cannot be read|is damaged)", done.stderr, re.MULTILINE)) == 20
+    assert (tmp_path / "report.html").stat().st_size < 10_000_000
