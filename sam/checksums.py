@@ -56,8 +56,8 @@ def check_file(path: pathlib.Path, result: dict[str, Any]) -> None:
     else:
         return
     raise ValueError(
-        f"{path.name} {fault}; delete result.json and give the command of the run again, which makes both "
-        "anew from the checkpoint"
+        f"{path.name} {fault}; copy it anew, or where the checkpoint is delete result.json and give the "
+        "command of the run again, which makes both anew from it"
     )
 
 

@@ -62,6 +62,7 @@ def _gpus_per_run() -> int:
 
 OmegaConf.register_new_resolver("by_dataset", _by_dataset)
 OmegaConf.register_new_resolver("gpus_per_run", _gpus_per_run)
+OmegaConf.register_new_resolver("expanded", os.path.expanduser)
 
 
 def checked(config: DictConfig, schema: type[Config]) -> Config:

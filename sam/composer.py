@@ -1,14 +1,19 @@
-"""Composing the configs of many command lines quickly. Imports no torch."""
+"""Overrides as Hydra reads them, and the configs of many command lines, quickly. Imports no torch."""
 
 import copy
-from collections.abc import Sequence
+import hashlib
+import pathlib
+import re
+import shlex
+from collections.abc import Iterable, Sequence
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import Override, OverrideType, Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from sam.cli import GROUPS
+from sam.run_directory import write_text
 
 
 class Composer:
@@ -61,6 +66,29 @@ class Composer:
         with open_dict(config):
             del config["hydra"]
         return config
+
+
+def quoted(path: str) -> str:
+    """Return a path as Hydra's command line takes it, whatever it holds but for "${"."""
+    if re.fullmatch(r"[\w/.-]+", path, re.ASCII):
+        return path
+    return QuotedString(path, Quote.single).with_quotes()
+
+
+def write_list(runs: Iterable[Sequence[str]], folder: str | pathlib.Path, kind: str) -> str:
+    """Write overrides of runs into a file, and return the override that has a sweep train them.
+
+    Args:
+        runs: What train.py takes for each.
+        folder: Where the file is put; named after what is in it.
+        kind: Of these runs, the beginning of the name.
+    """
+    text = "".join(shlex.join(overrides) + "\n" for overrides in runs)
+    name = f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.txt"
+    path = pathlib.Path(folder).expanduser() / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, text)
+    return f"hydra.sweeper.file={quoted(str(path))}"
 
 
 def _chooses(override: Override) -> bool:

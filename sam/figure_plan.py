@@ -15,8 +15,9 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from sam.cli import composed
+from sam.composer import quoted
 from sam.config import TrainConfig
-from sam.plan import alternatives, quoted, runs_of
+from sam.plan import alternatives, runs_of
 from sam.report.analyses import read_analyses
 from sam.report.cells import CELLS, Cell, read_cells
 from sam.report.evaluations import read_calibration

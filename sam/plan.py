@@ -7,13 +7,11 @@ Imports no torch.
 
 import dataclasses
 import pathlib
-import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from hydra.core.override_parser.types import Quote, QuotedString
-
 from sam.cli import composed
+from sam.composer import quoted
 from sam.config import FILE_READERS, ConfigError, TrainConfig
 from sam.report.cells import Cell
 from sam.run_directory import path_of
@@ -104,13 +102,6 @@ def unique(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
     for run in runs:
         first.setdefault(run.directory, run)
     return list(first.values())
-
-
-def quoted(path: str) -> str:
-    """Return a path as Hydra's command line takes it, whatever it holds but for "${"."""
-    if re.fullmatch(r"[\w/.-]+", path, re.ASCII):
-        return path
-    return QuotedString(path, Quote.single).with_quotes()
 
 
 def num_updates(config: TrainConfig) -> int:

@@ -236,6 +236,7 @@ def locked(directory: pathlib.Path) -> Iterator[None]:
     lock = filelock.FileLock(directory / ".lock")
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        refuse_links(directory)
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
         raise ConfigError(
@@ -247,7 +248,6 @@ def locked(directory: pathlib.Path) -> Iterator[None]:
             "outputs=..."
         ) from error
     try:
-        refuse_links(directory)
         yield
     finally:
         lock.release()

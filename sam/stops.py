@@ -5,6 +5,7 @@ SIGTERM, by which Slurm preempts and cancels, it lets pass: Slurm itself ends th
 it is preempted, but only if it is there to be ended.
 """
 
+import os
 import signal
 import sys
 import time
@@ -64,7 +65,7 @@ def answer(signal_number: int, before: Mapping[int, Any]) -> None:
         signal_number: Of the signal that came, 0 for none.
         before: The handlers from before this program took the signals, and now again in place.
     """
-    if signal_number == signal.SIGTERM and callable(before[signal_number]):
+    if signal_number == signal.SIGTERM and "SLURM_JOB_ID" in os.environ and callable(before[signal_number]):
         signal.raise_signal(signal_number)
         time.sleep(SECONDS_TO_BE_ENDED)
     elif signal_number in SCHEDULERS and callable(before[signal_number]):

@@ -6,11 +6,11 @@ failed in a file from which the same program trains just them. The launcher (hyd
 one run after the other in this process, on Slurm or on Ray.
 """
 
-import hashlib
 import importlib.util
 import os
 import pathlib
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -27,10 +27,10 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from sam.cli import MISTAKES, checked, explain
-from sam.composer import Composer
+from sam.composer import Composer, write_list
 from sam.config import ConfigError, TrainConfig
 from sam.launch import refuse_sweep_under_torchrun
-from sam.run_directory import path_of, read_result, result_if_any, write_text
+from sam.run_directory import path_of, read_result, result_if_any
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGES = {
@@ -92,7 +92,8 @@ class RunSweeper(Sweeper):
         module = ".".join(config.hydra.launcher.get("_target_", "").split(".")[:2])
         if module in PACKAGES and importlib.util.find_spec(module) is None:
             raise ConfigError(f"hydra/launcher={self._name} is not installed; pip install {PACKAGES[module]}")
-        self._logs = str(config.hydra.launcher.get("submitit_folder", "")).removesuffix("/%j")
+        on_slurm = self._name == "submitit_slurm"
+        self._logs = str(config.hydra.launcher.submitit_folder).removesuffix("/%j") if on_slurm else ""
         self._launcher: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -105,6 +106,11 @@ class RunSweeper(Sweeper):
         """
         refuse_sweep_under_torchrun()
         runs, failures = self._plan(self._jobs(arguments))
+        if self._name != "basic" and any(run.force for run in runs):
+            raise ConfigError(
+                f"force=true with hydra/launcher={self._name} would throw a run away whenever its job is "
+                "started again; leave it out, and delete the run directories that are to start anew"
+            )
         missing = [run for run in runs if run.force or result_if_any(run.directory) is None]
         num_ended = len(runs) - len(missing)
         if num_ended:
@@ -112,13 +118,19 @@ class RunSweeper(Sweeper):
         sys.stdout.flush()
         try:
             failures += self._launched(missing)
-        except (SystemExit, KeyboardInterrupt):
-            num_ended = sum(result_if_any(run.directory) is not None for run in runs)
-            print(f"stopped; {num_ended} of {len(runs)} runs ended; the same command goes on", end="")
-            print("; jobs of Slurm go on, scancel ends them" if self._logs else "", flush=True)
+        except (SystemExit, KeyboardInterrupt) as stop:
+            self._tell_of_stop(runs)
+            if getattr(stop, "code", None) == signal.SIGTERM:  # as Ray ends its driver
+                raise SystemExit(128 + signal.SIGTERM) from stop
             raise
         self._conclude(runs, failures)
         return []
+
+    def _tell_of_stop(self, runs: Sequence[Run]) -> None:
+        num_ended = sum(result_if_any(run.directory) is not None for run in runs if not run.force)
+        print(f"stopped; {num_ended} of {len(runs)} runs ended; the same command goes on", end="")
+        print(" without force=true" if any(run.force for run in runs) else "", end="")
+        print("; jobs of Slurm go on, scancel ends them" if self._logs else "", flush=True)
 
     def _jobs(self, arguments: list[str]) -> list[list[str]]:
         """Return every combination of the values of a command line; after each line of the file, if any."""
@@ -129,7 +141,7 @@ class RunSweeper(Sweeper):
             return jobs
         try:
             lines = pathlib.Path(self._file).expanduser().read_text(encoding="utf-8").splitlines()
-            listed = [shlex.split(line, comments=True) for line in lines]
+            listed = [shlex.split(line) for line in lines if not line.lstrip().startswith("#")]
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"hydra.sweeper.file={self._file} cannot be read ({error}); wanted is a text file with the "
@@ -230,14 +242,13 @@ class RunSweeper(Sweeper):
 
     def _again(self, failures: Sequence[Failure]) -> str:
         """Return the command that trains just what failed; it takes them from a file that this writes."""
-        text = "".join(shlex.join(failure.overrides) + "\n" for failure in failures)
-        name = f"failed-{hashlib.sha256(text.encode()).hexdigest()[:8]}.txt"
-        path = pathlib.Path(self._config.hydra.sweep.dir) / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, text)
-        theirs = ("hydra.sweeper.file=", "hydra.mode=")
-        launcher = [word for word in self._config.hydra.overrides.hydra if not word.startswith(theirs)]
-        return shlex.join(["python", "train.py", "-m", f"hydra.sweeper.file={path}", *launcher])
+        overrides = self._config.hydra.overrides
+        file = write_list((failure.overrides for failure in failures), self._config.hydra.sweep.dir, "failed")
+        theirs = ("hydra.sweeper.", "hydra.mode=")
+        launcher = [word for word in overrides.hydra if not word.startswith(theirs)]
+        # Where the launcher leaves its own files; of several, the list has that of each run.
+        outputs = [word for word in overrides.task if word.startswith("outputs=") and "," not in word]
+        return shlex.join(["python", "train.py", "-m", file, *launcher, *outputs])
 
 
 def _going_on(run: Run) -> list[str]:

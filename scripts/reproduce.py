@@ -16,7 +16,6 @@ or submitit_slurm trains several at once, as in a sweep of train.py. Filters tak
 """
 
 import argparse
-import hashlib
 import os
 import shlex
 import signal
@@ -29,16 +28,18 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from sam.cli import composed, explain  # noqa: E402
+from sam.composer import quoted, write_list  # noqa: E402
 from sam.config import ConfigError  # noqa: E402
-from sam.plan import PlannedRun, alternatives, quoted, runs_of, unique  # noqa: E402
+from sam.plan import PlannedRun, alternatives, runs_of, unique  # noqa: E402
 from sam.report.cells import CELLS, Cell, read_cells  # noqa: E402
-from sam.run_directory import result_if_any, write_text  # noqa: E402
+from sam.run_directory import result_if_any  # noqa: E402
+from sam.stops import STOPS  # noqa: E402
 from scripts.rehearse import dry_run, smoke  # noqa: E402
 
 # The paper's headline; the appendix repeats and varies it.
 MAIN_TABLES = ("1", "2", "3", "4", "5")
-# Exit codes after Ctrl-C or SIGTERM, with the state saved; negative where it had not begun.
-STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)
+# Exit codes after a signal that asks to stop, with the state saved; negative where it had not begun.
+STOPPED = [code for number in STOPS for code in (128 + number, -number)]
 FILTERS = ("dataset", "model", "augmentation", "method", "epochs", "noise")
 
 
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     tables = [word for word in options.words if "=" not in word]
     overrides = [word for word in options.words if "=" in word]
-    launcher = [word for word in overrides if word.startswith("hydra")]
+    launcher = [word for word in overrides if word.lstrip("+~").startswith("hydra")]
     overrides = [word for word in overrides if word not in launcher]
     try:
         cells = _chosen(read_cells(CELLS), tables, options)
@@ -221,14 +222,12 @@ def _launch(runs: Sequence[PlannedRun], sweep: Sequence[str]) -> int:
         for is_second in (False, True)
     ]
     for wave in filter(None, waves):
-        text = "".join(shlex.join(run.overrides) + "\n" for run in wave)
-        name = f"reproduce-{hashlib.sha256(text.encode()).hexdigest()[:8]}.txt"
-        path = Path(wave[0].config.outputs).expanduser() / ".multirun" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, text)
-        code = _run(["-m", f"hydra.sweeper.file={quoted(str(path))}", *sweep])
+        folder = Path(wave[0].config.outputs) / ".multirun"
+        code = _run(["-m", write_list((run.overrides for run in wave), folder, "reproduce"), *sweep])
         if code in STOPPED:
             return code if code > 0 else 128 - code
+        if code == 2 and not any(result_if_any(run.directory) for run in wave):
+            return code  # the launcher took none of them, and has said why
     return _conclude(runs, [run for run in runs if result_if_any(run.directory) is None])
 
 
@@ -250,8 +249,9 @@ def _conclude(runs: Sequence[PlannedRun], failed: Sequence[PlannedRun]) -> int:
 def _run(overrides: Sequence[str]) -> int:
     """Train one run in a process of its own; return its exit code, or 130 after Ctrl-C."""
     process = subprocess.Popen([sys.executable, str(ROOT / "train.py"), *overrides])
-    # Of this signal it is not told by the terminal.
-    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    # Of these it is not told by the terminal.
+    numbers = [number for number in STOPS if number != signal.SIGINT]
+    before = [signal.signal(number, lambda sent, _: process.send_signal(sent)) for number in numbers]
     interrupted = False
     try:
         while True:
@@ -261,7 +261,8 @@ def _run(overrides: Sequence[str]) -> int:
             except KeyboardInterrupt:  # it gets the signal too, and saves its state: give it the time
                 interrupted = True
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

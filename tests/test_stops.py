@@ -62,6 +62,7 @@ def test_queueing_again_may_fail_after_the_run_is_saved(command, tmp_path, monke
 
 def test_run_that_slurm_preempts_is_there_to_be_ended_once_all_is_saved(command, tmp_path, monkeypatch):
     ask_to_stop(monkeypatch, signal.SIGTERM)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
     done = []
     monkeypatch.setattr(stops.time, "sleep", lambda seconds: done.append((seconds, *tmp_path.rglob("*.pt"))))
     before = signal.signal(signal.SIGTERM, lambda *_: done.append("passed"))

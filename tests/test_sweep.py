@@ -101,7 +101,7 @@ def test_sweep_of_mistakes_alone_ends_with_2(command, tmp_path):
 
 
 def test_runs_may_stand_in_a_file(command, tmp_path):
-    lines = ["# two runs", "", "seed=7  # the second word is a note", "seed=8 'outputs=with space'"]
+    lines = ["# two runs", "", "seed=7", "seed=8 'outputs=with space'"]
     (tmp_path / "runs.txt").write_text("\n".join(lines))
     code, out, err = command("train.py", "-m", "hydra.sweeper.file=runs.txt", *TINY, "optimizer=sgd,sam")
     assert code == 0, err
@@ -161,3 +161,21 @@ def test_program_is_found_by_jobs_that_start_elsewhere(monkeypatch):
     for _ in range(2):
         sweep._found_elsewhere()
         assert os.environ["PYTHONPATH"] == f"{ROOT}{os.pathsep}/elsewhere"
+
+
+def test_command_for_what_failed_holds_whatever_the_folder_is_called(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for outputs in ("'o (x) é & ~'", "'~/runs'", "'a=b#c'"):
+        code, _, err = command("train.py", "-m", *TINY, "epochs=-1", f"outputs={outputs}")
+        assert code == 2
+        again = shlex.split(err.splitlines()[-1].partition("only these again: ")[2])
+        code, out, err = command("train.py", *again[2:], "epochs=1")
+        assert (code, out.splitlines()[-1]) == (0, "1 runs: 1 complete, 0 diverged, 0 failed"), err
+    assert {path.name for path in tmp_path.iterdir()} == {"o (x) é & ~", "home", "a=b#c"}
+
+
+def test_force_is_refused_where_a_job_may_be_started_again(command, monkeypatch):
+    monkeypatch.setattr(sweep.Plugins.instance(), "instantiate_launcher", lambda **keywords: None)
+    code, out, err = command("train.py", "-m", "hydra/launcher=ray", *TINY, "force=true")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: force=true with hydra/launcher=ray would throw a run away whenever")

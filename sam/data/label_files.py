@@ -1,6 +1,7 @@
 """Labels in files: human label noise to train on, and the record of what a run was trained on."""
 
 import pickle
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -139,4 +140,6 @@ def _read(path: Path) -> np.ndarray[Any, Any] | dict[str, np.ndarray[Any, Any]]:
         if isinstance(error, OSError) and error.filename is not None:
             raise  # it could not be opened, which is no fault of what is in it
         reason = str(error).partition("\n")[0] or "it is empty"
+        if isinstance(error, zipfile.BadZipFile):  # which quotes the bytes that it found
+            reason = "it is damaged"
         raise ValueError(f"{path} cannot be read: {reason}") from error

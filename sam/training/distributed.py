@@ -132,8 +132,9 @@ def _heard_at_work(group: Any, seconds: float) -> Iterator[None]:
         ended.set()
         teller.join()
         signal.signal(signal.SIGALRM, before)
-        if not losses:
-            _agreed(word, group)
+        if losses:  # the block may have taken the error for one of its own
+            raise losses[0]
+        _agreed(word, group)
 
 
 def data_parallel(model: nn.Module) -> nn.Module:
@@ -176,7 +177,7 @@ def joined_world(device: torch.device, timeout_minutes: float) -> Iterator[World
 def loss_of_a_peer(error: RuntimeError, timeout_minutes: float) -> str | None:
     """Say how a process lost another one, None if the error has another cause."""
     text = str(error)
-    of_store = (distributed.DistNetworkError, distributed.DistStoreError)
+    of_store = (distributed.DistNetworkError, distributed.DistStoreError, distributed.DistBackendError)
     # gloo raises errors of no kind of their own, which begin with the source file.
     if not isinstance(error, of_store) and "gloo/transport" not in text:
         return None
