@@ -32,9 +32,11 @@ def main(composed: DictConfig) -> None:
             try:
                 look_at(directory, config)
             except ConfigError as error:
+                no_data = config.root is None and "dataset.download=false" in str(error)
+                told = f"{error}; for evaluate.py that is root=FOLDER" if no_data else str(error)
                 if len(found) == 1:
-                    raise
-                faults.append(f"{directory}: {error}")
+                    raise ConfigError(told) from error
+                faults.append(f"{directory}: {told}")
         if faults:
             raise ConfigError("\n".join([f"{len(faults)} of {len(found)} runs were left out:", *faults]))
 

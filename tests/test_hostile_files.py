@@ -179,7 +179,8 @@ def test_nothing_is_fetched_into_a_folder_that_only_a_run_names(refused, run, tm
         ("image_size: 12", "image_size: null"),
     ):
         change_config(run, old, new)
-    assert "or name the folder above" in refused("evaluate.py", f"run={run}")
+    told = refused("evaluate.py", f"run={run}")
+    assert "or name the folder above" in told and told.endswith("for evaluate.py that is root=FOLDER\n")
     assert not (tmp_path / "elsewhere").exists()
 
 
