@@ -190,7 +190,7 @@ def test_evaluate_refuses_damaged_run_directories(command, tmp_path):
     config.write_text(text.replace("depth: 8", "depth: 14"))
     code, _, err = command("evaluate.py", run)
     assert code == 2
-    assert f"error: {config} is damaged: its checksum is not the one in result.json; delete" in err
+    assert f"error: {config} is damaged: its checksum is not the one in result.json; copy" in err
     config.with_name("result.json").unlink()  # which then no longer tells
     for damaged, message in [
         ("epochs: [", "config.yaml is damaged"),
