@@ -196,8 +196,8 @@ def test_restarts_do_not_start_anew(command, monkeypatch):
     ("signal_number", "code", "send"),
     [
         (signal.SIGTERM, 143, os.kill),
-        (signal.SIGINT, 130, os.killpg),
-        (signal.SIGUSR2, 140, os.kill),
+        pytest.param(signal.SIGINT, 130, os.killpg, marks=pytest.mark.slow),
+        pytest.param(signal.SIGUSR2, 140, os.kill, marks=pytest.mark.slow),
         (signal.SIGUSR2, 140, os.killpg),  # as Slurm sends it
     ],
 )
