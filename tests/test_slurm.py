@@ -76,7 +76,7 @@ def test_jobs_that_are_cancelled_preempted_or_out_of_time_end_with_the_bits_of_u
     assert read_result(directory_of(outputs, 0)) is None
 
     again = shlex.split(err.splitlines()[-1].partition("only these again: ")[2])
-    assert again[-1] == "hydra.launcher.cpus_per_task=1"
+    assert again[-2:] == ["hydra.launcher.cpus_per_task=1", f"outputs={outputs}"]
     with slurm(tmp_path / "slurm_again") as env:
         ended = subprocess.run(
             [*TRAIN, *again[2:]], env=env, cwd=tmp_path, capture_output=True, text=True, check=False
