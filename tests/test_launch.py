@@ -65,6 +65,7 @@ def workers_of(run):
 
 
 @pytest.mark.ddp
+@pytest.mark.slow
 def test_sweep_trains_each_run_like_torchrun_to_the_bit_and_skips_it_later(tmp_path):
     sweep = [*TRAIN, "-m", *TWO, "epochs=2", "seed=0,1", "outputs=mine"]
     ended = run(sweep, tmp_path)

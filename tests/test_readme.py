@@ -61,6 +61,7 @@ def test_readme_commands_ask_for_keys_that_go_together(line):
         checked(compose("train", of_first_job), TrainConfig)
 
 
+@pytest.mark.slow
 def test_readme_commands_run_in_the_order_they_are_shown(command, tmp_path):
     assert ELSEWHERE <= set(COMMANDS)
     rest = [line for line in COMMANDS if line not in ELSEWHERE]

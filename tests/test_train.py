@@ -202,7 +202,10 @@ def test_run_that_diverges_ends_with_its_own_status(command, tmp_path):
     assert "skipped" in command("train.py", *arguments)[1]
 
 
-@pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("signal_number", "code"),
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+)
 def test_signal_saves_says_how_to_go_on_and_going_on_gives_the_same_bits(tmp_path, signal_number, code):
     arguments = [sys.executable, str(ROOT / "train.py"), *TINY, "dataset.num_train=128", "epochs=20"]
     stopped = subprocess.Popen(

@@ -106,7 +106,7 @@ def test_others_wait_for_the_main_process_while_it_works_and_neither_waits_for_o
 
 
 @pytest.mark.ddp
-@pytest.mark.parametrize("optimizer", ["sgd", "sam"])
+@pytest.mark.parametrize("optimizer", [pytest.param("sgd", marks=pytest.mark.slow), "sam"])
 def test_two_processes_with_the_same_m_train_like_one(tmp_path, optimizer):
     # 15 test images do not divide by two. m = 4: four micro-batches in one process, two in each of two.
     arguments = [*TINY, f"optimizer={optimizer}", "m=4", "epochs=2", "dataset.num_test=15"]
