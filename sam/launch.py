@@ -24,6 +24,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from sam.config import ConfigError, TrainConfig
+from sam.files import replaced
 from sam.launch_signals import OTHERS, Stop, signals_passed_on
 from sam.process_error import ProcessError
 from sam.stops import STOPS
@@ -268,9 +269,8 @@ def _fail(notes: pathlib.Path, error: Exception) -> NoReturn:
         "fault": error.fault if isinstance(error, ProcessError) else f"process of rank {rank} failed",
         "traceback": "" if isinstance(error, ProcessError) else traceback.format_exc(),
     }
-    unfinished = notes / f"{rank}.unfinished"
-    unfinished.write_text(json.dumps(note), encoding="utf-8")
-    unfinished.replace(notes / f"{rank}.json")
+    with replaced(notes / f"{rank}.json") as file:
+        json.dump(note, file)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     # Surely, even if a thread of a broken connection holds up an orderly end.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)

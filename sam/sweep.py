@@ -45,11 +45,13 @@ class Run(NamedTuple):
         overrides: What train.py takes for it.
         directory: Where it lives.
         force: Whether it is to start anew.
+        has_ended: Whether nothing is left to do.
     """
 
     overrides: list[str]
     directory: pathlib.Path
     force: bool
+    has_ended: bool
 
 
 class Failure(NamedTuple):
@@ -58,10 +60,12 @@ class Failure(NamedTuple):
     Attributes:
         overrides: What train.py takes to go on with it.
         error: Why.
+        directory: Where it lives; None if the overrides are those of no run.
     """
 
     overrides: list[str]
     error: BaseException
+    directory: pathlib.Path | None = None
 
 
 class RunSweeper(Sweeper):
@@ -111,7 +115,7 @@ class RunSweeper(Sweeper):
                 f"force=true with hydra/launcher={self._name} would throw a run away whenever its job is "
                 "started again; leave it out, and delete the run directories that are to start anew"
             )
-        missing = [run for run in runs if run.force or result_if_any(run.directory) is None]
+        missing = [run for run in runs if not run.has_ended]
         num_ended = len(runs) - len(missing)
         if num_ended:
             print(f"{num_ended} of {len(runs)} runs ended before, skipped (force=true starts them anew)")
@@ -161,15 +165,15 @@ class RunSweeper(Sweeper):
         for job in jobs:
             try:
                 config = checked(composed(job), TrainConfig)
-                run = Run(job, path_of(config), config.force)
-                read_result(run.directory)
+                directory = path_of(config)
+                has_ended = read_result(directory) is not None and not config.force
             except HydraException:
                 raise
             except MISTAKES as error:
                 print(f"error: {explain(error)} (job {' '.join(job)})", file=sys.stderr)
                 failures.append(Failure(job, error))
                 continue
-            runs.setdefault(run.directory, run)
+            runs.setdefault(directory, Run(job, directory, config.force, has_ended))
         return list(runs.values()), failures
 
     def _launched(self, runs: Sequence[Run]) -> list[Failure]:
@@ -185,7 +189,7 @@ class RunSweeper(Sweeper):
             for run, job in zip(batch, returns, strict=True):
                 error = job if isinstance(job, Exception) else job._return_value
                 if isinstance(job, Exception) or job.status is not JobStatus.COMPLETED:
-                    failures.append(Failure(_going_on(run), error))
+                    failures.append(Failure(_going_on(run), error, run.directory))
         return failures
 
     def _handed_on(self, jobs: Sequence[Sequence[str]], first: int) -> Sequence[JobReturn | Exception]:
@@ -222,16 +226,13 @@ class RunSweeper(Sweeper):
         Raises:
             SystemExit: If one failed.
         """
-        failed = [failure.overrides for failure in failures]
-        counts = {"complete": 0, "diverged": 0}
-        for run in runs:
-            if _going_on(run) not in failed and (result := result_if_any(run.directory)) is not None:
-                counts[result["status"]] += 1
-        told = ", ".join(f"{count} {status}" for status, count in counts.items())
-        print(f"{sum(counts.values()) + len(failed)} runs: {told}, {len(failed)} failed", flush=True)
+        lost = {failure.directory for failure in failures}
+        ended = [run.directory for run in runs if run.directory not in lost]
+        print(summary(ended, len(failures)), flush=True)
         if not failures:
             return
-        common = set.intersection(*(set(job) for job in (*failed, *(run.overrides for run in runs))))
+        jobs = [*(run.overrides for run in runs), *(failure.overrides for failure in failures)]
+        common = set.intersection(*map(set, jobs))
         for failure in failures:
             own = [text for text in failure.overrides if text not in common]
             print(
@@ -249,6 +250,18 @@ class RunSweeper(Sweeper):
         # Where the launcher leaves its own files; of several, the list has that of each run.
         outputs = [word for word in overrides.task if word.startswith("outputs=") and "," not in word]
         return shlex.join(["python", "train.py", "-m", file, *launcher, *outputs])
+
+
+def summary(ended: Iterable[pathlib.Path], num_failed: int) -> str:
+    """Return in one line how runs are.
+
+    Args:
+        ended: Directories of those that did not fail.
+        num_failed: How many others there are.
+    """
+    statuses = [result["status"] for path in ended if (result := result_if_any(path)) is not None]
+    counts = [f"{statuses.count(status)} {status}" for status in ("complete", "diverged")]
+    return f"{len(statuses) + num_failed} runs: {', '.join(counts)}, {num_failed} failed"
 
 
 def _going_on(run: Run) -> list[str]:

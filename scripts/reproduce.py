@@ -34,6 +34,7 @@ from sam.plan import PlannedRun, alternatives, runs_of, unique  # noqa: E402
 from sam.report.cells import CELLS, Cell, read_cells  # noqa: E402
 from sam.run_directory import result_if_any  # noqa: E402
 from sam.stops import STOPS  # noqa: E402
+from sam.sweep import summary  # noqa: E402
 from scripts.rehearse import dry_run, smoke  # noqa: E402
 
 # The paper's headline; the appendix repeats and varies it.
@@ -234,11 +235,7 @@ def _launch(runs: Sequence[PlannedRun], sweep: Sequence[str]) -> int:
 def _conclude(runs: Sequence[PlannedRun], failed: Sequence[PlannedRun]) -> int:
     """Say how all runs are; return the exit code."""
     lost = {run.directory for run in failed}
-    results = [result_if_any(run.directory) for run in runs if run.directory not in lost]
-    statuses = [result["status"] for result in results if result is not None]
-    counts = {status: statuses.count(status) for status in ("complete", "diverged")}
-    print(f"{len(runs)} runs: " + ", ".join(f"{count} {name}" for name, count in counts.items()), end="")
-    print(f", {len(failed)} failed")
+    print(summary((run.directory for run in runs if run.directory not in lost), len(failed)))
     for run in failed:
         print(f"  failed; try it alone: {shlex.join(['python', 'train.py', *run.overrides])}")
     outputs = sorted({run.config.outputs for run in runs})

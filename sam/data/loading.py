@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from sam.data.image_files import ImageError
 from sam.data.images import Split
 from sam.data.policies import to_pixels
+from sam.stops import STOPS
 
 PIECE_BYTES = 2**24
 
@@ -136,6 +137,5 @@ class _Batches(torch.utils.data.Dataset[Any]):
 
 def _leave_signals_to_the_parent(_: int) -> None:
     """Ignore what reaches all processes of a terminal or a job: the parent saves, then lets workers end."""
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"):
-        if hasattr(signal, name):  # Windows lacks the last two
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
