@@ -12,10 +12,13 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from sam.cli import checked, report_mistakes, told_at_once
-from sam.config import ConfigError, EvaluateConfig, TrainConfig
-from sam.report.runs import find_runs
-from sam.run_directory import read_config, refuse_links, write_json
+from sam.config.compose import checked
+from sam.config.mistakes import report_mistakes, told_at_once
+from sam.config.schema import EvaluateConfig, TrainConfig
+from sam.record.directory import read_config, refuse_links
+from sam.record.reader import find_runs
+from sam.system.errors import ConfigError
+from sam.system.files import write_json
 
 # Absolute, so that this module may also be imported, as worker processes and tests do.
 CONFIGS = str(pathlib.Path(__file__).resolve().parent / "configs")
@@ -64,7 +67,7 @@ def look_at(directory: pathlib.Path, config: EvaluateConfig) -> None:
     if config.analysis.name == "none":
         evaluate(directory, training, config)
         return
-    from sam.analyse import analyse_run  # brings torch, which faults and help do without
+    from sam.run.inspection import analyse_run
 
     print(directory)
     analyse_run(training, directory, config.analysis, config.device)
@@ -72,7 +75,7 @@ def look_at(directory: pathlib.Path, config: EvaluateConfig) -> None:
 
 def evaluate(directory: pathlib.Path, training: TrainConfig, config: EvaluateConfig) -> None:
     """Evaluate, print, write."""
-    from sam.trained import evaluate_run
+    from sam.run.evaluation import evaluate_run
 
     moment, class_names, evaluation = evaluate_run(training, directory, config.split, config.device)
     held_out = config.split == "test" and training.dataset.validation != "none"

@@ -13,11 +13,13 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from sam.cli import checked, report_mistakes, told_at_once
-from sam.config import TrainConfig
-from sam.launch import start
-from sam.run_directory import path_of, read_result
-from sam.sweep import RunSweeper  # noqa: F401 - Hydra finds it once it is imported
+from sam.config.compose import checked
+from sam.config.mistakes import report_mistakes, told_at_once
+from sam.config.schema import TrainConfig
+from sam.record.directory import read_result
+from sam.record.identity import path_of
+from sam.run.launch import start
+from sam.run.sweep import RunSweeper  # noqa: F401
 
 # Absolute, so that this module may also be imported, as worker processes and tests do.
 CONFIGS = str(pathlib.Path(__file__).resolve().parent / "configs")

@@ -14,14 +14,17 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from sam.figures.curves import draw_error_curves  # noqa: E402
-from sam.report.cells import CELLS  # noqa: E402
-from sam.report.comparison import Comparison, read_comparison  # noqa: E402
+from sam.paper.cells import CELLS  # noqa: E402
+from sam.report.comparison import (  # noqa: E402
+    Comparison,  # noqa: E402
+    read_comparison,  # noqa: E402
+)
 from sam.report.groups import Group  # noqa: E402
 from sam.report.markdown import render_comparison  # noqa: E402
 from sam.report.markdown_sections import (  # noqa: E402
-    render_beside_paper,
-    render_families,
-    render_sweeps,
+    render_beside_paper,  # noqa: E402
+    render_families,  # noqa: E402
+    render_sweeps,  # noqa: E402
 )
 
 

@@ -21,14 +21,26 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from sam.cli import composed, report_mistakes  # noqa: E402
-from sam.config import ConfigError  # noqa: E402
-from sam.figure_plan import Stock, commands_of, in_order_of_use, take_stock  # noqa: E402
-from sam.figure_presets import FIGURES  # noqa: E402
+from sam.config.compose import composed  # noqa: E402
+from sam.config.mistakes import report_mistakes  # noqa: E402
+from sam.paper.cells import (  # noqa: E402
+    CELLS,  # noqa: E402
+    read_cells,  # noqa: E402
+)
+from sam.paper.figure_plan import (  # noqa: E402
+    Stock,  # noqa: E402
+    commands_of,  # noqa: E402
+    in_order_of_use,  # noqa: E402
+    take_stock,  # noqa: E402
+)
+from sam.paper.figure_presets import FIGURES  # noqa: E402
+from sam.record.reader import (  # noqa: E402
+    Run,  # noqa: E402
+    find_runs,  # noqa: E402
+)
 from sam.report.beside_paper import match_paper  # noqa: E402
-from sam.report.cells import CELLS, read_cells  # noqa: E402
 from sam.report.groups import group_runs  # noqa: E402
-from sam.report.runs import Run, find_runs  # noqa: E402
+from sam.system.errors import ConfigError  # noqa: E402
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -88,7 +100,7 @@ def _list() -> None:
 
 def _draw_batch(options: argparse.Namespace) -> None:
     config = composed(options.words)
-    from scripts.training_batch import draw_batch  # brings torch, which nothing else here needs
+    from sam.run.training_batch import draw_batch
 
     path = options.out or Path(f"batch-{config.dataset.name}-{config.augmentation.name}.png")
     _save(draw_batch(config), path)
@@ -102,7 +114,7 @@ def _draw(options: argparse.Namespace) -> None:
         runs = stock.runs
     groups, copies = group_runs(in_order_of_use(plan, runs))
     cells = read_cells(CELLS)
-    from sam.figures.catalogue import draw  # brings matplotlib
+    from sam.figures.catalogue import draw
 
     try:
         figure = draw(name, groups, match_paper(groups, runs, cells), cells)

@@ -15,9 +15,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from sam.figures.report_pictures import draw_pictures  # noqa: E402
-from sam.report.cells import CELLS  # noqa: E402
+from sam.paper.cells import CELLS  # noqa: E402
 from sam.report.comparison import read_comparison  # noqa: E402
-from sam.report.html import render_report  # noqa: E402
+from sam.report.html.page import render_report  # noqa: E402
 from sam.report.sharpness_tables import sharpness_tables  # noqa: E402
 
 

@@ -27,15 +27,31 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from sam.cli import composed, explain  # noqa: E402
-from sam.composer import quoted, write_list  # noqa: E402
-from sam.config import ConfigError  # noqa: E402
-from sam.plan import PlannedRun, alternatives, runs_of, unique  # noqa: E402
-from sam.report.cells import CELLS, Cell, read_cells  # noqa: E402
-from sam.run_directory import result_if_any  # noqa: E402
-from sam.stops import STOPS  # noqa: E402
-from sam.sweep import summary  # noqa: E402
-from scripts.rehearse import dry_run, smoke  # noqa: E402
+from sam.config.compose import composed  # noqa: E402
+from sam.config.composer import (  # noqa: E402
+    quoted,  # noqa: E402
+    write_list,  # noqa: E402
+)
+from sam.config.mistakes import explain  # noqa: E402
+from sam.paper.cells import (  # noqa: E402
+    CELLS,  # noqa: E402
+    Cell,  # noqa: E402
+    read_cells,  # noqa: E402
+)
+from sam.paper.runs import (  # noqa: E402
+    PlannedRun,  # noqa: E402
+    alternatives,  # noqa: E402
+    runs_of,  # noqa: E402
+    unique,  # noqa: E402
+)
+from sam.record.directory import result_if_any  # noqa: E402
+from sam.run.rehearsal import (  # noqa: E402
+    dry_run,  # noqa: E402
+    smoke,  # noqa: E402
+)
+from sam.run.sweep import summary  # noqa: E402
+from sam.system.errors import ConfigError  # noqa: E402
+from sam.system.signals import STOPS  # noqa: E402
 
 # The paper's headline; the appendix repeats and varies it.
 MAIN_TABLES = ("1", "2", "3", "4", "5")

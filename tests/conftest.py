@@ -7,24 +7,12 @@ import torch
 
 import evaluate as evaluate_script
 import train as train_script
-from sam.cli import report_mistakes
-from sam.config import TrainConfig
+from sam.config.mistakes import report_mistakes
+from sam.config.schema import TrainConfig
+from tests.paper.made_up_cells import use_cells  # noqa: F401 - a fixture
 
 # Two tests at once on two cores, and the same bits whatever the machine.
 torch.set_num_threads(1)
-
-# A run of a few updates on a few small images.
-TINY = [
-    "dataset=synthetic",
-    "dataset.num_train=32",
-    "dataset.num_test=16",
-    "dataset.image_size=12",
-    "dataset.num_classes=4",
-    "model.width=4",
-    "batch_size=16",
-    "epochs=1",
-    "runtime.threads=1",
-]
 
 
 def changed(changes: dict[str, Any]) -> TrainConfig:

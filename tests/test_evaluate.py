@@ -3,8 +3,8 @@ import json
 
 import pytest
 
-from tests.conftest import TINY
 from tests.test_train import metrics
+from tests.tiny import TINY
 
 
 def test_evaluate_gives_the_errors_of_the_last_epoch(command, tmp_path):

@@ -11,12 +11,12 @@ import timm
 import torch
 from hydra import compose, initialize_config_dir
 
-from sam.cli import checked
-from sam.config import TrainConfig
-from tests.conftest import TINY
-from tests.test_analyse import QUICK
+from sam.config.compose import checked
+from sam.config.schema import TrainConfig
+from tests.run.test_inspection import QUICK
+from tests.tiny import TINY
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 COMMANDS = [
     line
@@ -28,7 +28,7 @@ COMMANDS = [
 ELSEWHERE = {"bash scripts/quickstart.sh", "bash scripts/test.sh"}
 # Those that take the keys of a run, in any block or sentence.
 WITH_KEYS = re.findall(
-    r"(?m)(?:^|`)(python (?:train|scripts/figure|scripts/benchmark)\.py [^`\n]*=[^`\n]*)", README
+    r"(?m)(?:^|`)(python (?:train|scripts/figure|scripts/benchmarks/benchmark)\.py [^`\n]*=[^`\n]*)", README
 )
 
 
@@ -82,7 +82,7 @@ def test_readme_commands_run_in_the_order_they_are_shown(command, tmp_path):
             )
             code, _, err = command(script, f"run={run}", *arguments[1:], *QUICK)
         else:
-            if script == "scripts/benchmark.py":
+            if script == "scripts/benchmarks/benchmark.py":
                 arguments = [*stand_in(arguments), "--blocks", "1", *options]
             elif script == "train.py" or arguments[0] == "batch":
                 arguments = stand_in(arguments)

@@ -15,12 +15,12 @@ import pytest
 import torch
 from PIL import Image
 
-from sam import build
-from sam.result import make_result
-from sam.run_directory import read_config, read_result
-from tests.conftest import TINY
+from sam.build.network import make_network
+from sam.record.directory import read_config, read_result
+from sam.run.result import make_result
+from tests.tiny import TINY
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def only_run(folder):
@@ -108,9 +108,9 @@ def test_force_keeps_an_ended_run_when_the_new_one_cannot_begin(command, tmp_pat
 
 
 def test_stopped_forced_run_is_continued_by_the_command_it_names(command, tmp_path, monkeypatch):
-    monkeypatch.setattr("sam.worker.StopRequest.is_set", lambda self: self.asked())
+    monkeypatch.setattr("sam.run.worker.StopRequest.is_set", lambda self: self.asked())
     steps = iter([False] * 3 + [True] * 99)
-    monkeypatch.setattr("sam.worker.StopRequest.asked", lambda self: next(steps), raising=False)
+    monkeypatch.setattr("sam.run.worker.StopRequest.asked", lambda self: next(steps), raising=False)
     arguments = [*TINY, "epochs=3", "outputs=a b"]
     _, _, err = command("train.py", *arguments, "force=true")
     assert "stopped and saved; continue with: " in err
@@ -120,7 +120,7 @@ def test_stopped_forced_run_is_continued_by_the_command_it_names(command, tmp_pa
 
 
 def test_stop_in_the_last_epoch_of_a_run_ends_the_sweep_after_it(command, tmp_path, monkeypatch):
-    monkeypatch.setattr("sam.worker.make_result", lambda *a, **k: stop_and_make(*a, **k))
+    monkeypatch.setattr("sam.run.worker.make_result", lambda *a, **k: stop_and_make(*a, **k))
 
     def stop_and_make(*arguments, **keywords):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -132,14 +132,14 @@ def test_stop_in_the_last_epoch_of_a_run_ends_the_sweep_after_it(command, tmp_pa
 
 
 def test_sweep_tells_of_a_crash_at_once_and_ends_with_1(command, tmp_path, monkeypatch):
-    model = build.model
+    model = make_network
 
     def crash_at_width_5(config, *arguments):
         if config.width == 5:
             raise RuntimeError("a fault of the program")
         return model(config, *arguments)
 
-    monkeypatch.setattr("sam.build.model", crash_at_width_5)
+    monkeypatch.setattr("sam.build.network.make_network", crash_at_width_5)
     code, _, err = command("train.py", "-m", *TINY, "optimizer.lr=-1,0.1", "model.width=5,4")
     assert code == 1
     assert err.count("optimizer.lr=-1.0: allowed is a number > 0 (job ") == 2
@@ -283,7 +283,7 @@ def test_every_architecture_trains_and_goes_on_with_the_same_bits(command, tmp_p
     shutil.rmtree(tmp_path / "outputs")
     with pytest.MonkeyPatch.context() as patch:
         steps = iter([False] * 4 + [True] * 9)
-        patch.setattr("sam.worker.StopRequest.is_set", lambda self: next(steps))
+        patch.setattr("sam.run.worker.StopRequest.is_set", lambda self: next(steps))
         assert command("train.py", *arguments)[0] == 128
     assert command("train.py", *arguments)[0] == 0
     resumed = torch.load(directory / "checkpoint.pt", weights_only=True)["model"]

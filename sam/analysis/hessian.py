@@ -3,7 +3,7 @@
 H v is the derivative of g(w) . v with v fixed (Pearlmutter 1994), by differentiating the gradient's graph.
 Why not a library: HessianLinearOperator of curvlinops 3.0.1 makes the same products (the tests hold ours to
 it), but the gradient anew for each, and its Lanczos does not reorthogonalise; hessian-eigenthings 1.0.0a5
-makes the gradient anew as well. scripts/hessian_cost.py measures what that costs.
+makes the gradient anew as well. scripts/benchmarks/hessian_cost.py measures what that costs.
 """
 
 from collections.abc import Sequence

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sam.analysis.sample import SampleLoss
-from sam.perturbation import global_norm, move_, project_, scaled_by_weights
+from sam.optim.perturbation import global_norm, move_, project_, scaled_by_weights
 
 
 @dataclasses.dataclass(frozen=True)

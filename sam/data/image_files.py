@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from sam.data.policies import centre_crop, to_pixels
-from sam.foreign_files import open_regular
+from sam.system.foreign_files import open_regular
 
 # GIF, since some of Oxford-IIIT Pet's .jpg files are such. Of what else Pillow reads, EPS would be run by
 # Ghostscript, whatever the file is called.

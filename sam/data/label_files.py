@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sam.files import replaced
-from sam.foreign_files import check_arrays, check_torch_file
+from sam.system.files import replaced
+from sam.system.foreign_files import check_arrays, check_torch_file
 
 # The public name of the function that restores an array depends on the numpy that wrote the file.
 RESTORE_ARRAY: Any = np.empty(0).__reduce__()[0]

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from sam.data.image_files import ImageError
 from sam.data.images import Split
 from sam.data.policies import to_pixels
-from sam.stops import STOPS
+from sam.system.signals import STOPS
 
 PIECE_BYTES = 2**24
 

@@ -6,7 +6,7 @@ from sam.figures.second_order import draw_second_order
 from sam.figures.sharpness import draw_sharpness
 from sam.figures.spectrum import draw_spectrum
 from sam.figures.surface import draw_landscape
-from sam.report.analyses import Analysis
+from sam.record.analyses import Analysis
 
 DRAWINGS = {
     "sharpness": draw_sharpness,

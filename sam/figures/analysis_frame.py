@@ -9,7 +9,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from sam.figures.error_panels import add_caption, range_text
 from sam.figures.style import DOTS_PER_INCH
-from sam.report.analyses import Analysis
+from sam.record.analyses import Analysis
 from sam.report.measured import Measured
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")

@@ -17,7 +17,7 @@ from sam.figures.error_panels import (
     make_panels,
     range_text,
 )
-from sam.report.evaluations import Bin, Calibration, read_calibration
+from sam.record.evaluations import Bin, Calibration, read_calibration
 from sam.report.groups import Group
 from sam.report.interval import estimate
 from sam.report.markup import format_estimate

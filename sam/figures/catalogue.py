@@ -16,7 +16,7 @@ from sam.figures.sharpness import sharpness_by_condition
 from sam.figures.spectrum import fig3_spectrum
 from sam.figures.surface import fig1_surfaces
 from sam.figures.update_orders import draw_update_orders
-from sam.report.cells import Cell, Match
+from sam.paper.cells import Cell, Match
 from sam.report.groups import Group
 
 OF_GROUPS: dict[str, Callable[[Sequence[Group]], Figure]] = {

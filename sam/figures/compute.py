@@ -21,10 +21,10 @@ from sam.figures.error_panels import (
     num_seeds_text,
     use_log_axis,
 )
+from sam.record.values import values_of
 from sam.report.equal_compute import ComputeRow, Family, build_families
 from sam.report.groups import Group
 from sam.report.interval import Estimate
-from sam.report.settings import values_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

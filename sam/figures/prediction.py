@@ -7,11 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sam.figures.analysis_frame import new_figure, sample, set_texts, use_m_axis
+from sam.figures.population import Population, populations
+from sam.figures.predictive_power import chance_level, conditional_score, rank_correlation
 from sam.figures.style import SAM_COLOUR, SGD_COLOUR
 from sam.report.groups import Group
 from sam.report.measured import ball, steps_text
-from sam.report.population import Population, populations
-from sam.report.prediction import chance_level, conditional_score, rank_correlation
 
 MAX_ROWS = 3
 # A wider range of sharpness is drawn on a logarithmic axis.

@@ -9,11 +9,11 @@ from sam.figures.analysis import draw_analysis
 from sam.figures.curves import draw_error_curves
 from sam.figures.embedded import embed, embed_png
 from sam.figures.sharpness import sharpness_by_condition
-from sam.report.analyses import NAMES, Analysis, read_analyses
+from sam.record.analyses import NAMES, Analysis, read_analyses
 from sam.report.comparison import Comparison
 from sam.report.groups import Group
-from sam.report.html import Pictures
-from sam.report.html_tables import Picture
+from sam.report.html.page import Pictures
+from sam.report.html.tables import Picture
 from sam.report.settings import setting_titles
 
 # A picture takes a tenth of a second to draw and a screen to show.

@@ -9,7 +9,7 @@ from sam.figures.analysis_frame import marks, moment, new_figure, seeds, set_tex
 from sam.figures.epochs import curve_of, draw_curve, use_whole_epochs
 from sam.figures.error_panels import colours_of, describe_panel
 from sam.figures.style import PANEL_INCHES, SAM_COLOUR
-from sam.report.analyses import Analysis
+from sam.record.analyses import Analysis
 from sam.report.groups import Group
 from sam.report.measured import Measured, gather, largest_comparison, value_of, values_of_list
 

@@ -7,25 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.special import stdtrit
 
-from sam.figures.analysis_frame import (
-    marks,
-    moment,
-    new_figure,
-    sample,
-    set_texts,
-    start_at_zero,
-    use_m_axis,
-)
-from sam.figures.error_panels import (
-    INTERVAL,
-    colours_of,
-    describe_panel,
-    draw_line,
-    make_panels,
-    range_text,
-)
+from sam.figures.analysis_frame import marks, moment, new_figure, sample, set_texts, start_at_zero, use_m_axis
+from sam.figures.error_panels import INTERVAL, colours_of, describe_panel, draw_line, make_panels, range_text
 from sam.figures.style import PANEL_INCHES, shades
-from sam.report.analyses import Analysis
+from sam.record.analyses import Analysis
 from sam.report.groups import Group
 from sam.report.interval import Estimate, estimate
 from sam.report.measured import Rise, ball, by_setting, final_rises, gather, rises, steps_text

@@ -8,21 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sam.figures.analysis_frame import moment, new_figure, sample, seeds, set_texts
+from sam.figures.density import Array, density_grid, kernel_width, spectral_density
 from sam.figures.error_panels import colours_of
 from sam.figures.style import PANEL_INCHES, SAM_COLOUR
-from sam.report.analyses import Analysis
-from sam.report.cells import CELLS
-from sam.report.density import Array, density_grid, kernel_width, spectral_density
+from sam.paper.cells import CELLS
+from sam.record.analyses import Analysis, read_arrays
+from sam.record.reader import number
 from sam.report.groups import Group
-from sam.report.measured import (
-    Measured,
-    gather,
-    largest_comparison,
-    read_arrays,
-    value_of,
-    values_of_list,
-)
-from sam.report.runs import number
+from sam.report.measured import Measured, gather, largest_comparison, value_of, values_of_list
 
 # Whose numbers the paper prints.
 PAPERS = ("cifar10", "wrn_40_10_nobn")

@@ -14,9 +14,9 @@ from scipy.ndimage import binary_dilation
 
 from sam.figures.analysis_frame import moment, new_figure, sample, set_texts, start_at_zero
 from sam.figures.style import PANEL_INCHES, SAM_COLOUR, SGD_COLOUR
-from sam.report.analyses import Analysis
+from sam.record.analyses import Analysis, Array, read_arrays
 from sam.report.groups import Group
-from sam.report.measured import Array, gather, largest_comparison, read_arrays
+from sam.report.measured import gather, largest_comparison
 
 # Light is high; even in grey, and for every kind of colour blindness.
 COLOUR_MAP = "cividis"

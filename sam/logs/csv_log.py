@@ -6,7 +6,7 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-from sam.files import naming, replaced
+from sam.system.files import naming, replaced
 
 COLUMNS = (
     "epoch",

@@ -13,7 +13,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import hparams, scalar
 
-from sam.files import naming
+from sam.system.files import naming
 
 # A prefix makes a card of its own in TensorBoard.
 GROUPS = {"train_": "train/", "test_": "test/"}

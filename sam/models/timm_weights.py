@@ -13,7 +13,7 @@ from itertools import zip_longest
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
-from sam.foreign_files import check_torch_file
+from sam.system.foreign_files import check_torch_file
 
 COUNTER = "num_batches_tracked"
 

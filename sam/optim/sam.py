@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from sam.perturbation import (
+from sam.optim.perturbation import (
     cosine_of_move_,
     dual_directions,
     global_norm,

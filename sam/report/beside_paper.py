@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sam.report.cells import Cell, Departure, Match, closest_cells
+from sam.paper.cells import Cell, Departure, Match, closest_cells
+from sam.record.reader import Run, read_config
+from sam.record.values import values_of
 from sam.report.groups import Group
 from sam.report.interval import Estimate, estimate
-from sam.report.runs import Run, read_config
-from sam.report.settings import values_of, without
+from sam.report.settings import without
 
 MIN_SEEDS = 3
 # Of a run directory: outputs, dataset, model, augmentation, method, seed.

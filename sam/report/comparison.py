@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from sam.paper.cells import Cell, Match, read_cells
+from sam.record.reader import Run, find_runs
 from sam.report.beside_paper import PaperRow, compare_with_paper, match_paper
-from sam.report.cells import Cell, Match, read_cells
 from sam.report.equal_compute import Family, build_families
 from sam.report.groups import Group, group_runs
 from sam.report.rho_sweeps import Sweep, build_sweeps
-from sam.report.runs import Run, find_runs
 from sam.report.table import Block, build_blocks
 
 

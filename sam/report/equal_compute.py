@@ -4,9 +4,10 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sam.record.values import DEFAULTS
 from sam.report.groups import Group
 from sam.report.interval import Estimate, estimate, paired_difference
-from sam.report.settings import DEFAULTS, setting_titles, without
+from sam.report.settings import setting_titles, without
 
 # Largest share by which numbers of passes differ that count as equal.
 TOLERANCE = 0.02

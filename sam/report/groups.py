@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sam.report.runs import Run, number
-from sam.report.settings import DEFAULTS, RULES, Setting, setting_of, values_of
+from sam.record.reader import Run, number
+from sam.record.values import DEFAULTS, RULES, values_of
+from sam.report.settings import Setting, setting_of
 
 # Keys of SAM that the name of the method and its rho tell.
 NAMED_KEYS = ("optimizer.rho", "optimizer.adaptive")

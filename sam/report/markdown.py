@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from sam.record.reader import Run
 from sam.report.markup import escape, render_list, render_table
-from sam.report.runs import Run
 from sam.report.table import Block
 from sam.report.text_tables import describe_interrupted, setting_table
 

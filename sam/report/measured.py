@@ -1,18 +1,13 @@
 """Gathers the analyses of the runs of each condition, and checks what their files hold."""
 
-import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from sam.foreign_files import check_arrays
-from sam.report.analyses import Analysis, read_analyses
+from sam.record.analyses import Analysis, read_analyses
+from sam.record.reader import Run, number
 from sam.report.groups import Group
-from sam.report.runs import Run, number
 
 # Two analyses are made alike where they agree in these; what else they were asked for only adds numbers.
 ALIKE = {
@@ -21,8 +16,6 @@ ALIKE = {
     "landscape": ("directions", "dimensions", "span", "points"),
     "second_order": (),
 }
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -243,27 +236,6 @@ def values_of_list(analysis: Analysis, key: str) -> list[float]:
     if not found:
         raise ValueError(f"{analysis.path}: no finite number in its {key}; run the analysis again")
     return found
-
-
-def read_arrays(analysis: Analysis, *names: str) -> list[Array]:
-    """Read arrays of an analysis as float64.
-
-    Args:
-        analysis: A Hessian or a landscape.
-        names: Of the arrays, in the order of the answer.
-
-    Raises:
-        ValueError: If the file cannot be read or lacks one.
-    """
-    try:
-        # They are written as they are: a file that holds more than its bytes is none of ours.
-        check_arrays(analysis.arrays, analysis.arrays.stat().st_size)
-        # numpy leaves a file open that it opened and found broken.
-        with analysis.arrays.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            return [np.asarray(file[name], dtype=np.float64) for name in names]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{analysis.arrays} cannot be read: {reason}; run the analysis again") from error
 
 
 def _runs(group: Group) -> dict[int, Run]:

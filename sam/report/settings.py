@@ -12,17 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sam.config import TrainConfig, leaves
+from sam.record.values import DEFAULTS, RULES, values_of
 
-
-def _plain(value: Any) -> Any:
-    # 5 and 5.0 are one value to every reader of a config.
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-DEFAULTS = {name: default for name, default, _ in leaves(TrainConfig())}
-PLAIN_DEFAULTS = {name: _plain(default) for name, default in DEFAULTS.items()}
-RULES = {name: field.metadata for name, _, field in leaves(TrainConfig())}
 # Told by the title, in these words.
 TITLE_KEYS = {
     "dataset.name": "{}",
@@ -87,17 +78,6 @@ class Setting:
         return (*names, int(self.fields["epochs"]), self.key)
 
 
-def values_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return every key of a run by its dotted name, with its default where the config lacks it.
-
-    Args:
-        config: The resolved config, as nested dictionaries; unknown keys are kept.
-    """
-    values = dict(PLAIN_DEFAULTS)
-    _add_leaves(values, config, "")
-    return values
-
-
 def setting_of(config: Mapping[str, Any]) -> Setting:
     """Return the setting of a run.
 
@@ -145,14 +125,6 @@ def setting_titles(settings: Iterable[Setting]) -> dict[str, str]:
             told = [f"{name}={_text(setting.fields.get(name))}" for name in differing]
             titles[key] = ", ".join([short_title, *told])
     return titles
-
-
-def _add_leaves(values: dict[str, Any], section: Mapping[str, Any], prefix: str) -> None:
-    for name, value in section.items():
-        if isinstance(value, dict):
-            _add_leaves(values, value, f"{prefix}{name}.")
-        else:
-            values[f"{prefix}{name}"] = _plain(value)
 
 
 def _counts(name: str) -> bool:

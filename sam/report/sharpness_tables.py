@@ -6,12 +6,12 @@ from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
-from sam.report.analyses import Analysis
+from sam.record.analyses import Analysis
+from sam.record.reader import number
 from sam.report.groups import Group
 from sam.report.interval import Estimate, estimate, paired_difference
 from sam.report.markup import NOTHING
 from sam.report.measured import Measured, ball, by_setting, gather, rises_at
-from sam.report.runs import number
 from sam.report.settings import setting_titles
 from sam.report.text_tables import TextTable
 

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sam.report.cells import Match
+from sam.paper.cells import Match
 from sam.report.groups import Group
 from sam.report.interval import Estimate, estimate, paired_difference
 from sam.report.settings import Setting, setting_titles

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from sam.record.reader import Run
 from sam.report.beside_paper import PaperRow
 from sam.report.equal_compute import ComputeRow, Family
 from sam.report.groups import Group
 from sam.report.interval import Estimate
 from sam.report.markup import NOTHING, format_estimate
 from sam.report.rho_sweeps import Sweep, SweepRow
-from sam.report.runs import Run
 from sam.report.settings import HELD_OUT, Setting
 from sam.report.table import Block, Row
 

@@ -17,8 +17,8 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from sam.files import naming
-from sam.foreign_files import check_torch_file, open_regular
+from sam.system.files import naming
+from sam.system.foreign_files import check_torch_file, open_regular
 
 FORMAT = 4
 # Far more than any network has tensors, or random generators have numbers.

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sam.process_error import ProcessError
+from sam.system.errors import ProcessError
 
 # What the main process says to those that wait for it.
 AT_WORK, DONE, FAILED = range(3)
@@ -148,7 +148,7 @@ def data_parallel(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def joined_world(device: torch.device, timeout_minutes: float) -> Iterator[World]:
-    """Join the processes that torchrun or sam.launch started; without any, it is a world of one.
+    """Join the processes that torchrun or sam.run.launch started; without any, it is a world of one.
 
     Args:
         device: Of this process.

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sam.perturbation import global_norm, orthogonal_part
+from sam.optim.perturbation import global_norm, orthogonal_part
 
 KEPT = "orthogonal_gradient"
 

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from sam.perturbation import differentiable_perturbation
+from sam.optim.perturbation import differentiable_perturbation
 from sam.training.forward_backward import ForwardBackward, pass_sums
 from sam.training.random_state import RandomState
 from sam.training.sam_sums import SAM_SUMS, sam_sums

@@ -495,7 +495,7 @@ STEPS = {
 
 @pytest.mark.parametrize("name", STEPS)
 def test_config_of_a_fine_tuning_set_makes_about_5000_steps(name: str) -> None:
-    path = Path(__file__).parents[2] / "configs" / "dataset" / f"{name}.yaml"
+    path = Path(__file__).resolve().parents[2] / "configs" / "dataset" / f"{name}.yaml"
     config = yaml.safe_load(path.read_text())
     num_train, steps = STEPS[name]
     steps_per_epoch = config["dataset"]["repeats"] * num_train // config["batch_size"]

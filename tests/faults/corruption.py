@@ -14,21 +14,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from sam.report.runs import find_runs
-from sam.run_directory import path_of, read_result
+from sam.record.directory import read_result
+from sam.record.identity import path_of
+from sam.record.reader import find_runs
 from sam.training.checkpoint import find_damage
 from tests.faults.kills import die_at_call, die_inside_save
-from tests.faults.lives import (
-    KINDS,
-    Ending,
-    Tally,
-    config_for,
-    contents,
-    ended_as,
-    evaluate,
-    live,
-    outcome,
-)
+from tests.faults.lives import KINDS, Ending, Tally, config_for, contents, ended_as, evaluate, live, outcome
 
 CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")
 NAMES = (*CHECKPOINTS, "metrics.csv", "config.yaml", "result.json", "labels.npz")

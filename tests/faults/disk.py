@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sam.cli import composed
-from sam.config import TrainConfig, leaves
-from sam.run_directory import path_of
+from sam.config.compose import composed
+from sam.config.schema import TrainConfig, leaves
+from sam.record.identity import path_of
 from sam.training.checkpoint import find_damage
 from tests.faults.lives import Ending, Tally, config_for, ended_as, live, outcome
 

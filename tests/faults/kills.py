@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from sam.run_directory import path_of
+from sam.record.identity import path_of
 from sam.training.update import Update
 from tests.faults.lives import KINDS, Tally, config_for, die, ended_as, live, note, outcome
 

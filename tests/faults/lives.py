@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 import torch
 
 import evaluate as evaluate_script
-import sam.trained  # noqa: F401  (what a life needs is imported once, before all)
-import sam.worker  # noqa: F401
+import sam.build.from_run  # noqa: F401
+import sam.run.worker  # noqa: F401
 import train as train_script
-from sam.cli import report_mistakes
-from sam.config import EvaluateConfig, TrainConfig
-from sam.run_directory import read_result
+from sam.config.mistakes import report_mistakes
+from sam.config.schema import EvaluateConfig, TrainConfig
+from sam.record.directory import read_result
 from sam.training.rows import Rows
 
 KINDS = ("sam", "sgd", "noisy")

@@ -16,9 +16,9 @@ from typing import Any
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import sam.result
+import sam.run.result
 import train as train_script
-from sam.run_directory import path_of
+from sam.record.identity import path_of
 from tests.faults.disk import live_for_real
 from tests.faults.kills import die_inside_save
 from tests.faults.lives import Tally, begin, config_for, ended_as, live, outcome, wait
@@ -97,7 +97,7 @@ def jump(before: int, after: int, calls: int) -> None:
             return cls.fromtimestamp(time_now(), tz)
 
     time.time = time_now
-    sam.result.datetime.datetime = Datetime  # type: ignore[misc]
+    sam.system.machine.datetime.datetime = Datetime  # type: ignore[misc]
 
 
 def full_table(folder: pathlib.Path, tries: int, seed: int) -> Tally:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from sam.run_directory import path_of
+from sam.record.identity import path_of
 from tests.faults.disk import NOBODY, small_disk, why_not
 from tests.faults.kills import die_inside_save
 from tests.faults.lives import Tally, config_for, contents, ended_as, live, outcome

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from sam.record.reader import find_runs
 from sam.report.groups import Group, group_runs
-from sam.report.runs import find_runs
 
 
 def groups_of(root: Path) -> list[Group]:

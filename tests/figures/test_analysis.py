@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from sam.figures.analysis import DRAWINGS, draw_analysis
-from sam.report.analyses import NAMES, Analysis
-from tests.report.analysis_files import rise_row, write_analysis, write_hessian, write_surface
-from tests.report.run_directories import write_run
+from sam.record.analyses import NAMES, Analysis
+from tests.record.analysis_files import rise_row, write_analysis, write_hessian, write_surface
+from tests.record.run_directories import write_run
 
 TITLES = dict(zip(NAMES, ("m-sharp", "Hess", "Loss land", "First"), strict=True))
 

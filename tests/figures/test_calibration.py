@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from sam.figures.calibration import LARGEST_MARK, draw_calibration, reliability
-from sam.report.evaluations import Bin, Calibration
+from sam.record.evaluations import Bin, Calibration
 from tests.figures.drawn import caption_of, groups_of
-from tests.report.run_directories import write_run
+from tests.record.run_directories import write_run
 
 
 def test_reliability_is_the_mean_over_the_seeds_that_have_a_bin() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from sam.figures.compute import draw_error_by_compute, draw_error_by_epochs
 from tests.figures.drawn import caption_of, groups_of, lines_of
-from tests.report.run_directories import write_run
+from tests.record.run_directories import write_run
 
 
 def write_length(root: Path, method: str, epochs: int, error: float, seed: int = 0, repeats: int = 1) -> None:

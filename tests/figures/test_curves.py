@@ -7,7 +7,7 @@ import pytest
 from sam.figures.curves import draw_error_curves, error_curve
 from sam.figures.style import SAM_COLOUR, SGD_COLOUR
 from tests.figures.drawn import caption_of, groups_of
-from tests.report.run_directories import falling_errors, write_run
+from tests.record.run_directories import falling_errors, write_run
 
 
 def test_error_curve_is_the_mean_and_range_over_seeds(tmp_path: Path) -> None:

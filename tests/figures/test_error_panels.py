@@ -18,7 +18,7 @@ from sam.figures.error_panels import (
 from sam.figures.style import SAM_COLOUR, SGD_COLOUR
 from sam.report.interval import Estimate
 from tests.figures.drawn import caption_of, groups_of, lines_of
-from tests.report.run_directories import write_run
+from tests.record.run_directories import write_run
 
 
 def test_families_differ_in_what_is_not_free(tmp_path: Path) -> None:

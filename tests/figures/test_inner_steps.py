@@ -7,8 +7,8 @@ import numpy as np
 from sam.figures.inner_steps import fig7
 from sam.report.groups import Group
 from tests.figures.drawn import groups_of
-from tests.report.analysis_files import rise_row, write_analysis
-from tests.report.run_directories import write_run
+from tests.record.analysis_files import rise_row, write_analysis
+from tests.record.run_directories import write_run
 
 
 def _write(root: Path, sizes: tuple[int, ...] = (1, 32, 500)) -> list[Group]:

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from sam.figures.population import populations
 from sam.figures.prediction import fig3_predictive
-from sam.report.population import populations
-from sam.report.prediction import chance_level, conditional_score, rank_correlation
+from sam.figures.predictive_power import chance_level, conditional_score, rank_correlation
 from tests.figures.drawn import caption_of, groups_of
-from tests.report.analysis_files import rise_row, write_analysis, write_population
-from tests.report.run_directories import write_run
+from tests.record.analysis_files import rise_row, write_analysis, write_population
+from tests.record.run_directories import write_run
 
 
 def test_fig3_predictive_draws_the_statistics_of_prediction(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from sam.figures.radius import SHIFT, draw_balls, draw_rho, draw_rho_by_m
 from sam.figures.style import SGD_COLOUR
 from sam.report.interval import estimate
 from tests.figures.drawn import caption_of, groups_of, lines_of
-from tests.report.run_directories import write_run
+from tests.record.run_directories import write_run
 
 
 def write_seeds(root: Path, errors: list[float], **changes: object) -> None:

@@ -19,13 +19,13 @@ from sam.figures.relative_error import (
     reduction_of_printed,
     reduction_of_runs,
 )
+from sam.paper.cells import Printed, read_cells
+from sam.record.reader import find_runs
 from sam.report.beside_paper import match_paper
-from sam.report.cells import Printed, read_cells
-from sam.report.runs import find_runs
 from tests.figures.drawn import caption_of, groups_of, lines_of
-from tests.report.run_directories import write_run
+from tests.record.run_directories import write_run
 
-CELLS = read_cells(Path(__file__).parents[2] / "results" / "paper" / "cells.csv")
+CELLS = read_cells(Path(__file__).resolve().parents[2] / "results" / "paper" / "cells.csv")
 
 
 def write_seeds(root: Path, errors: dict[int, float], **changes: object) -> None:

@@ -8,10 +8,10 @@ import pytest
 from sam.figures import report_pictures
 from sam.figures.report_pictures import draw_pictures
 from sam.report.comparison import Comparison, read_comparison
-from tests.report.analysis_files import write_analysis, write_hessian, write_sharpness
-from tests.report.run_directories import falling_errors, write_run
+from tests.record.analysis_files import write_analysis, write_hessian, write_sharpness
+from tests.record.run_directories import falling_errors, write_run
 
-CELLS = Path(__file__).parents[2] / "results" / "paper" / "cells.csv"
+CELLS = Path(__file__).resolve().parents[2] / "results" / "paper" / "cells.csv"
 
 
 def _read(root: Path) -> Comparison:

@@ -7,8 +7,8 @@ import pytest
 
 from sam.figures.second_order import draw_second_order, fig5
 from tests.figures.drawn import groups_of
-from tests.report.analysis_files import write_analysis
-from tests.report.run_directories import write_run
+from tests.record.analysis_files import write_analysis
+from tests.record.run_directories import write_run
 
 
 def test_draw_second_order_has_a_dot_for_each_batch_and_the_mean(tmp_path: Path) -> None:

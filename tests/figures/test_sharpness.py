@@ -9,8 +9,8 @@ from sam.figures.sharpness import draw_sharpness, sharpness_by_condition
 from sam.figures.style import SAM_COLOUR, SGD_COLOUR
 from sam.report.interval import estimate
 from tests.figures.drawn import caption_of, groups_of
-from tests.report.analysis_files import rise_row, write_analysis
-from tests.report.run_directories import write_run
+from tests.record.analysis_files import rise_row, write_analysis
+from tests.record.run_directories import write_run
 
 
 def _bars(container) -> np.ndarray:

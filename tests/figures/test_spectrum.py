@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sam.figures.density import spectral_density
 from sam.figures.spectrum import draw_spectrum, fig3_spectrum, spread
 from sam.figures.style import SAM_COLOUR, SGD_COLOUR
-from sam.report.density import spectral_density
-from sam.report.measured import read_arrays
+from sam.record.analyses import read_arrays
 from tests.figures.drawn import caption_of, groups_of
-from tests.report.analysis_files import write_hessian
-from tests.report.run_directories import write_run
+from tests.record.analysis_files import write_hessian
+from tests.record.run_directories import write_run
 
 TOP = [30.0, 12.0, 9.0, 8.0, 6.0]
 

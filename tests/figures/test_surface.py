@@ -9,8 +9,8 @@ from mpl_toolkits.mplot3d import Axes3D
 
 from sam.figures.surface import draw_landscape, fig1_surfaces
 from tests.figures.drawn import caption_of, groups_of
-from tests.report.analysis_files import write_analysis, write_surface
-from tests.report.run_directories import write_run
+from tests.record.analysis_files import write_analysis, write_surface
+from tests.record.run_directories import write_run
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 from sam.figures.update_orders import draw_update_orders
 from tests.figures.drawn import caption_of, groups_of
-from tests.report.run_directories import write_run
+from tests.record.run_directories import write_run
 
 
 def write_order(root: Path, second_order: bool, **changes: object) -> None:

@@ -4,14 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sam.models.layers import (
-    PooledShortcut,
-    block_shapes,
-    blocks_per_stage,
-    conv1x1,
-    conv3x3,
-    initialise,
-)
+from sam.models.layers import PooledShortcut, block_shapes, blocks_per_stage, conv1x1, conv3x3, initialise
 
 
 @pytest.mark.parametrize("size", [7, 8])

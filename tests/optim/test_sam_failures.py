@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sam.optim import SAM
-from sam.perturbation import move_
+from sam.optim.perturbation import move_
 from tests.optim.test_sam import SGD, loss_of, make_problem, two_passes, weights_of
 
 NEEDS_TWO_PASSES = (

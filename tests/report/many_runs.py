@@ -20,11 +20,11 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from sam.checksums import sealed
-from sam.config import TrainConfig
-from sam.plan import num_updates, runs_of
-from sam.report.cells import CELLS, read_cells
-from sam.run_directory import identity, path_of
+from sam.config.schema import TrainConfig
+from sam.paper.cells import CELLS, read_cells
+from sam.paper.runs import num_updates, runs_of
+from sam.record.checksums import sealed
+from sam.record.identity import identity, path_of
 
 RHO_GRID = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 COLUMNS = (

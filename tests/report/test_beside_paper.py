@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
+from sam.paper.cells import Cell, read_cells
+from sam.record.reader import find_runs
 from sam.report.beside_paper import PaperRow, compare_with_paper, match_paper, verdict
-from sam.report.cells import Cell, read_cells
 from sam.report.groups import group_runs
 from sam.report.interval import Estimate
-from sam.report.runs import find_runs
-from tests.report.run_directories import write_run
+from tests.record.run_directories import write_run
 
-CELLS = Path(__file__).parents[2] / "results" / "paper" / "cells.csv"
+CELLS = Path(__file__).resolve().parents[2] / "results" / "paper" / "cells.csv"
 EXACT = {"optimizer__weight_decay_in": "loss", "model__init_seed": 0}
 BOOTSTRAPPED = {**EXACT, "model__name": "resnet32_wide", "optimizer__name": "sam", "optimizer__rho": 0.1}
 SGD, SAM = "table1/cifar10/wrn_28_10_200/basic/sgd", "table1/cifar10/wrn_28_10_200/basic/sam"

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from sam.report.comparison import read_comparison
-from tests.report.run_directories import write_run
+from tests.record.run_directories import write_run
 
-CELLS = Path(__file__).parents[2] / "results" / "paper" / "cells.csv"
+CELLS = Path(__file__).resolve().parents[2] / "results" / "paper" / "cells.csv"
 
 
 def test_comparison_holds_runs_and_what_is_wrong_with_others(tmp_path: Path) -> None:

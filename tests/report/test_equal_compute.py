@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from sam.record.reader import find_runs
 from sam.report.equal_compute import ComputeRow, Family, build_families
 from sam.report.groups import group_runs
-from sam.report.runs import find_runs
-from tests.report.run_directories import write_run
+from tests.record.run_directories import write_run
 
 
 def _write(

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from sam.record.reader import find_runs
 from sam.report.groups import Group, group_runs
-from sam.report.runs import find_runs
-from tests.report.run_directories import write_run
+from tests.record.run_directories import write_run
 
 
 def _groups(*roots: Path) -> tuple[list[Group], list[str]]:

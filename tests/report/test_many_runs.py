@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from sam.report.runs import find_runs
+from sam.record.reader import find_runs
 from tests.report.many_runs import write_many
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 # Prints the peak memory of what it ran, in KiB.
 MEASURE = """
 import resource, subprocess, sys

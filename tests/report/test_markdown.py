@@ -3,15 +3,15 @@
 import re
 from pathlib import Path
 
+from sam.paper.cells import read_cells
+from sam.record.reader import find_runs
 from sam.report.beside_paper import match_paper
-from sam.report.cells import read_cells
 from sam.report.groups import group_runs
 from sam.report.markdown import render_comparison
-from sam.report.runs import find_runs
 from sam.report.table import build_blocks
-from tests.report.run_directories import falling_errors, write_run
+from tests.record.run_directories import falling_errors, write_run
 
-CELLS = read_cells(Path(__file__).parents[2] / "results" / "paper" / "cells.csv")
+CELLS = read_cells(Path(__file__).resolve().parents[2] / "results" / "paper" / "cells.csv")
 EXACT = {"optimizer__weight_decay_in": "loss", "model__init_seed": 0}
 
 

@@ -3,16 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+from sam.paper.cells import read_cells
+from sam.record.reader import find_runs
 from sam.report.beside_paper import compare_with_paper, match_paper
-from sam.report.cells import read_cells
 from sam.report.equal_compute import build_families
 from sam.report.groups import group_runs
 from sam.report.markdown_sections import render_beside_paper, render_families, render_sweeps
 from sam.report.rho_sweeps import build_sweeps
-from sam.report.runs import find_runs
-from tests.report.run_directories import write_run
+from tests.record.run_directories import write_run
 
-CELLS = read_cells(Path(__file__).parents[2] / "results" / "paper" / "cells.csv")
+CELLS = read_cells(Path(__file__).resolve().parents[2] / "results" / "paper" / "cells.csv")
 EXACT = {"optimizer__weight_decay_in": "loss", "model__init_seed": 0}
 
 

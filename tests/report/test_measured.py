@@ -5,19 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sam.report.measured import (
-    ball,
-    final_rises,
-    gather,
-    largest_comparison,
-    read_arrays,
-    rises,
-    value_of,
-    values_of_list,
-)
+from sam.record.analyses import read_arrays
+from sam.report.measured import ball, final_rises, gather, largest_comparison, rises, value_of, values_of_list
 from tests.figures.drawn import groups_of
-from tests.report.analysis_files import rise_row, write_analysis, write_hessian, write_surface
-from tests.report.run_directories import write_run
+from tests.record.analysis_files import rise_row, write_analysis, write_hessian, write_surface
+from tests.record.run_directories import write_run
 
 ROWS = {"rows": [rise_row(1, 0.5)]}
 

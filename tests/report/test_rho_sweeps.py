@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from sam.record.reader import find_runs
 from sam.report.groups import group_runs
 from sam.report.rho_sweeps import Sweep, build_sweeps
-from sam.report.runs import find_runs
-from tests.report.run_directories import write_run
+from tests.record.run_directories import write_run
 
 
 def _write(root: Path, validation: str, errors: dict[float, float], **changes: Any) -> None:

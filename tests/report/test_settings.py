@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sam.config import TrainConfig, leaves
+from sam.config.schema import TrainConfig, leaves
 from sam.report.settings import setting_of, setting_titles, without
-from tests.report.run_directories import make_config
+from tests.record.run_directories import make_config
 
 KEYS = [key for key, _, _ in leaves(TrainConfig())]
 

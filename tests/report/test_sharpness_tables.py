@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from sam.record.reader import find_runs
 from sam.report.groups import group_runs
 from sam.report.interval import Estimate, estimate, paired_difference
-from sam.report.runs import find_runs
 from sam.report.sharpness_tables import SharpnessTable, format_figures, sharpness_tables
-from tests.report.analysis_files import rise_row, write_analysis, write_hessian, write_sharpness
-from tests.report.run_directories import write_run
+from tests.record.analysis_files import rise_row, write_analysis, write_hessian, write_sharpness
+from tests.record.run_directories import write_run
 
 
 def _tables(root: Path) -> list[SharpnessTable]:

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from sam.report.cells import Match, read_cells
+from sam.paper.cells import Match, read_cells
+from sam.record.reader import find_runs
 from sam.report.groups import group_runs
-from sam.report.runs import find_runs
 from sam.report.table import Block, build_blocks
-from tests.report.run_directories import write_run
+from tests.record.run_directories import write_run
 
-CELLS = Path(__file__).parents[2] / "results" / "paper" / "cells.csv"
+CELLS = Path(__file__).resolve().parents[2] / "results" / "paper" / "cells.csv"
 
 
 def _blocks(root: Path) -> list[Block]:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.report.run_directories import falling_errors, write_run
+from tests.record.run_directories import falling_errors, write_run
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "compare.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "compare.py"
 
 
 def _compare(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:

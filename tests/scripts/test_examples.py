@@ -18,7 +18,7 @@ from sam.optim import SAM
 from tests.optim.test_sam import functional_loss
 from tests.reference import sam as reference
 
-FOLDER = Path(__file__).parents[2] / "scripts" / "examples"
+FOLDER = Path(__file__).resolve().parents[2] / "scripts" / "examples"
 EXAMPLES = sorted(FOLDER.glob("*.py"))
 
 # Lightning 2.6.6 asks torch's pytree by an old name, and wishes for more worker processes on a large machine.

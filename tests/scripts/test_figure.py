@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sam.figure_plan import Preset, Sweep
-from sam.figure_presets import FIGURES
-from sam.run_directory import path_of
-from tests.conftest import TINY
-from tests.report.run_directories import falling_errors, write_run
-from tests.test_figure_plan import write_ended
+from sam.paper.figure_plan import Preset, Sweep
+from sam.paper.figure_presets import FIGURES
+from sam.record.identity import path_of
+from tests.paper.test_figure_plan import write_ended
+from tests.record.run_directories import falling_errors, write_run
+from tests.tiny import TINY
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "figure.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "figure.py"
 SPEC = importlib.util.spec_from_file_location("figure", SCRIPT)
 figure = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(figure)

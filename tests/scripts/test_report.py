@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sam.report.html_shelves import MANY
-from tests.report.analysis_files import write_hessian, write_sharpness
-from tests.report.run_directories import falling_errors, write_run
+from sam.report.html.shelves import MANY
+from tests.record.analysis_files import write_hessian, write_sharpness
+from tests.record.run_directories import falling_errors, write_run
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "report.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "report.py"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 needs_browser = pytest.mark.skipif(BROWSER is None, reason=f"none of {', '.join(BROWSERS)} is installed")

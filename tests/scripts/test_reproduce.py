@@ -11,12 +11,15 @@ from pathlib import Path
 import pytest
 
 import train
-from sam.cli import composed, report_mistakes
-from sam.plan import runs_of
-from sam.report.cells import read_cells
-from sam.run_directory import path_of, read_result
-from scripts import rehearse, reproduce
-from tests.scripts.conftest import cell
+from sam.config.compose import composed
+from sam.config.mistakes import report_mistakes
+from sam.paper.cells import read_cells
+from sam.paper.runs import runs_of
+from sam.record.directory import read_result
+from sam.record.identity import path_of
+from sam.run import rehearsal as rehearse
+from scripts import reproduce
+from tests.paper.made_up_cells import cell
 
 CELLS = read_cells(reproduce.CELLS)
 

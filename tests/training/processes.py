@@ -37,7 +37,7 @@ def make_tanh():
 
 
 def make_update(model, name, called=None, m=M, adaptive=False, perturbed=lambda name: True, **rule):
-    """An update as sam/build.py makes it, with clipping and weight decay in the loss."""
+    """An update as sam/build/update.py makes it, with clipping and weight decay in the loss."""
     passes = make_pass(model, called=called, weight_decay_in_loss=0.05)
     if name == "sgd":
         return Update(SGDRule(passes, torch.optim.SGD(model.parameters(), **SGD)), passes, m, 0.5)

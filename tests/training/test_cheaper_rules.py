@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from sam import build
+from sam.build import update as build_update
 from sam.optim.schedule import Ascents
 from sam.training.precision import Precision
 from tests.conftest import changed
@@ -186,7 +186,9 @@ def test_rule_that_is_built_from_a_config_equals_its_definition(case, m):
         {"label_smoothing": SMOOTHING, **{f"optimizer.{key}": value for key, value in keys.items()}}
     )
     precision = Precision("fp32", torch.device("cpu"))
-    update = build.update(config, problem.model, problem.model, precision, m=m, num_steps=NUM_STEPS)
+    update = build_update.make_update(
+        config, problem.model, problem.model, precision, m=m, num_steps=NUM_STEPS
+    )
     assert_same(update, problem.model, oracle, problem)
 
 
@@ -212,7 +214,7 @@ def test_norm_layers_alone_need_one_in_the_network():
     network = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
     precision = Precision("fp32", torch.device("cpu"))
     with pytest.raises(ValueError, match=r"^optimizer: perturb=norm: this model has no normalisation layer"):
-        build.update(config, network, network, precision, m=None, num_steps=1)
+        build_update.make_update(config, network, network, precision, m=None, num_steps=1)
 
 
 @pytest.mark.parametrize("fraction", [0.0, -0.5, 1.01, float("nan")])
@@ -303,7 +305,9 @@ def look_sam(start=0.0, m=4):
     problem = make_problem()
     keys = {"optimizer.interval": 3, "optimizer.reuse": 0.7, "optimizer.start": start}
     precision = Precision("fp32", torch.device("cpu"))
-    update = build.update(changed(keys), problem.model, problem.model, precision, m=m, num_steps=NUM_STEPS)
+    update = build_update.make_update(
+        changed(keys), problem.model, problem.model, precision, m=m, num_steps=NUM_STEPS
+    )
     return problem, update
 
 

@@ -13,11 +13,11 @@ import time
 import pytest
 import torch
 
-from sam.process_error import ProcessError
-from sam.run_directory import read_result
+from sam.record.directory import read_result
+from sam.system.errors import ProcessError
 from sam.training.distributed import World, joined_world, loss_of_a_peer
-from tests.conftest import TINY
 from tests.test_train import metrics, only_run
+from tests.tiny import TINY
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 

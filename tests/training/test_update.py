@@ -8,14 +8,7 @@ import torch
 from torch import nn
 
 from tests.reference import sam as reference
-from tests.training.updates import (
-    RHO,
-    SGD,
-    make_problem,
-    make_update,
-    mean,
-    micro_batch_gradients,
-)
+from tests.training.updates import RHO, SGD, make_problem, make_update, mean, micro_batch_gradients
 
 
 @pytest.fixture

@@ -1,0 +1,102 @@
+"""One analysis of a run: from what the config asks for to numbers and arrays in its directory.
+
+<run>/analysis/<name>-epoch<k>-<8 hex of what was asked for>.json, .npz (hessian, landscape). What is there
+is not measured again, and a surface that was interrupted goes on.
+"""
+
+import hashlib
+import json
+import pathlib
+import time
+from typing import Any
+
+from sam.analysis.kinds import ANALYSES, Tell
+from sam.analysis.subject import Subject, sample_of
+from sam.config.analysis import AnalysisConfig
+from sam.record.analyses import Analysis, read_analysis
+from sam.record.reader import find_runs
+from sam.system.errors import user_errors
+from sam.system.files import write_json
+from sam.system.machine import environment
+from sam.training.precision import Precision
+from sam.training.random_state import RandomState
+
+# Keys that decide the numbers of each analysis.
+COMMON_KEYS = ("split", "num_images", "chunk_size", "statistics", "dtype")
+KEYS = {
+    "sharpness": ("rho", "adaptive", "m", "ascent_steps", "ascent_step_size"),
+    "hessian": ("top", "steps", "probes", "seed", "save_vectors"),
+    "landscape": ("directions", "other", "dimensions", "span", "points", "seed"),
+    "second_order": ("num_batches",),
+}
+
+
+def analyse(chosen: AnalysisConfig, subject: Subject, tell: Tell) -> Analysis:
+    """Analyse a network and write what comes out, unless that is there already.
+
+    The network, its random draws and its statistics stay as they are. Passes are made without autocast.
+
+    Args:
+        chosen: What is asked for; its name is not none.
+        subject: The network and its run.
+        tell: Hears, before the work begins, how long it will take.
+
+    Raises:
+        ConfigError: If the analysis is impossible for this network or these files.
+    """
+    path = path_of_analysis(chosen, subject)
+    with user_errors(f"analysis={chosen.name}"):
+        try:
+            return read_analysis(path)
+        except (OSError, ValueError):  # it is not there, or damaged
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, _measured(chosen, subject, path, tell))
+            return read_analysis(path)
+
+
+def _measured(chosen: AnalysisConfig, subject: Subject, path: pathlib.Path, tell: Tell) -> dict[str, Any]:
+    """Return what the JSON file holds."""
+    draws = RandomState(subject.device)
+    Precision("fp32", subject.device)  # not tf32, whatever the run trained with
+    started = time.monotonic()
+    try:
+        sample = sample_of(chosen, subject)
+        loss, error_pct = sample.measure()
+        result = ANALYSES[chosen.name](chosen, subject, sample, path.with_suffix(".npz"), tell)
+    finally:
+        draws.restore()
+        Precision(subject.config.runtime.precision, subject.device)
+    held_out = chosen.split == "test" and subject.config.dataset.validation != "none"
+    return {
+        "analysis": chosen.name,
+        **subject.moment._asdict(),
+        **{key: getattr(chosen, key) for key in COMMON_KEYS},
+        "split": "validation" if held_out else chosen.split,
+        "num_images": len(sample),
+        "settings": {key: getattr(chosen, key) for key in KEYS[chosen.name]},
+        "seconds": round(time.monotonic() - started, 2),
+        **environment(subject.device),
+        "loss": loss,
+        "error_pct": error_pct,
+        "result": result,
+    }
+
+
+def path_of_analysis(chosen: AnalysisConfig, subject: Subject) -> pathlib.Path:
+    """Return where the numbers of an analysis lie: one place for each moment and each set of wishes."""
+    keys = [*COMMON_KEYS, *KEYS[chosen.name]]
+    if chosen.statistics == "evaluation":
+        keys.remove("chunk_size")  # it then decides nothing but the memory
+    asked = {key: getattr(chosen, key) for key in keys}
+    if chosen.name == "landscape" and chosen.other is not None:
+        asked["other_epoch"] = _last_epoch(pathlib.Path(chosen.other).expanduser())
+    text = json.dumps(asked, sort_keys=True)
+    moment = f"epoch{subject.moment.epoch}" + (f"step{subject.moment.step}" if subject.moment.step else "")
+    name = f"{chosen.name}-{moment}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
+    return subject.directory / "analysis" / name
+
+
+def _last_epoch(directory: pathlib.Path) -> int | None:
+    """Return how far another run has come, which may go on; None where there is none."""
+    runs, _ = find_runs([directory])
+    return runs[0].last_epoch if runs else None

@@ -1,0 +1,1 @@
+"""From a config to objects: data, network, update, trainer; and from a run directory to its network."""

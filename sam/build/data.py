@@ -1,0 +1,216 @@
+"""The bridge from config to data: names in, dataset and batches out.
+
+Mistakes in files and values that show only here become a ConfigError.
+"""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+
+from sam.config.dataset import FILE_READERS, DatasetConfig
+from sam.config.model import ModelConfig
+from sam.config.schema import TrainConfig
+from sam.data import datasets, file_datasets
+from sam.data.augmentation import Augmentation, Normalization
+from sam.data.batches import EvaluationBatches, TrainBatches
+from sam.data.image_files import ImageFiles
+from sam.data.images import Dataset, Images, Split, hold_out, shrink, spoil_labels, stratified_subset
+from sam.data.label_files import labels_from_file
+from sam.data.label_noise import symmetric_noise
+from sam.data.loading import Loader, Prepare
+from sam.data.policies import auto_augment, centre_crop, inception_crop
+from sam.models.timm_network import pretrained_statistics
+from sam.system.errors import ConfigError, user_errors
+from sam.training.distributed import World
+
+
+def given(value: int | None) -> int:
+    """Return a number that the config's check has made sure of."""
+    assert value is not None
+    return value
+
+
+def file_options(config: DatasetConfig) -> dict[str, Any]:
+    """Return how a config wants files decoded."""
+    return {
+        "image_size": given(config.image_size),
+        "resize_size": config.resize_size or given(config.image_size),
+        "interpolation": config.interpolation,
+        "in_memory": config.in_memory,
+    }
+
+
+def read_files(name: str, config: DatasetConfig, root: pathlib.Path) -> Dataset:
+    """Read one of torchvision's datasets of files."""
+    return file_datasets.torchvision_files(name, root, download=config.download, **file_options(config))
+
+
+READERS: dict[str, Callable[[DatasetConfig, pathlib.Path], Dataset]] = {
+    "fashion_mnist_mini": lambda _, root: datasets.fashion_mnist_mini(),
+    "fashion_mnist": lambda config, root: datasets.fashion_mnist(root, config.download),
+    "cifar10": lambda config, root: datasets.cifar("cifar10", root, config.download),
+    "cifar100": lambda config, root: datasets.cifar("cifar100", root, config.download),
+    "svhn": lambda config, root: datasets.svhn(root, config.download, config.extra),
+    "image_folder": lambda config, root: file_datasets.image_folder(root, **file_options(config)),
+    "synthetic": lambda config, _: datasets.synthetic(
+        given(config.num_train),
+        given(config.num_test),
+        given(config.image_size),
+        given(config.num_classes),
+    ),
+}
+READERS |= {name: partial(read_files, name) for name in FILE_READERS if name != "image_folder"}
+# Pixels of an evaluation batch, as many as 500 images of 64 x 64 have: large images must not fill the memory.
+EVALUATION_PIXELS = 500 * 64 * 64
+
+
+def load_dataset(config: DatasetConfig, seed: int) -> Dataset:
+    """Read a dataset, hold out and take the subsets it names, and spoil the labels it wants spoiled."""
+    with user_errors(f"dataset={config.name}"):
+        full = READERS[config.reader](config, pathlib.Path(config.root).expanduser())
+        if config.label_file is not None:
+            path = pathlib.Path(config.label_file).expanduser()
+            labels = labels_from_file(path, config.label_name, len(full.train), full.num_classes)
+            full = dataclasses.replace(full, train=spoil_labels(full.train, labels))
+        if config.validation != "none":
+            full = hold_out(full, config.validation)
+        train, test = full.train, full.test
+        # synthetic has made as many as it was asked for.
+        is_made = config.reader == "synthetic"
+        if config.num_train is not None and not is_made:
+            true = train.targets if train.clean_targets is None else train.clean_targets
+            train = train.take(stratified_subset(true, config.num_train))
+        if config.num_test is not None and not is_made:
+            test = test.take(stratified_subset(test.targets, config.num_test))
+        if config.label_noise:
+            over = config.label_noise_over
+            noisy = symmetric_noise(train.targets, full.num_classes, config.label_noise, seed, over)
+            train = spoil_labels(train, noisy)
+        if config.image_size is not None and isinstance(train, Images) and isinstance(test, Images):
+            # Files and synthetic have that size already.
+            train, test = shrink(train, config.image_size), shrink(test, config.image_size)
+    return dataclasses.replace(full, train=train, test=test)
+
+
+def make_normalization(config: ModelConfig, data: Dataset, where: torch.device) -> Normalization:
+    """Return the normalisation of a dataset, or the one that trained weights expect of RGB images."""
+    mean, std = data.mean, data.std
+    if config.weights is not None and data.num_channels == 3:
+        mean, std = pretrained_statistics(config.timm_name or "")
+    return Normalization(mean, std, data.train.shape[1], where)
+
+
+def make_train_batches(config: TrainConfig, data: Dataset, where: torch.device, world: World) -> TrainBatches:
+    """Return the training batches of a run."""
+    chosen = config.augmentation
+    augmentation = Augmentation(
+        flip=chosen.flip,
+        crop_padding=chosen.crop_padding,
+        padding=chosen.padding,
+        cutout_size=chosen.cutout_size,
+        cutout_scope=chosen.cutout_scope,
+    )
+    m = micro_batch_size(config, world)
+    with user_errors("data"):
+        return TrainBatches(
+            data.train,
+            augmentation,
+            make_normalization(config.model, data, where),
+            device=where,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            num_classes=data.num_classes,
+            mixup_alpha=chosen.mixup_alpha,
+            m=m,
+            repeats=config.dataset.repeats,
+            loader=_train_loader(config, data.train, where),
+            rank=world.rank,
+            world_size=world.size,
+        )
+
+
+def micro_batch_size(config: TrainConfig, world: World) -> int | None:
+    """Return how many images of this process make a micro-batch; None means all it has.
+
+    That is m; but where processes share eps, m is counted over all of them.
+
+    Raises:
+        ConfigError: If m would not mean the same on another number of processes, or does not divide.
+    """
+    if config.batch_size % world.size or world.size == 1:
+        return config.m  # processes that cannot share a batch are told so by TrainBatches
+    share = config.batch_size // world.size
+    if config.optimizer.name == "sam" and config.optimizer.sync_ascent:
+        m, rest = divmod(config.m or config.batch_size, world.size)
+        if rest:
+            raise ConfigError(
+                f"m={config.m} is shared by {world.size} processes, since optimizer.sync_ascent=true; choose "
+                "a multiple"
+            )
+        ascent = config.optimizer.ascent_fraction * m
+        if abs(ascent - round(ascent)) > 1e-6:
+            raise ConfigError(
+                f"optimizer.ascent_fraction={config.optimizer.ascent_fraction} of the {m} images of each of "
+                f"{world.size} processes is {ascent:g}; choose a fraction or m that makes it whole"
+            )
+        return m
+    if config.m is None:
+        raise ConfigError(
+            f"m=null: each of {world.size} processes would take its share for a micro-batch, which one alone "
+            f"would not; say m={share}, or a divisor of it"
+        )
+    if share % config.m:
+        raise ConfigError(
+            f"m={config.m} does not divide the {share} images of each of {world.size} processes; choose a "
+            "divisor"
+        )
+    return config.m
+
+
+def make_evaluation_batches(
+    config: TrainConfig, data: Dataset, split: Split, where: torch.device, world: World
+) -> EvaluationBatches:
+    """Return the images of a split as they are, for evaluation."""
+    height, width, _ = split.shape
+    num_pixels = (config.model.input_size or 0) ** 2 or height * width
+    loader = None
+    if isinstance(split, ImageFiles):
+        loader = _loader(config, split, [_fitted(split)], where)
+    return EvaluationBatches(
+        split,
+        make_normalization(config.model, data, where),
+        device=where,
+        batch_size=min(500, max(1, EVALUATION_PIXELS // num_pixels)),
+        loader=loader,
+        rank=world.rank,
+        world_size=world.size,
+    )
+
+
+def _train_loader(config: TrainConfig, split: Split, where: torch.device) -> Loader | None:
+    """Return what makes training images one at a time; None where whole batches can be made at once."""
+    chosen = config.augmentation
+    steps: list[Prepare] = []
+    if isinstance(split, ImageFiles):
+        crop = chosen.inception_crop
+        steps.append(inception_crop(split.image_size, split.interpolation) if crop else _fitted(split))
+    if chosen.auto_augment != "none":
+        steps.append(auto_augment(chosen.auto_augment))
+    return _loader(config, split, steps, where) if steps else None
+
+
+def _fitted(split: ImageFiles) -> Prepare:
+    return centre_crop(split.resize_size, split.image_size, split.interpolation)
+
+
+def _loader(config: TrainConfig, split: Split, steps: list[Prepare], where: torch.device) -> Loader:
+    workers = config.runtime.workers
+    if workers is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        workers = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return Loader(split, steps, num_workers=workers, pin_memory=where.type == "cuda")

@@ -1,0 +1,155 @@
+"""A run seen from outside, through its newest checkpoint: evaluate it, or let it label images."""
+
+import dataclasses
+import pathlib
+import sys
+import warnings
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sam.build.data import load_dataset, make_evaluation_batches
+from sam.build.network import make_network
+from sam.config.schema import TrainConfig
+from sam.data.images import Dataset, Split, spoil_labels
+from sam.data.label_files import read_labels
+from sam.record.directory import read_config, read_result
+from sam.system.errors import ConfigError, user_errors
+from sam.training.checkpoint import CheckpointStore
+from sam.training.distributed import World
+from sam.training.evaluation import predict
+from sam.training.precision import Precision
+from sam.training.sharding import load_model
+
+
+class Moment(NamedTuple):
+    """How far a run has come: complete epochs, and updates in the epoch after those."""
+
+    epoch: int
+    step: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch} epochs" + (f" and {self.step} steps" if self.step else "")
+
+
+def dataset_as_trained(config: TrainConfig, directory: pathlib.Path) -> Dataset:
+    """Return the dataset of a run, its training images with the labels that it is trained on.
+
+    What labels these are is known from its labels.npz, so no file or run that they came from is needed.
+    """
+    if not (directory / "labels.npz").exists():
+        if config.dataset.relabel_from is not None:
+            raise ConfigError(f"{directory} has no labels.npz, which says what labels it is trained on")
+        return load_dataset(config.dataset, config.seed)
+    plain = dataclasses.replace(
+        config.dataset, label_file=None, label_name=None, label_noise=0.0, relabel_from=None
+    )
+    data = load_dataset(plain, config.seed)
+    return dataclasses.replace(data, train=spoil_labels(data.train, _stored_labels(directory, data.train)))
+
+
+def relabelled(
+    config: TrainConfig, data: Dataset, directory: pathlib.Path, device: torch.device, world: World
+) -> Dataset:
+    """Return the dataset with the training labels that an ended run predicts, if the config asks for them.
+
+    Bootstrapping (Foret et al. 2021, section 3.3, after Jiang et al. 2019). Predictions are made once: a run
+    that has begun has them in its labels.npz.
+
+    Args:
+        config: Of the run that is to be trained.
+        data: Its dataset.
+        directory: Its run directory.
+        device: Where the predictions are made.
+        world: Whose main process predicts for all.
+
+    Raises:
+        ConfigError: If there is no such run, it has not ended, or its network does not fit the data.
+    """
+    if config.dataset.relabel_from is None:
+        return data
+    if (directory / "labels.npz").exists() and not config.force:
+        labels = _stored_labels(directory, data.train)
+    elif world.is_main:
+        labels = _predictions(config, data, device)
+    else:
+        labels = torch.empty_like(data.train.targets)
+    # The same in all processes, even where their devices round differently.
+    labels = world.of_main(labels.to(device)).cpu()
+    return dataclasses.replace(data, train=spoil_labels(data.train, labels))
+
+
+def _stored_labels(directory: pathlib.Path, images: Split) -> Tensor:
+    """Return the labels that a run is trained on, int64 [N], as it has recorded them."""
+    path = directory / "labels.npz"
+    with user_errors(str(path)):
+        _, labels = read_labels(path)
+        if len(labels) != len(images):
+            raise ValueError(f"it has {len(labels)} labels, the dataset {len(images)} training images")
+    return labels
+
+
+def check_labels(directory: pathlib.Path, images: Split) -> None:
+    """Make sure that a run goes on with the labels it began with.
+
+    Raises:
+        ConfigError: If a file of labels, or the dataset itself, has changed since then.
+    """
+    if (directory / "labels.npz").exists() and not torch.equal(
+        _stored_labels(directory, images), images.targets
+    ):
+        raise ConfigError(
+            f"{directory / 'labels.npz'}: the training labels are no longer those that this run began with; "
+            "put them back, or start anew with force=true"
+        )
+
+
+def _predictions(wanting: TrainConfig, data: Dataset, device: torch.device) -> Tensor:
+    """Return the classes that an ended run predicts for the training images, int64 [N]."""
+    source = pathlib.Path(wanting.dataset.relabel_from or "").expanduser()
+    with user_errors("dataset.relabel_from"):
+        config = read_config(source, "dataset.relabel_from")
+        for key in ("name", "reader", "image_size", "num_classes"):
+            ours, theirs = (getattr(run.dataset, key) for run in (wanting, config))
+            if ours != theirs:
+                raise ConfigError(
+                    f"dataset.relabel_from={source}: that run has dataset.{key}={theirs}, this one {ours}; "
+                    "name a run on the same dataset"
+                )
+        result = read_result(source)
+        if result is None:
+            raise ConfigError(f"dataset.relabel_from={source}: that run has not ended; let it end first")
+        if result["status"] != "complete":
+            raise ConfigError(f"dataset.relabel_from={source}: that run has {result['status']}; name another")
+        network, _ = trained_network(config, data, source, device)
+        batches = make_evaluation_batches(config, data, data.train, device, World())
+        return predict(network, batches, Precision(config.runtime.precision, device)).cpu()
+
+
+def trained_network(
+    config: TrainConfig, data: Dataset, directory: pathlib.Path, device: torch.device
+) -> tuple[nn.Module, Moment]:
+    """Return the network of a run with the weights of its newest checkpoint, and how far it had come."""
+    state = load_checkpoint(CheckpointStore(directory))
+    if state is None:
+        raise ConfigError(f"run={directory} has no checkpoint yet; train it first")
+    # What it started from is of no interest any more.
+    network = make_network(dataclasses.replace(config.model, weights=None), data, device)
+    with user_errors(str(directory)):
+        try:
+            load_model(network, state)
+            progress = state["progress"]
+            return network, Moment(int(progress["epoch"]), int(progress["step"]))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"the checkpoint is not that of a run: {error!r}") from error
+
+
+def load_checkpoint(store: CheckpointStore) -> dict[str, Any] | None:
+    """Return the newest readable state of a run, None if there is none; tell of a damaged one in one line."""
+    with warnings.catch_warnings(record=True) as caught, user_errors("checkpoint"):
+        warnings.simplefilter("always")
+        state = store.load()
+    for warning in caught:
+        print(f"warning: {warning.message}", file=sys.stderr)
+    return state

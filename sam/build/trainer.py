@@ -1,0 +1,135 @@
+"""From a config to a trainer: network, update, batches, evaluation and loggers put together."""
+
+import pathlib
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import nn
+
+from sam.build.data import make_evaluation_batches, make_train_batches, micro_batch_size
+from sam.build.update import make_update
+from sam.config.schema import TrainConfig, leaves
+from sam.data.images import Dataset
+from sam.logs.console import ConsoleLog
+from sam.logs.csv_log import CsvLog
+from sam.logs.tensorboard import TensorBoardLog
+from sam.record.identity import science
+from sam.system.errors import ConfigError
+from sam.training.checkpoint import CheckpointStore
+from sam.training.distributed import World, data_parallel
+from sam.training.evaluation import Evaluation, evaluate
+from sam.training.loop import Logger, Trainer
+from sam.training.precision import Precision
+from sam.training.sharding import shard
+
+# In TensorBoard's table of every run, besides the keys that depart from their defaults.
+USUAL_KEYS = (
+    "dataset.name",
+    "model.name",
+    "augmentation.name",
+    "optimizer.name",
+    "optimizer.lr",
+    "optimizer.weight_decay",
+    "optimizer.rho",
+    "epochs",
+    "batch_size",
+    "m",
+    "seed",
+)
+
+
+def make_loggers(config: TrainConfig, directory: pathlib.Path, steps_per_epoch: int) -> list[Logger]:
+    """Return the loggers of the main process."""
+    validation = config.dataset.validation
+    label = "/".join(directory.parts[-5:-1]) + f" seed {config.seed}"
+    return [
+        CsvLog(directory / "metrics.csv"),
+        TensorBoardLog(directory / "tensorboard", _hyperparameters(config), directory / "analysis"),
+        ConsoleLog(label, config.epochs, steps_per_epoch, "test" if validation == "none" else "validation"),
+    ]
+
+
+def _hyperparameters(config: TrainConfig) -> dict[str, float | str]:
+    """Return a row of TensorBoard's table: the usual keys, and those that depart from their defaults."""
+    chosen = {key: value for key, value, _ in leaves(config) if key in USUAL_KEYS} | science(config)
+    return {
+        key: value if isinstance(value, (int, float, str)) else str(value) for key, value in chosen.items()
+    }
+
+
+def make_trainer(
+    config: TrainConfig,
+    directory: pathlib.Path,
+    data: Dataset,
+    network: nn.Module,
+    device: torch.device,
+    world: World,
+    stop_requested: Callable[[], bool],
+    inspect: Callable[[int], None] | None,
+) -> Trainer:
+    """Return the trainer of a run.
+
+    Args:
+        config: The run's config.
+        directory: The run's directory.
+        data: The dataset, with the labels to train on.
+        network: The network, which is trained in place.
+        device: Where the network is.
+        world: The processes that share the run.
+        stop_requested: Called after every update; true ends the training with a save.
+        inspect: Called with the number of the epoch that has just ended; None for no analysis.
+    """
+    precision = Precision(config.runtime.precision, device)
+    called = _called(config, network, world)
+    batches = make_train_batches(config, data, device, world)
+    m = micro_batch_size(config, world)
+    # Without epochs nothing reads the schedules, but they have to be made: as for one.
+    num_steps = max(1, config.epochs) * batches.steps_per_epoch
+    loggers = make_loggers(config, directory, batches.steps_per_epoch) if world.is_main else []
+    return Trainer(
+        model=network,
+        update=make_update(config, network, called, precision, m=m, num_steps=num_steps),
+        batches=batches,
+        evaluate=_evaluation(config, data, network, device, world),
+        epochs=config.epochs,
+        base_lr=config.optimizer.lr,
+        store=CheckpointStore(directory),
+        loggers=loggers,
+        world=world,
+        device=device,
+        checkpoint_seconds=60 * config.runtime.checkpoint_minutes,
+        stop_requested=stop_requested,
+        inspect=inspect,
+    )
+
+
+def _evaluation(
+    config: TrainConfig, data: Dataset, network: nn.Module, device: torch.device, world: World
+) -> Callable[[], Evaluation]:
+    """Return what evaluates the network on the test split, shared by all processes."""
+    return partial(
+        evaluate,
+        network,
+        make_evaluation_batches(config, data, data.test, device, world),
+        num_classes=data.num_classes,
+        device=device,
+        precision=Precision(config.runtime.precision, device),
+        world=world,
+    )
+
+
+def _called(config: TrainConfig, network: nn.Module, world: World) -> nn.Module:
+    """Return what is called in the place of the network: compiled, sharded or wrapped as the config says."""
+    called: nn.Module = network
+    if config.runtime.compile:
+        called = torch.compile(called)  # type: ignore[assignment]
+    if config.runtime.parallel == "ddp":
+        return data_parallel(called) if world.size > 1 else called
+    if world.size == 1:
+        raise ConfigError(
+            "runtime.parallel=fsdp shards the weights over processes, and this is one; say "
+            "runtime.processes=2, or runtime.parallel=ddp"
+        )
+    shard(network, world.size)
+    return called

@@ -1,0 +1,123 @@
+"""The bridge from config to objects: names in, model, optimizer, rule and loggers out (build_data.py: data).
+
+Mistakes in files and values that show only here become a ConfigError.
+"""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from sam.config.optimizer import OptimizerConfig
+from sam.config.schema import TrainConfig
+from sam.models.gates import Gate, set_true_gradient
+from sam.optim import SAM
+from sam.optim.schedule import Ascents
+from sam.system.errors import user_errors
+from sam.training.forward_backward import ForwardBackward
+from sam.training.look_sam import OrthogonalReuse
+from sam.training.precision import Precision
+from sam.training.rule import Rule, SAMRule, SGDRule
+from sam.training.running_statistics import RunningStatistics
+from sam.training.second_order import SecondOrderSAMRule
+from sam.training.update import Update
+
+
+def make_update(
+    config: TrainConfig,
+    network: nn.Module,
+    called: nn.Module,
+    precision: Precision,
+    *,
+    m: int | None,
+    num_steps: int,
+) -> Update:
+    """Return optimizer, rule and update of a run.
+
+    Args:
+        config: Of the run.
+        network: Holds the parameters and buffers.
+        called: What is called to get logits: the network itself, compiled, or wrapped.
+        precision: Of the passes.
+        m: Images of this process in a micro-batch; None means all it has.
+        num_steps: Updates of the whole run.
+    """
+    chosen = config.optimizer
+    in_loss = chosen.weight_decay_in == "loss"
+    forward_backward = ForwardBackward(
+        called,
+        precision,
+        RunningStatistics(network),
+        label_smoothing=config.label_smoothing,
+        weight_decay_in_loss=chosen.weight_decay if in_loss else 0.0,
+    )
+    base: dict[str, Any] = {
+        "lr": chosen.lr,
+        "momentum": chosen.momentum,
+        "nesterov": chosen.nesterov,
+        "weight_decay": 0.0 if in_loss else chosen.weight_decay,
+    }
+    with user_errors("optimizer"):
+        rule = _rule(chosen, network, forward_backward, base, num_steps)
+    return Update(rule, forward_backward, m, chosen.clip_norm)
+
+
+def _rule(
+    chosen: OptimizerConfig,
+    network: nn.Module,
+    forward_backward: ForwardBackward,
+    base: dict[str, Any],
+    num_steps: int,
+) -> Rule:
+    """Return the rule that a config names, around SGD with the given arguments."""
+    if chosen.name == "sgd":
+        return SGDRule(forward_backward, torch.optim.SGD(network.parameters(), **base))
+    # Setting it walks over all layers in every micro-batch: only where there is a gate to set.
+    gated = any(isinstance(layer, Gate) for layer in network.modules())
+    passes: dict[str, Any] = {
+        "true_gradient": partial(set_true_gradient, network) if gated and chosen.true_gradient else None,
+        "replay": chosen.replay,
+    }
+    if chosen.second_order:
+        sgd = torch.optim.SGD(network.parameters(), **base)
+        return SecondOrderSAMRule(forward_backward, sgd, rho=chosen.rho, **passes)
+    sam = SAM(
+        _groups(chosen, network),
+        torch.optim.SGD,
+        rho=chosen.rho,
+        adaptive=chosen.adaptive,
+        p=chosen.p,
+        random_direction=chosen.direction == "random",
+        **base,
+    )
+    return SAMRule(
+        forward_backward,
+        sam,
+        **passes,
+        ascent_steps=chosen.ascent_steps,
+        ascent_step_size=chosen.ascent_step_size,
+        ascent_fraction=chosen.ascent_fraction,
+        ascents=Ascents.between(chosen.start, chosen.stop, num_steps, chosen.interval),
+        reuse=OrthogonalReuse(sam, chosen.reuse) if chosen.reuse else None,
+        sync_ascent=chosen.sync_ascent,
+    )
+
+
+def _groups(chosen: OptimizerConfig, network: nn.Module) -> list[dict[str, Any]]:
+    """Return the parameters in one group, or with perturb=norm those that eps leaves alone in another.
+
+    Raises:
+        ValueError: If the network has no normalisation layer to perturb.
+    """
+    if chosen.perturb == "all":
+        return [{"params": list(network.parameters())}]
+    layers = [layer for layer in network.modules() if "norm" in type(layer).__name__.lower()]
+    norm = {weight for layer in layers for weight in layer.parameters(recurse=False)}
+    if not norm:
+        raise ValueError("perturb=norm: this model has no normalisation layer with weights; use perturb=all")
+    others = [weight for weight in network.parameters() if weight not in norm]
+    return [
+        {"params": [weight for weight in network.parameters() if weight in norm]},
+        {"params": others, "perturbed": False},
+    ]

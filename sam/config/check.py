@@ -1,0 +1,130 @@
+"""Whether a config is allowed: the range of every key, and what may not be combined. Imports no torch."""
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from sam.config.analysis import AnalysisConfig, analysis_clashes
+from sam.config.augmentation import augmentation_clashes
+from sam.config.dataset import dataset_clashes
+from sam.config.model import model_clashes
+from sam.config.optimizer import OptimizerConfig, optimizer_clashes
+from sam.config.runtime import RuntimeConfig
+from sam.config.schema import EvaluateConfig, TrainConfig, leaves
+from sam.system.errors import ConfigError
+
+
+def range_fault(value: Any, rules: Any) -> str | None:
+    """Say what is allowed where a value is not; None where it is."""
+    if value is None:
+        return None
+    if isinstance(value, list):
+        faults = filter(None, (range_fault(item, rules) for item in value))
+        return next(faults, None) if value else "a list of at least one value, such as [1,4]"
+    if "choices" in rules:
+        return None if value in rules["choices"] else "one of " + ", ".join(rules["choices"])
+    if rules.get("label") and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", value):
+        return "a name of letters, digits, '_', '-' and '.', since it becomes part of a path"
+    if isinstance(value, float) and not (
+        math.isfinite(value) or (value == math.inf and rules.get("infinite"))
+    ):
+        return "a number > 1, or inf" if rules.get("infinite") else "a finite number"
+    bounds: dict[str, tuple[str, Callable[[Any], bool]]] = {
+        "at_least": (">=", lambda bound: value >= bound),
+        "above": (">", lambda bound: value > bound),
+        "at_most": ("<=", lambda bound: value <= bound),
+        "below": ("<", lambda bound: value < bound),
+    }
+    named = [(sign, rules[rule], holds) for rule, (sign, holds) in bounds.items() if rule in rules]
+    if all(holds(bound) for _, bound, holds in named):
+        return None
+    return "a number " + " and ".join(f"{sign} {bound}" for sign, bound, _ in named)
+
+
+def clashes(config: TrainConfig) -> Iterator[str]:
+    """Yield one message for each set of keys that are allowed alone but not together."""
+    runtime = config.runtime
+    if config.m and config.batch_size % config.m:
+        yield f"m={config.m} does not divide batch_size={config.batch_size}; choose a divisor or m=null"
+    images = config.m or config.batch_size
+    if config.optimizer.name == "sam" and config.optimizer.ascent_fraction * images < 1:
+        yield (
+            f"optimizer.ascent_fraction={config.optimizer.ascent_fraction} of {images} images (m) is not one "
+            "image; make one of them larger"
+        )
+    if not config.outputs:
+        yield "outputs is empty; name a folder"
+    yield from dataset_clashes(config.dataset, config.batch_size)
+    yield from model_clashes(config.model)
+    yield from augmentation_clashes(config.augmentation, config.dataset)
+    yield from optimizer_clashes(config.optimizer, runtime)
+    yield from parallel_clashes(config.optimizer, runtime)
+    yield from schedule_clashes(config.analysis, runtime)
+    if runtime.precision == "tf32" and not runtime.device.startswith(("cuda", "auto")):
+        yield f"runtime.precision=tf32 needs a GPU, but runtime.device={runtime.device}; use fp32"
+    if runtime.grad_checkpointing and config.model.architecture != "timm":
+        yield (
+            f"runtime.grad_checkpointing=true: only timm models have it, not {config.model.architecture}; "
+            "lower m or batch_size to save memory"
+        )
+
+
+def parallel_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig) -> Iterator[str]:
+    """Yield one message for each key that does not go with sharded weights."""
+    if runtime.parallel != "fsdp":
+        return
+    if runtime.precision == "fp16":
+        yield (
+            "runtime.parallel=fsdp needs runtime.precision=fp32, tf32 or bf16: of fp16, each process sees "
+            "the overflows of its shard alone"
+        )
+    for key in ("compile", "grad_checkpointing"):
+        if getattr(runtime, key):
+            yield f"runtime.parallel=fsdp does not go with runtime.{key}=true; use runtime.parallel=ddp"
+    if optimizer.name != "sam":
+        return
+    if not optimizer.sync_ascent:
+        yield (
+            "runtime.parallel=fsdp needs optimizer.sync_ascent=true: a perturbation of each process's own "
+            "cannot live on weights of which it holds a shard"
+        )
+    if optimizer.p != 2 or optimizer.reuse:
+        yield ("runtime.parallel=fsdp needs optimizer.p=2 and optimizer.reuse=0; use runtime.parallel=ddp")
+
+
+def schedule_clashes(analysis: AnalysisConfig, runtime: RuntimeConfig) -> Iterator[str]:
+    """Yield one message for each key that does not go with an analysis during training."""
+    if analysis.name != "none" and runtime.parallel == "fsdp":
+        yield (
+            f"analysis={analysis.name} needs whole weights during training, but runtime.parallel=fsdp shards "
+            "them; analyse the run afterwards: python evaluate.py run=... analysis=..."
+        )
+    if analysis.name == "landscape" and analysis.directions == "eigenvectors":
+        yield (
+            "analysis.directions=eigenvectors needs those of an earlier hessian analysis; use evaluate.py "
+            "once the run has ended"
+        )
+
+
+def check(config: Any) -> None:
+    """Check every range and every clash of one config.
+
+    Raises:
+        ConfigError: If anything is not allowed; the message lists all faults of the config, a line each.
+    """
+    faults = [
+        f"{key}={value}: allowed is {allowed}"
+        for key, value, field in leaves(config)
+        if (allowed := range_fault(value, field.metadata))
+    ]
+    faults += analysis_clashes(config.analysis)
+    if isinstance(config, TrainConfig):
+        faults += clashes(config)
+    elif config.analysis.name != "none" and config.split != EvaluateConfig().split:
+        faults.append(
+            f"split={config.split} is that of an evaluation; for analysis={config.analysis.name} say "
+            "analysis.split=train or test"
+        )
+    if faults:
+        raise ConfigError("\n".join(faults))

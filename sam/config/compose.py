@@ -1,0 +1,73 @@
+"""From a command line to a checked config. Imports no torch."""
+
+import os
+import pathlib
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from omegaconf import DictConfig, OmegaConf
+
+from sam.config.check import check
+from sam.config.schema import EvaluateConfig, TrainConfig
+from sam.system.errors import ConfigError
+
+Config = TypeVar("Config", TrainConfig, EvaluateConfig)
+CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
+SCHEMAS: dict[str, type[Any]] = {"train_schema": TrainConfig, "evaluate_schema": EvaluateConfig}
+GROUPS = ("dataset", "model", "augmentation", "optimizer", "recipe", "runtime", "experiment", "analysis")
+
+for _name, _schema in SCHEMAS.items():
+    ConfigStore.instance().store(_name, _schema)
+Plugins.instance()  # which brings the launchers that are installed, with configs of their own
+for _path in (CONFIGS / "hydra" / "launcher").glob("*.yaml"):
+    # Beside a namesake, Hydra takes ours only with a warning.
+    ConfigStore.instance().repo["hydra"]["launcher"].pop(_path.name, None)
+
+
+def _by_dataset(values: dict[str, Any], *, _root_: DictConfig) -> Any:
+    """Return the value of the chosen dataset: ${by_dataset:{cifar10:0.05,cifar100:0.1}} in a preset."""
+    name = _root_.dataset.name
+    if name not in values:
+        raise ConfigError(
+            f"dataset={name}: this experiment is for {' and '.join(values)}; choose one of these, or give "
+            "the keys that it sets by dataset yourself"
+        )
+    return values[name]
+
+
+def _gpus_per_run() -> int:
+    """Return how many GPUs a run takes where each takes one: ${gpus_per_run:} for a launcher."""
+    return 1 if any(pathlib.Path("/dev").glob("nvidia[0-9]*")) else 0
+
+
+OmegaConf.register_new_resolver("by_dataset", _by_dataset)
+OmegaConf.register_new_resolver("gpus_per_run", _gpus_per_run)
+OmegaConf.register_new_resolver("expanded", os.path.expanduser)
+
+
+def checked(config: DictConfig, schema: type[Config]) -> Config:
+    """Return a composed config as a typed object whose ranges and clashes have been checked.
+
+    Raises:
+        ConfigError: If anything is not allowed; all faults together.
+    """
+    # Through plain containers: a composed config has lost its struct flag where a key was added with "+".
+    plain = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    if missing := OmegaConf.missing_keys(plain):
+        raise ConfigError("\n".join(f"{key}=???: no value is given" for key in sorted(missing)))
+    typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))
+    check(typed)
+    return typed  # type: ignore[return-value]
+
+
+def composed(overrides: Iterable[str]) -> TrainConfig:
+    """Return the checked config of a command line of train.py.
+
+    Raises:
+        ConfigError: If anything on it is not allowed.
+    """
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return checked(compose("train", list(overrides)), TrainConfig)

@@ -1,0 +1,136 @@
+"""The keys of an optimizer, and which of them do not go together."""
+
+import dataclasses
+from collections.abc import Iterator
+
+from sam.config.runtime import RuntimeConfig
+from sam.config.setting import setting
+
+
+@dataclasses.dataclass
+class OptimizerConfig:
+    """SGD, alone or as the base optimizer of SAM."""
+
+    name: str = setting("sam", choices=("sgd", "sam"))
+    # Learning rate of the first step; it falls to 0 along a cosine, step by step, without warm-up.
+    lr: float = setting(0.1, above=0)
+    momentum: float = setting(0.9, at_least=0, below=1)
+    nesterov: bool = True
+    # L2, on every parameter.
+    weight_decay: float = setting(5e-4, at_least=0)
+    # optimizer: added to the gradient of the update, at w. loss: 1/2 weight_decay ||w||^2 is part of the loss
+    # of both passes, so of the direction of eps and of clipping too, as in the released code.
+    weight_decay_in: str = setting("optimizer", choices=("optimizer", "loss"))
+    # Largest 2-norm of the final gradient; null means no clipping.
+    clip_norm: float | None = setting(5.0, above=0)
+    # Radius of the ball in which SAM looks for the highest loss, in weight units.
+    rho: float = setting(0.05, at_least=0, sam_only=True)
+    # ASAM (Kwon et al. 2021): scale the ball by |w|, weight by weight.
+    adaptive: bool = setting(False, sam_only=True)
+    # The norm of the ball, 1 < p <= inf (Eq. 2); the paper found 2 the best.
+    p: float = setting(2.0, above=1, infinite=True, sam_only=True)
+    # Where eps points: along the gradient, or along Gaussian noise.
+    direction: str = setting("gradient", choices=("gradient", "random"), sam_only=True)
+    # Ascent steps (appendix C.5). The first has length rho; that of the others, which are projected onto the
+    # ball, is in units of rho.
+    ascent_steps: int = setting(1, at_least=1, sam_only=True)
+    ascent_step_size: float = setting(1.0, above=0, sam_only=True)
+    # Keep the term of the gradient that SAM drops (appendix C.4), by double backward.
+    second_order: bool = setting(False, sam_only=True)
+    # Shake-Shake and ShakeDrop: the first pass uses the true gradient, as in the released code.
+    true_gradient: bool = setting(True, sam_only=True)
+    # Both passes see the same random draws (gates, dropout), as in the released code.
+    replay: bool = setting(True, sam_only=True)
+    # Several processes: take eps from the gradient of m images over all of them, at one more exchange of
+    # gradients per micro-batch, instead of from m images of each. Batch statistics stay those of the part of
+    # a process, so with batch norm the numbers depend on how many processes there are.
+    sync_ascent: bool = setting(False, sam_only=True)
+    # What eps moves: all weights, or those of normalisation layers alone (SAM-ON, Mueller et al. 2023).
+    perturb: str = setting("all", choices=("all", "norm"), sam_only=True)
+    # Share of the images of a micro-batch that the ascent passes see, rounded; the last pass sees all.
+    ascent_fraction: float = setting(1.0, above=0, at_most=1, sam_only=True)
+    # Perturb in every so many-th update only; the others take the plain gradient, plus, if reuse > 0, that
+    # many times the part of SAM's last gradient at right angles to it (alpha of LookSAM, Liu et al. 2022).
+    interval: int = setting(1, at_least=1, sam_only=True)
+    reuse: float = setting(0.0, at_least=0, sam_only=True)
+    # Perturb only between these two shares of all updates; plain SGD before and after (Zhou et al. 2025).
+    start: float = setting(0.0, at_least=0, below=1, sam_only=True)
+    stop: float = setting(1.0, above=0, at_most=1, sam_only=True)
+
+
+def optimizer_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig) -> Iterator[str]:
+    """Yield one message for each set of optimizer keys that do not go together."""
+    if optimizer.nesterov and optimizer.momentum == 0:
+        yield "optimizer.nesterov=true needs optimizer.momentum > 0; set optimizer.nesterov=false"
+    if optimizer.name != "sam":
+        return
+    variants = {
+        "adaptive=true": optimizer.adaptive,
+        f"p={optimizer.p:g}": optimizer.p != 2,
+        f"direction={optimizer.direction}": optimizer.direction != "gradient",
+        f"ascent_steps={optimizer.ascent_steps}": optimizer.ascent_steps > 1,
+        "second_order=true": optimizer.second_order,
+    }
+    if optimizer.ascent_steps == 1 and optimizer.ascent_step_size != 1:
+        yield (
+            f"optimizer.ascent_step_size={optimizer.ascent_step_size} is that of steps after the first; ask "
+            "for them with optimizer.ascent_steps"
+        )
+    chosen = [f"optimizer.{variant}" for variant, is_on in variants.items() if is_on]
+    if len(chosen) > 1:
+        yield f"{' and '.join(chosen)} do not go together; choose one"
+    yield from cheaper_rule_clashes(optimizer, runtime)
+    if optimizer.second_order:
+        yield from second_order_clashes(optimizer, runtime)
+
+
+def cheaper_rule_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig) -> Iterator[str]:
+    """Yield one message for each set of keys that leaves a cheaper rule without sense."""
+    if optimizer.start >= optimizer.stop:
+        yield (
+            f"optimizer.start={optimizer.start} is not before optimizer.stop={optimizer.stop}: SAM would "
+            "never perturb; move them apart, or use optimizer=sgd"
+        )
+    if optimizer.sync_ascent and optimizer.direction == "random":
+        yield (
+            "optimizer.sync_ascent=true needs optimizer.direction=gradient: each process would draw a "
+            "direction of its own"
+        )
+    if not optimizer.reuse:
+        return
+    if optimizer.interval == 1:
+        yield (
+            f"optimizer.reuse={optimizer.reuse} is for the updates that do not perturb; set "
+            "optimizer.interval=5, or optimizer.reuse=0"
+        )
+    if optimizer.ascent_fraction < 1:
+        yield (
+            "optimizer.reuse compares gradients of the same images: it needs optimizer.ascent_fraction=1, "
+            f"not {optimizer.ascent_fraction}"
+        )
+    if optimizer.direction == "random":
+        yield "optimizer.reuse needs optimizer.direction=gradient"
+    if runtime.precision == "fp16":
+        yield (
+            "optimizer.reuse needs runtime.precision=fp32, tf32 or bf16, not fp16, whose gradients may "
+            "overflow: that would be reused"
+        )
+
+
+def second_order_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig) -> Iterator[str]:
+    """Yield one message for each key that the second-order rule cannot have."""
+    if runtime.precision not in ("fp32", "tf32"):
+        yield (
+            f"optimizer.second_order=true needs runtime.precision=fp32 or tf32, not {runtime.precision}: "
+            "half precision rounds second derivatives away"
+        )
+    if runtime.compile:
+        yield "optimizer.second_order=true needs runtime.compile=false: torch compiles no double backward"
+    if runtime.grad_checkpointing:
+        yield "optimizer.second_order=true needs runtime.grad_checkpointing=false"
+    if (runtime.processes or 1) > 1:
+        yield f"optimizer.second_order=true runs in one process, not runtime.processes={runtime.processes}"
+    for key in ("sync_ascent", "perturb", "ascent_fraction", "interval", "start", "stop"):
+        value, default = getattr(optimizer, key), getattr(OptimizerConfig(), key)
+        if value != default:
+            yield f"optimizer.second_order=true does not go with optimizer.{key}={value}; leave it out"

@@ -1,0 +1,66 @@
+"""The typed schema of a run; the files next to this one have the keys of each group.
+
+Imports no torch, so that help, faults and finished runs cost no start-up time. A field's metadata says
+what is allowed; `science=False` marks keys that do not decide the numbers (they are recorded, but are no
+part of a run's identity), `sam_only=True` keys that SGD never reads.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from sam.config.analysis import AnalysisConfig
+from sam.config.augmentation import AugmentationConfig
+from sam.config.dataset import DatasetConfig
+from sam.config.model import ModelConfig
+from sam.config.optimizer import OptimizerConfig
+from sam.config.runtime import RuntimeConfig
+from sam.config.setting import setting
+
+
+@dataclasses.dataclass
+class TrainConfig:
+    """One run."""
+
+    dataset: DatasetConfig = dataclasses.field(default_factory=DatasetConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    augmentation: AugmentationConfig = dataclasses.field(default_factory=AugmentationConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    runtime: RuntimeConfig = dataclasses.field(default_factory=RuntimeConfig)
+    analysis: AnalysisConfig = dataclasses.field(default_factory=AnalysisConfig)
+    # 0 trains nothing: the network is evaluated as it starts, with model.weights as they are in the file.
+    epochs: int = setting(20, at_least=0)
+    # Images per update, over all processes; the rest of an epoch that fills no batch is dropped.
+    batch_size: int = setting(128, at_least=1)
+    # Images per micro-batch: one perturbation, one set of batch statistics; null means all of a device.
+    m: int | None = setting(None, at_least=1)
+    label_smoothing: float = setting(0.0, at_least=0, below=1)
+    seed: int = setting(0, at_least=0, at_most=2**31 - 1)
+    # The folder that holds the run directories.
+    outputs: str = setting("outputs", science=False)
+    # Throw away what an earlier run of the same identity left, and start anew.
+    force: bool = setting(False, science=False)
+
+
+@dataclasses.dataclass
+class EvaluateConfig:
+    """One evaluation of a run."""
+
+    # The run directory, or a folder with several below it.
+    run: str = ""
+    # Errors on the split, or, where an analysis is chosen, that instead.
+    analysis: AnalysisConfig = dataclasses.field(default_factory=AnalysisConfig)
+    split: str = setting("test", choices=("test", "train", "train_clean"))
+    device: str = "auto"
+    # Where the dataset lies now; null means where the run found it.
+    root: str | None = None
+
+
+def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:
+    """Yield (dotted key, value, field) of every key below a config dataclass."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name, value, field

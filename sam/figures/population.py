@@ -1,0 +1,180 @@
+"""What a population of trained runs is held against: how they generalise, and in what they differ."""
+
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sam.record.analyses import Analysis
+from sam.record.reader import Run, number
+from sam.record.values import RULES, values_of
+from sam.report.groups import Group
+from sam.report.measured import Measured, final_rises, gather, made_alike
+from sam.report.settings import setting_of
+
+METHOD = "optimizer.name"
+MIN_RUNS = 4
+# Of datasets whose labels a config can spoil, by reader.
+NUM_CLASSES = {"fashion_mnist_mini": 10, "fashion_mnist": 10, "cifar10": 10, "cifar100": 100, "svhn": 10}
+
+
+@dataclass(frozen=True)
+class Population:
+    """Runs on one dataset, as PGDL puts them into one task.
+
+    Attributes:
+        dataset: Its name.
+        first: One of the analyses, all of which were made alike.
+        is_sam: Whether each run was trained with SAM.
+        conditions: Which condition each is a seed of.
+        gaps: The generalisation gap of each.
+        has_noise: Whether any was trained on noisy labels, so that its gap is against a test error to expect.
+        ascent_steps: With which the sharpness was measured.
+        sharpness: For each m that all runs have, the rise of the loss of each.
+        hyperparameters: What they differ in, with the value of each.
+    """
+
+    dataset: str
+    first: Analysis
+    is_sam: list[bool]
+    conditions: list[Hashable]
+    gaps: list[float]
+    has_noise: bool
+    ascent_steps: int
+    sharpness: dict[int, list[float]]
+    hyperparameters: dict[str, list[Hashable]]
+
+
+def populations(groups: Sequence[Group]) -> list[Population]:
+    """Gather the runs of each dataset that have both a sharpness after the last epoch and a gap.
+
+    Args:
+        groups: Conditions.
+
+    Raises:
+        ValueError: If no dataset has four of them.
+    """
+    by_dataset: dict[str, list[Measured]] = defaultdict(list)
+    for one in gather(groups, "sharpness"):
+        by_dataset[str(one.group.setting.fields["dataset.name"])].append(one)
+    found = [_population(name, made_alike(members)) for name, members in by_dataset.items()]
+    large = [population for population in found if population is not None]
+    if not large:
+        raise ValueError(
+            f"no dataset has {MIN_RUNS} complete runs with a sharpness analysis after the last epoch, an m "
+            "that all share and a generalisation gap"
+        )
+    return large
+
+
+def generalisation_gap(run: Run) -> float | None:
+    """Return the test error of a run minus its training error, in points.
+
+    Both are against labels from the distribution that the run was trained on: with dataset.label_noise, the
+    test error is the one to expect against test labels that are spoiled likewise. With labels from elsewhere,
+    whose noise depends on the image, there is none. The training error is the mean over the last epoch, with
+    its augmentation, as the run recorded it.
+
+    Args:
+        run: A complete one.
+
+    Returns:
+        The gap; None where the run lacks a number that it takes.
+    """
+    result: dict[str, Any] = run.result or {}
+    test, train = number(result.get("test_error_pct")), number(result.get("train_error_pct"))
+    if test is not None and not setting_of(run.config).has_clean_labels:
+        test = _error_with_noise(test, values_of(run.config))
+    return None if test is None or train is None else test - train
+
+
+def _error_with_noise(error_pct: float, values: Mapping[str, Any]) -> float | None:
+    """Return the expected error of the same predictions against labels with the noise of a config.
+
+    A label stays right with probability 1 - noise, and becomes each of the K - 1 others with noise / (K - 1);
+    where it is drawn over all classes, with 1 - noise + noise / K and noise / K. A prediction counts as right
+    where it is the label.
+
+    Args:
+        error_pct: Against the true labels.
+        values: By dotted key.
+
+    Returns:
+        In percent; None where the labels come from elsewhere or K is not known.
+    """
+    noise = float(values["dataset.label_noise"])
+    num_classes: int | None = values["dataset.num_classes"]
+    num_classes = num_classes or NUM_CLASSES.get(values["dataset.reader"])
+    from_elsewhere = any(values[key] for key in ("dataset.label_file", "dataset.relabel_from"))
+    if from_elsewhere or num_classes is None:
+        return None
+    over_all = values["dataset.label_noise_over"] == "all_classes"
+    to_each = noise / (num_classes if over_all else num_classes - 1)
+    stays = 1 - noise + (to_each if over_all else 0)
+    error = error_pct / 100
+    return 100 * (1 - (1 - error) * stays - error * to_each)
+
+
+def hyperparameters(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Hashable]]:
+    """Return the dotted keys that differ in a population, with the value of each run.
+
+    Keys that decide no numbers and the seed are left out; keys of SAM count as absent with SGD. Of keys that
+    part the runs in the same way, such as name and depth of a model, the first stands for all.
+
+    Args:
+        configs: Resolved configs, as nested dictionaries.
+    """
+    tables = [_keys_of(config) for config in configs]
+    found: dict[str, list[Hashable]] = {}
+    known: set[tuple[int, ...]] = set()
+    # Every key of SAM parts SGD from SAM; the name of the optimizer says it best.
+    names = sorted({name for table in tables for name in table}, key=lambda name: (name != METHOD, name))
+    for name in names:
+        values = [str(table.get(name)) for table in tables]
+        # Equal for values that stand in a one-to-one relation.
+        partition = tuple(values.index(value) for value in values)
+        if len(set(values)) > 1 and partition not in known:
+            known.add(partition)
+            found[name] = list(values)
+    return found
+
+
+def _population(dataset: str, members: Sequence[Measured]) -> Population | None:
+    runs, rows, groups = [], [], []
+    ascent_steps, found = final_rises([_at_end(one) for one in members])
+    for one, by_seed in zip(members, found, strict=True):
+        of_seed = {run.result["seed"]: run for run in one.group.complete if run.result}
+        for seed, by_m in by_seed.items():
+            if (value := generalisation_gap(of_seed[seed])) is not None:
+                runs.append((of_seed[seed], value))
+                rows.append({m: rise.loss for m, rise in by_m.items()})
+                groups.append(one.group)
+    shared = sorted(set.intersection(*(set(row) for row in rows))) if rows else []
+    if len(runs) < MIN_RUNS or not shared:
+        return None
+    return Population(
+        dataset,
+        members[0].analyses[0],
+        [group.is_sam for group in groups],
+        [group.key for group in groups],
+        [value for _, value in runs],
+        not all(group.setting.has_clean_labels for group in groups),
+        ascent_steps,
+        {m: [row[m] for row in rows] for m in shared},
+        hyperparameters([run.config for run, _ in runs]),
+    )
+
+
+def _at_end(one: Measured) -> Measured:
+    """Return the seeds of a condition that were looked at after their last epoch."""
+    epochs = one.group.config["epochs"]
+    ended = {seed: made for seed, made in one.by_seed.items() if any(look.epoch == epochs for look in made)}
+    return Measured(one.group, ended)
+
+
+def _keys_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    values = values_of(config)
+    names = [METHOD]
+    if values[METHOD] == "sam":
+        names += [name for name, rules in RULES.items() if rules.get("sam_only")]
+    return {**setting_of(config).fields, **{name: values[name] for name in names}}

@@ -1,0 +1,179 @@
+"""What repeating the paper takes: from its conditions to runs, on the real data or on made-up ones.
+
+A condition (a cell of results/paper/cells.csv) becomes one run per alternative and seed; a bootstrapped one
+also the runs that predict its labels. What two conditions share is one run, since its directory is one.
+Imports no torch.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from sam.config.compose import composed
+from sam.config.composer import quoted
+from sam.config.dataset import FILE_READERS
+from sam.config.schema import TrainConfig
+from sam.paper.cells import Cell
+from sam.record.identity import path_of
+from sam.system.errors import ConfigError
+
+
+class DatasetSize(NamedTuple):
+    """How much there is of a dataset, known without having it.
+
+    Attributes:
+        num_train, num_test: Images.
+        num_classes: Classes.
+        num_pixels: Height and width of its images; None where configs always say.
+    """
+
+    num_train: int
+    num_test: int
+    num_classes: int
+    num_pixels: int | None = None
+
+
+SIZES = {
+    "cifar10": DatasetSize(50_000, 10_000, 10, 32),
+    "cifar100": DatasetSize(50_000, 10_000, 100, 32),
+    "svhn": DatasetSize(604_388, 26_032, 10, 32),
+    "fashion_mnist": DatasetSize(60_000, 10_000, 10, 28),
+    "imagenet": DatasetSize(1_281_167, 50_000, 1000),
+    "fgvc_aircraft": DatasetSize(6_667, 3_333, 100),
+    "flowers102": DatasetSize(2_040, 6_149, 102),
+    "oxford_iiit_pet": DatasetSize(3_680, 3_669, 37),
+    "stanford_cars": DatasetSize(8_144, 8_041, 196),
+    "food101": DatasetSize(75_750, 25_250, 101),
+    "birdsnap": DatasetSize(47_386, 2_443, 500),
+}
+
+
+class PlannedRun(NamedTuple):
+    """One run of a plan.
+
+    Attributes:
+        overrides: What train.py takes for it.
+        config: What they compose to.
+        directory: Where it lives.
+    """
+
+    overrides: tuple[str, ...]
+    config: TrainConfig
+    directory: pathlib.Path
+
+
+def runs_of(cell: Cell, seeds: Sequence[int], more: Sequence[str] = ()) -> list[PlannedRun]:
+    """Return the runs of a condition, each after the one that it needs.
+
+    Args:
+        cell: The condition.
+        seeds: One run, of each alternative, for each.
+        more: Overrides for all of them, such as outputs=FOLDER; they win over the cell's.
+    """
+    runs = []
+    for alternative in alternatives(cell, more) or [""]:
+        overrides = (*cell.overrides, *filter(None, [alternative]), *more)
+        if not cell.labels_from:
+            runs += _with_seeds(overrides, composed(overrides), seeds)
+            continue
+        key = cell.labels_from.partition("=")[0]
+        others = tuple(text for text in overrides if not text.startswith(f"{key}="))
+        sources = _with_seeds((*others, cell.labels_from), composed((*others, cell.labels_from)), seeds)
+        # What is said of the noise is said of theirs.
+        own = tuple(text for text in overrides if not text.startswith("dataset.label_noise_over="))
+        config = composed(own)
+        for source, seed in zip(sources, seeds, strict=True):
+            path = str(source.directory.absolute())
+            dataset = dataclasses.replace(config.dataset, relabel_from=path)
+            relabelled = dataclasses.replace(config, dataset=dataset)
+            labels = f"dataset.relabel_from={quoted(path)}"
+            runs += [source, *_with_seeds((*own, labels), relabelled, [seed])]
+    return runs
+
+
+def alternatives(cell: Cell, more: Sequence[str]) -> list[str]:
+    """Return those of a condition that overrides leave: a key that they set is open no longer."""
+    keys = {text.partition("=")[0] for text in more}
+    return [text for text in cell.alternatives if text.partition("=")[0] not in keys]
+
+
+def unique(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
+    """Return runs without those that another one before them is."""
+    first: dict[pathlib.Path, PlannedRun] = {}
+    for run in runs:
+        first.setdefault(run.directory, run)
+    return list(first.values())
+
+
+def num_updates(config: TrainConfig) -> int:
+    """Return how many updates a run of the paper's tables makes."""
+    size = _size(config)
+    num_train = config.dataset.num_train or size.num_train
+    if config.dataset.validation != "none" and config.dataset.num_train is None:
+        num_train -= round(num_train / 10)
+    return config.epochs * (num_train * config.dataset.repeats // config.batch_size)
+
+
+def num_evaluated(config: TrainConfig) -> int:
+    """Return how many images a run evaluates in all, some after every epoch."""
+    size = _size(config)
+    num_test = size.num_test if config.dataset.validation == "none" else round(size.num_train / 10)
+    return max(1, config.epochs) * (config.dataset.num_test or num_test)
+
+
+def made_up(
+    config: TrainConfig, *, m: int, num_micro_batches: int, num_batches: int, largest_size: int | None = None
+) -> TrainConfig:
+    """Return the config of a run like this one on made-up images, as many and as large as are asked for.
+
+    Weights are drawn and labels made up, too: neither files nor another run are needed, but for folders of
+    images, whose root the caller sets.
+
+    Args:
+        config: Of a run of the paper's tables.
+        m: Images of a micro-batch.
+        num_micro_batches: Of a batch.
+        num_batches: What an epoch has at least.
+        largest_size: Images and network input have no more pixels a side; null leaves the real ones.
+    """
+    size = _size(config)
+    batch_size = m * num_micro_batches
+    from_files = config.dataset.reader in FILE_READERS
+    pixels = _at_most(config.dataset.image_size or size.num_pixels, largest_size)
+    dataset = dataclasses.replace(
+        config.dataset,
+        reader="image_folder" if from_files else "synthetic",
+        num_train=-(-batch_size * num_batches * 10 // 9) + 1,  # a tenth may be held out
+        num_test=2 * m,
+        num_classes=size.num_classes,
+        image_size=pixels,
+        resize_size=pixels if from_files else None,
+        repeats=1,
+        relabel_from=None,
+        label_file=None,
+        label_name=None,
+        extra=True,
+    )
+    model = dataclasses.replace(
+        config.model, weights=None, input_size=_at_most(config.model.input_size, largest_size)
+    )
+    return dataclasses.replace(config, dataset=dataset, model=model, m=m, batch_size=batch_size)
+
+
+def _with_seeds(overrides: Sequence[str], config: TrainConfig, seeds: Iterable[int]) -> list[PlannedRun]:
+    configs = [dataclasses.replace(config, seed=seed) for seed in seeds]
+    return [PlannedRun((*overrides, f"seed={seeded.seed}"), seeded, path_of(seeded)) for seeded in configs]
+
+
+def _size(config: TrainConfig) -> DatasetSize:
+    if config.dataset.name not in SIZES:
+        raise ConfigError(
+            f"dataset={config.dataset.name}: no dataset of the paper's tables; those are {', '.join(SIZES)}"
+        )
+    size = SIZES[config.dataset.name]
+    return size if config.dataset.extra else size._replace(num_train=73_257)  # only SVHN has extra images
+
+
+def _at_most(value: int | None, limit: int | None) -> int | None:
+    return value if value is None or limit is None else min(value, limit)

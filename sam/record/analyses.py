@@ -1,0 +1,161 @@
+"""Reads what analyses left in a run directory: sharpness, Hessians, loss surfaces, gradients compared."""
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam.record.reader import Problem, number
+from sam.system.foreign_files import check_arrays, read_text
+
+
+def _text(value: float | None) -> str:
+    # JSON has no infinity: write_json() makes it null.
+    return "no finite number" if value is None else f"{value:.4g}"
+
+
+def _sharpness(result: dict[str, Any]) -> str:
+    rows = result["rows"]
+    steps = min(row["ascent_steps"] for row in rows)
+    rises = (f"{_text(row['loss_rise'])} (m={row['m']})" for row in rows if row["ascent_steps"] == steps)
+    return f"the loss rises by {', '.join(rises)}"
+
+
+def _hessian(result: dict[str, Any]) -> str:
+    parts = [f"lambda_max {result['lambda_max']:.4g}"]
+    if result["lambda_max_over_5"] is not None:
+        parts.append(f"lambda_max / lambda_5 {result['lambda_max_over_5']:.3g}")
+    trace = f"trace {result['trace']:.4g}"
+    if result["trace_standard_error"] is not None:
+        trace += f" (standard error {result['trace_standard_error']:.2g})"
+    return ", ".join([*parts, trace])
+
+
+def _landscape(result: dict[str, Any]) -> str:
+    centre, lowest, highest = (_text(result[key]) for key in ("loss_at_centre", "lowest", "highest"))
+    return f"loss {centre} at the run, {lowest} to {highest} around it"
+
+
+def _second_order(result: dict[str, Any]) -> str:
+    cosines = result["cosines"]
+    ends = f"{min(cosines):.4f} to {max(cosines):.4f}"
+    return f"cosine {result['mean']:.4f}, {ends} over {len(cosines)} batches"
+
+
+SUMMARIES = {
+    "sharpness": _sharpness,
+    "hessian": _hessian,
+    "landscape": _landscape,
+    "second_order": _second_order,
+}
+NAMES = tuple(SUMMARIES)
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """One analysis of a run at one moment.
+
+    Attributes:
+        path: Its JSON file; beside it, with other endings, lie a picture and the arrays.
+        record: What the file holds.
+    """
+
+    path: Path
+    record: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """One of NAMES."""
+        return str(self.record["analysis"])
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs the network had been trained."""
+        return int(self.record["epoch"])
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """Its figures."""
+        return dict(self.record["result"])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What it was asked for, by the names of the keys."""
+        return dict(self.record["settings"])
+
+    @property
+    def summary(self) -> str:
+        """Its figures in a few words."""
+        return SUMMARIES[self.name](self.result)
+
+    @property
+    def arrays(self) -> Path:
+        """The file of its arrays; sharpness and second_order have none."""
+        return self.path.with_suffix(".npz")
+
+
+def read_analyses(directory: Path, name: str | None = None) -> tuple[list[Analysis], list[Problem]]:
+    """Read the analyses of a run, by name and epoch.
+
+    Args:
+        directory: Of the run.
+        name: One of NAMES; None reads all.
+
+    Returns:
+        The analyses, and the files that could not be read.
+    """
+    found: list[Analysis] = []
+    problems: list[Problem] = []
+    for path in sorted((directory / "analysis").glob(f"{name or '*'}-epoch*.json")):
+        try:
+            found.append(read_analysis(path))
+        except (OSError, ValueError, RecursionError) as error:
+            problems.append(Problem(path, " ".join(str(error).split())))
+    return sorted(found, key=lambda analysis: (analysis.name, analysis.epoch, analysis.path)), problems
+
+
+def read_analysis(path: Path) -> Analysis:
+    """Read one analysis.
+
+    Args:
+        path: Its JSON file.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    record = json.loads(read_text(path))
+    if not isinstance(record, dict) or record.get("analysis") not in NAMES:
+        raise ValueError("it is no analysis")
+    if number(record.get("epoch")) is None:
+        raise ValueError("it names no epoch")
+    if not all(isinstance(record.get(key), dict) for key in ("result", "settings")):
+        raise ValueError("it has no result or no settings")
+    return Analysis(path, record)
+
+
+Array = NDArray[np.float64]
+
+
+def read_arrays(analysis: Analysis, *names: str) -> list[Array]:
+    """Read arrays of an analysis as float64.
+
+    Args:
+        analysis: A Hessian or a landscape.
+        names: Of the arrays, in the order of the answer.
+
+    Raises:
+        ValueError: If the file cannot be read or lacks one.
+    """
+    try:
+        # They are written as they are: a file that holds more than its bytes is none of ours.
+        check_arrays(analysis.arrays, analysis.arrays.stat().st_size)
+        # numpy leaves a file open that it opened and found broken.
+        with analysis.arrays.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            return [np.asarray(file[name], dtype=np.float64) for name in names]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{analysis.arrays} cannot be read: {reason}; run the analysis again") from error

@@ -1,0 +1,59 @@
+"""What decides the numbers of a run, and so its identity and its directory. Imports no torch."""
+
+import hashlib
+import json
+import os
+import pathlib
+import re
+from typing import Any
+
+from sam.config.schema import TrainConfig, leaves
+
+PATHS = ("dataset.root", "dataset.label_file", "dataset.relabel_from", "model.weights")
+
+
+def science(config: TrainConfig) -> dict[str, Any]:
+    """Return the keys that decide a run's numbers, but for its seed, where they differ from the default.
+
+    Defaults are left out, so that a key added later does not change the identity of older runs. Keys that
+    only SAM reads are left out for SGD, and the root of the data for all but image_folder, where it is the
+    only thing that tells one dataset from another. Paths count in full; but where a run of the same seed
+    labels the images, its seed is left out: seeds of a bootstrapped condition are one condition.
+    """
+    defaults = {key: value for key, value, _ in leaves(TrainConfig())}
+    chosen = {}
+    for key, value, field in leaves(config):
+        counts = field.metadata.get("science", True) and key != "seed"
+        if key == "dataset.root":
+            counts = config.dataset.reader == "image_folder"
+        if key in PATHS and value not in (None, "hub"):
+            value = os.path.abspath(os.path.expanduser(value))
+        if key == "dataset.relabel_from" and value is not None:
+            value = re.sub(rf"seed{config.seed}-", "seed*-", value)
+        if field.metadata.get("sam_only") and config.optimizer.name != "sam":
+            counts = False
+        if counts and value != defaults[key]:
+            chosen[key] = value
+    return chosen
+
+
+def identity(config: TrainConfig) -> str:
+    """Return 8 hex digits that are the same for all seeds of one condition and differ between conditions."""
+    text = json.dumps(science(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def path_of(config: TrainConfig) -> pathlib.Path:
+    """Return the directory of a run."""
+    optimizer = config.optimizer
+    rule = optimizer.name
+    if optimizer.name == "sam":
+        rule += f"-rho{optimizer.rho:g}" + ("-adaptive" if optimizer.adaptive else "")
+    return pathlib.Path(
+        os.path.expanduser(config.outputs),
+        config.dataset.name,
+        config.model.name,
+        config.augmentation.name,
+        rule,
+        f"seed{config.seed}-{identity(config)}",
+    )

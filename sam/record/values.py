@@ -1,0 +1,39 @@
+"""The values of a config by dotted key, with defaults for the keys that it lacks."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sam.config.schema import TrainConfig, leaves
+
+
+def _plain(value: Any) -> Any:
+    # 5 and 5.0 are one value to every reader of a config.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+DEFAULTS = {name: default for name, default, _ in leaves(TrainConfig())}
+
+
+PLAIN_DEFAULTS = {name: _plain(default) for name, default in DEFAULTS.items()}
+
+
+RULES = {name: field.metadata for name, _, field in leaves(TrainConfig())}
+
+
+def values_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return every key of a run by its dotted name, with its default where the config lacks it.
+
+    Args:
+        config: The resolved config, as nested dictionaries; unknown keys are kept.
+    """
+    values = dict(PLAIN_DEFAULTS)
+    _add_leaves(values, config, "")
+    return values
+
+
+def _add_leaves(values: dict[str, Any], section: Mapping[str, Any], prefix: str) -> None:
+    for name, value in section.items():
+        if isinstance(value, dict):
+            _add_leaves(values, value, f"{prefix}{name}.")
+        else:
+            values[f"{prefix}{name}"] = _plain(value)

@@ -1,0 +1,161 @@
+"""The runs of each condition as HTML: how they were configured, where they come from, how they ended."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from xml.etree.ElementTree import Element
+
+from sam.record.reader import Run, number
+from sam.record.values import DEFAULTS, RULES, values_of
+from sam.report.comparison import Comparison
+from sam.report.html.nodes import node
+from sam.report.html.shelves import MANY, Block, shelve
+from sam.report.html.tables import folded, settings_line, table
+from sam.report.markup import NOTHING
+from sam.report.settings import setting_titles
+from sam.report.text_tables import TextTable
+
+# Told for each run, where its condition's runs differ, or of no interest to a reader.
+OF_EACH_RUN = ("seed", "outputs", "force")
+HEADER = [
+    "Seed",
+    "Status",
+    "Epochs",
+    "Test error (%)",
+    "Seconds",
+    "Peak memory (MiB)",
+    "Ended at (UTC)",
+]
+# Told once for all runs of a condition that have them in common.
+ORIGIN = ("device", "precision", "threads", "processes", "commit", "versions")
+
+
+def render_runs(comparison: Comparison) -> list[Element]:
+    """List the ended runs, condition by condition; of many conditions, those of a setting in one table.
+
+    Args:
+        comparison: What was read.
+    """
+    titles = setting_titles(group.setting for group in comparison.groups)
+    names = {
+        group.identity: (group.label, titles[group.setting.key]) for group in reversed(comparison.groups)
+    }
+    by_identity: dict[str, list[Run]] = {identity: [] for identity in reversed(names)}
+    for run in comparison.runs:
+        if run.result is not None:
+            by_identity[run.result["identity"]].append(run)
+    if len(by_identity) <= MANY:
+        return [
+            _list(": ".join(names[identity]), ["Run"], [[str(run.directory)] for run in runs], runs)
+            for identity, runs in by_identity.items()
+        ]
+    by_title: dict[str, list[tuple[str, Run]]] = {}
+    for identity, runs in by_identity.items():
+        label, title = names[identity]
+        by_title.setdefault(title, []).extend((label, run) for run in runs)
+    return shelve([Block(title, [_setting(title, labelled)]) for title, labelled in by_title.items()])
+
+
+def render_interrupted(runs: Sequence[Run]) -> Element:
+    """List the runs that have not ended: interrupted, or still going on.
+
+    Args:
+        runs: At least one.
+    """
+    rows = [
+        [str(run.directory), f"{run.last_epoch} of {run.config['epochs']}", _last_error(run)] for run in runs
+    ]
+    header = ["Run", "Epochs", "Test error so far (%)"]
+    made = table(TextTable(header, rows), "Interrupted or still running")
+    return made if len(runs) <= MANY else folded(f"{len(runs)} runs", made)
+
+
+def _setting(title: str, labelled: Sequence[tuple[str, Run]]) -> Element:
+    """List the runs of one setting, each with its method and the part of its path that is its own."""
+    folder = os.path.commonpath([run.directory.parent.absolute() for _, run in labelled])
+    leads = [[os.path.relpath(run.directory, folder), label] for label, run in labelled]
+    made = _list(title, ["Run", "Method"], leads, [run for _, run in labelled])
+    made.insert(1, node("p", f"In {folder}:", class_="aid"))
+    return made
+
+
+def _list(title: str, head: Sequence[str], leads: Sequence[Sequence[str]], runs: Sequence[Run]) -> Element:
+    """Make a folded table of runs; `leads` are its first cells, under `head`."""
+    values = [values_of(run.config) for run in runs]
+    names = [
+        name
+        for name in dict.fromkeys(name for one in values for name in one)
+        if name not in OF_EACH_RUN and not ("Method" in head and _is_of_method(name))
+    ]
+    differing = _differing(values, names)
+    changed = [
+        f"{name}={_text(values[0][name])}"
+        for name in names
+        if name not in differing and (name not in DEFAULTS or values[0][name] != DEFAULTS[name])
+    ]
+    origins = [_origin(run) for run in runs]
+    parted = _differing(origins, ORIGIN)
+    shared = [f"{name} {origins[0][name]}" for name in ORIGIN if name in origins[0] and name not in parted]
+    rows = [
+        [
+            *lead,
+            *_cells(run),
+            *(origin.get(name, NOTHING) for name in parted),
+            *(_text(one.get(name)) for name in differing),
+        ]
+        for lead, run, origin, one in zip(leads, runs, origins, values, strict=True)
+    ]
+    text = TextTable([*head, *HEADER, *(name.capitalize() for name in parted), *differing], rows)
+    count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+    return folded(
+        f"{title} ({count})",
+        node("p", "Set otherwise than by default:", class_="aid"),
+        settings_line(changed),
+        node("p", f"Made with {', '.join(shared)}.", class_="aid") if shared else None,
+        table(text, f"Runs of this {'setting' if 'Method' in head else 'condition'}"),
+    )
+
+
+def _is_of_method(name: str) -> bool:
+    return name == "optimizer.name" or (name in RULES and bool(RULES[name].get("sam_only")))
+
+
+def _differing(values: Sequence[Mapping[str, Any]], names: Iterable[str]) -> list[str]:
+    return [name for name in names if any(one.get(name) != values[0].get(name) for one in values)]
+
+
+def _origin(run: Run) -> dict[str, str]:
+    """Return where a run was made, and by which software."""
+    result = run.result or {}
+    told = {name: result[name] for name in ORIGIN if result.get(name) is not None}
+    if isinstance(versions := told.get("versions"), dict):
+        told["versions"] = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return {name: str(value) for name, value in told.items()}
+
+
+def _cells(run: Run) -> list[str]:
+    result = run.result or {}
+    status = str(result["status"])
+    is_complete = status == "complete"
+    return [
+        str(result["seed"]),
+        f"{status}: {result['message']}" if result.get("message") else status,
+        str(run.config["epochs"] if is_complete else run.last_epoch),
+        _number(result.get("test_error_pct"), 2),
+        _number(result.get("seconds"), 0),
+        _number(result.get("peak_memory_mib"), 0),
+        str(result.get("ended_at") or NOTHING).removesuffix("+00:00").replace("T", " "),
+    ]
+
+
+def _last_error(run: Run) -> str:
+    return _number(run.last_row.get("test_error_pct"), 2)
+
+
+def _number(value: object, digits: int) -> str:
+    found = number(value)
+    return NOTHING if found is None else f"{found:.{digits}f}"
+
+
+def _text(value: object) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

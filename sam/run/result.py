@@ -1,0 +1,84 @@
+"""What result.json says of an ended run: its numbers, what they cost, and where they come from."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from sam.config.schema import TrainConfig
+from sam.record.identity import identity
+from sam.system.machine import environment, peak_memory_mib
+
+LAST_EPOCH = (
+    "test_error_pct",
+    "test_top5_error_pct",
+    "test_loss",
+    "train_error_pct",
+    "train_loss",
+    "train_clean_error_pct",  # against the true labels, where others were trained on
+)
+
+
+def make_result(
+    config: TrainConfig,
+    rows: Sequence[dict[str, float]],
+    *,
+    complete: bool,
+    num_parameters: int,
+    num_passes: float,
+    total_seconds: float,
+    device: torch.device,
+    num_processes: int,
+) -> dict[str, Any]:
+    """Return what result.json holds.
+
+    Args:
+        config: Of the run.
+        rows: Of metrics.csv, at least one.
+        complete: False if the run diverged.
+        num_parameters: Of the network.
+        num_passes: Forward-backward passes over a batch: two for an update of SAM, less for a cheaper rule.
+        total_seconds: Of training and evaluation, over all processes that worked on the run in turn.
+        device: Where it ran.
+        num_processes: How many shared a batch.
+    """
+    last = rows[-1]
+    best = min(rows, key=lambda row: row["test_error_pct"])
+    train_seconds = sum(row["seconds"] for row in rows)
+    num_images = sum(row.get("images_per_second", 0.0) * row["seconds"] for row in rows)
+    message = "" if complete else f"loss is not finite after step {last['step']}; try a lower lr or rho"
+    return {
+        "status": "complete" if complete else "diverged",
+        "message": message,
+        "identity": identity(config),
+        "seed": config.seed,
+        "dataset": config.dataset.name,
+        "model": config.model.name,
+        "augmentation": config.augmentation.name,
+        "optimizer": config.optimizer.name,
+        "rho": config.optimizer.rho if config.optimizer.name == "sam" else None,
+        "epochs": config.epochs,
+        # None for what was not measured.
+        **{key: last.get(key) for key in LAST_EPOCH},
+        # A note only: choosing the epoch on the test set makes this too low.
+        "best": {"epoch": best["epoch"], "test_error_pct": best["test_error_pct"]},
+        "num_parameters": num_parameters,
+        "steps": last["step"],
+        "forward_backward_passes": round(num_passes, 2),
+        "seconds": round(total_seconds, 2),
+        "images_per_second": round(num_images / train_seconds, 1) if train_seconds else None,
+        # An analysis on the way may have taken more than training did.
+        "peak_memory_mib": round(peak_memory_mib(device), 1) if config.analysis.name == "none" else None,
+        **_provenance(config, device, num_processes),
+    }
+
+
+def _provenance(config: TrainConfig, device: torch.device, num_processes: int) -> dict[str, Any]:
+    """Return when and from what the numbers came."""
+    return {
+        **environment(device),
+        "precision": config.runtime.precision,
+        "compile": config.runtime.compile,
+        "parallel": config.runtime.parallel if num_processes > 1 else None,
+        "processes": num_processes,
+    }

@@ -1,0 +1,302 @@
+"""A sweep of runs: python train.py -m optimizer=sgd,sam seed=0,1,2. Imports no torch.
+
+Hydra's own sweeper hands every combination to a launcher. This one finds out which run each of them is, and
+hands on what has not ended, each run once; it says in the end how all of them are, and leaves those that
+failed in a file from which the same program trains just them. The launcher (hydra/launcher) does the work:
+one run after the other in this process, on Slurm or on Ray.
+"""
+
+import importlib.util
+import os
+import pathlib
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+from sam.config.compose import checked
+from sam.config.composer import Composer, write_list
+from sam.config.mistakes import MISTAKES, explain
+from sam.config.schema import TrainConfig
+from sam.record.directory import read_result, result_if_any
+from sam.record.identity import path_of
+from sam.run.launch import refuse_sweep_under_torchrun
+from sam.system.errors import ConfigError
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PACKAGES = {
+    f"hydra_plugins.hydra_{name}_launcher": f"'hydra-{name}-launcher>=1.2,<2'" for name in ("submitit", "ray")
+}
+
+
+class Run(NamedTuple):
+    """One run of a sweep.
+
+    Attributes:
+        overrides: What train.py takes for it.
+        directory: Where it lives.
+        force: Whether it is to start anew.
+        has_ended: Whether nothing is left to do.
+    """
+
+    overrides: list[str]
+    directory: pathlib.Path
+    force: bool
+    has_ended: bool
+
+
+class Failure(NamedTuple):
+    """A run that did not end.
+
+    Attributes:
+        overrides: What train.py takes to go on with it.
+        error: Why.
+        directory: Where it lives; None if the overrides are those of no run.
+    """
+
+    overrides: list[str]
+    error: BaseException
+    directory: pathlib.Path | None = None
+
+
+class RunSweeper(Sweeper):
+    """Does what is missing of a sweep.
+
+    Args:
+        file: Of runs, one a line, to be done with the overrides of the command line; None for only these.
+        max_batch_size: How many runs a launcher gets at once; None for all.
+        params: Overrides that stand before those of the command line.
+    """
+
+    def __init__(
+        self, file: str | None, max_batch_size: int | None, params: Mapping[str, str] | None
+    ) -> None:
+        self._file = file
+        self._max_batch_size = max_batch_size
+        self._first_overrides = [f"{key}={value}" for key, value in (params or {}).items()]
+
+    def setup(self, *, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> None:
+        """Make the launcher.
+
+        Raises:
+            ConfigError: If it is not installed.
+        """
+        self._loader = hydra_context.config_loader
+        self._config = config
+        self._name = config.hydra.runtime.choices["hydra/launcher"]
+        module = ".".join(config.hydra.launcher.get("_target_", "").split(".")[:2])
+        if module in PACKAGES and importlib.util.find_spec(module) is None:
+            raise ConfigError(f"hydra/launcher={self._name} is not installed; pip install {PACKAGES[module]}")
+        on_slurm = self._name == "submitit_slurm"
+        self._logs = str(config.hydra.launcher.submitit_folder).removesuffix("/%j") if on_slurm else ""
+        self._launcher: Launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> list[list[JobReturn]]:
+        """Train the runs of a command line that have not ended.
+
+        Raises:
+            SystemExit: If one failed: 2 if all of these are mistakes of the user, else 1.
+        """
+        refuse_sweep_under_torchrun()
+        runs, failures = self._plan(self._jobs(arguments))
+        if self._name != "basic" and any(run.force for run in runs):
+            raise ConfigError(
+                f"force=true with hydra/launcher={self._name} would throw a run away whenever its job is "
+                "started again; leave it out, and delete the run directories that are to start anew"
+            )
+        missing = [run for run in runs if not run.has_ended]
+        num_ended = len(runs) - len(missing)
+        if num_ended:
+            print(f"{num_ended} of {len(runs)} runs ended before, skipped (force=true starts them anew)")
+        sys.stdout.flush()
+        try:
+            failures += self._launched(missing)
+        except (SystemExit, KeyboardInterrupt) as stop:
+            self._tell_of_stop(runs)
+            if getattr(stop, "code", None) == signal.SIGTERM:  # as Ray ends its driver
+                raise SystemExit(128 + signal.SIGTERM) from stop
+            raise
+        self._conclude(runs, failures)
+        return []
+
+    def _tell_of_stop(self, runs: Sequence[Run]) -> None:
+        num_ended = sum(result_if_any(run.directory) is not None for run in runs if not run.force)
+        print(f"stopped; {num_ended} of {len(runs)} runs ended; the same command goes on", end="")
+        print(" without force=true" if any(run.force for run in runs) else "", end="")
+        print("; jobs of Slurm go on, scancel ends them" if self._logs else "", flush=True)
+
+    def _jobs(self, arguments: list[str]) -> list[list[str]]:
+        """Return every combination of the values of a command line; after each line of the file, if any."""
+        parser = OverridesParser.create(config_loader=self._loader)
+        overrides = parser.parse_overrides([*self._first_overrides, *arguments])
+        [jobs] = BasicSweeper.split_arguments(overrides, None)
+        if self._file is None:
+            return jobs
+        try:
+            lines = pathlib.Path(self._file).expanduser().read_text(encoding="utf-8").splitlines()
+            listed = [shlex.split(line) for line in lines if not line.lstrip().startswith("#")]
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"hydra.sweeper.file={self._file} cannot be read ({error}); wanted is a text file with the "
+                "overrides of one run a line"
+            ) from error
+        return [[*line, *job] for line in listed if line for job in jobs]
+
+    def _plan(self, jobs: Iterable[list[str]]) -> tuple[list[Run], list[Failure]]:
+        """Return the runs, each once, and what cannot be one.
+
+        Raises:
+            HydraException: If the command line says what is not there; nothing is started then.
+        """
+        composed = Composer(self._loader, self._config)
+        runs: dict[pathlib.Path, Run] = {}
+        failures = []
+        for job in jobs:
+            try:
+                config = checked(composed(job), TrainConfig)
+                directory = path_of(config)
+                has_ended = read_result(directory) is not None and not config.force
+            except HydraException:
+                raise
+            except MISTAKES as error:
+                print(f"error: {explain(error)} (job {' '.join(job)})", file=sys.stderr)
+                failures.append(Failure(job, error))
+                continue
+            runs.setdefault(directory, Run(job, directory, config.force, has_ended))
+        return list(runs.values()), failures
+
+    def _launched(self, runs: Sequence[Run]) -> list[Failure]:
+        """Have the launcher train runs; return those that failed."""
+        _found_elsewhere()
+        failures = []
+        size = self._max_batch_size or max(1, len(runs))
+        if runs and self._logs:
+            print(f"{len(runs)} runs go to Slurm; what they print lies in {self._logs}", flush=True)
+        for first in range(0, len(runs), size):
+            batch = runs[first : first + size]
+            returns = self._handed_on([run.overrides for run in batch], first)
+            for run, job in zip(batch, returns, strict=True):
+                error = job if isinstance(job, Exception) else job._return_value
+                if isinstance(job, Exception) or job.status is not JobStatus.COMPLETED:
+                    failures.append(Failure(_going_on(run), error, run.directory))
+        return failures
+
+    def _handed_on(self, jobs: Sequence[Sequence[str]], first: int) -> Sequence[JobReturn | Exception]:
+        """Return how the launcher's jobs ended.
+
+        Raises:
+            ConfigError: If it did not take them.
+        """
+        try:
+            with self._every_one_awaited():
+                return self._launcher.launch(jobs, initial_job_idx=first)
+        except MISTAKES:
+            raise
+        except Exception as error:
+            told = " ".join(str(error).split())
+            raise ConfigError(f"hydra/launcher={self._name} did not take the runs: {told}") from error
+
+    def _every_one_awaited(self) -> AbstractContextManager[None]:
+        """Have the launcher return the error of a job that died, where it raises it and leaves the others."""
+        module = type(self._launcher).__module__
+        if "submitit" in module:
+            from submitit import Job
+
+            return _errors_returned(Job, "results", lambda error: [error])
+        if "ray" in module:
+            import ray
+
+            return _errors_returned(ray, "get", lambda error: error)
+        return nullcontext()
+
+    def _conclude(self, runs: Sequence[Run], failures: Sequence[Failure]) -> None:
+        """Say how all runs are.
+
+        Raises:
+            SystemExit: If one failed.
+        """
+        lost = {failure.directory for failure in failures}
+        ended = [run.directory for run in runs if run.directory not in lost]
+        print(summary(ended, len(failures)), flush=True)
+        if not failures:
+            return
+        jobs = [*(run.overrides for run in runs), *(failure.overrides for failure in failures)]
+        common = set.intersection(*map(set, jobs))
+        for failure in failures:
+            own = [text for text in failure.overrides if text not in common]
+            print(
+                f"failed: {shlex.join(own or failure.overrides)}\n  {explain(failure.error)}", file=sys.stderr
+            )
+        print(f"only these again: {self._again(failures)}", file=sys.stderr, flush=True)
+        sys.exit(2 if all(isinstance(failure.error, MISTAKES) for failure in failures) else 1)
+
+    def _again(self, failures: Sequence[Failure]) -> str:
+        """Return the command that trains just what failed; it takes them from a file that this writes."""
+        overrides = self._config.hydra.overrides
+        file = write_list((failure.overrides for failure in failures), self._config.hydra.sweep.dir, "failed")
+        theirs = ("hydra.sweeper.", "hydra.mode=")
+        launcher = [word for word in overrides.hydra if not word.startswith(theirs)]
+        # Where the launcher leaves its own files; of several, the list has that of each run.
+        outputs = [word for word in overrides.task if word.startswith("outputs=") and "," not in word]
+        return shlex.join(["python", "train.py", "-m", file, *launcher, *outputs])
+
+
+def summary(ended: Iterable[pathlib.Path], num_failed: int) -> str:
+    """Return in one line how runs are.
+
+    Args:
+        ended: Directories of those that did not fail.
+        num_failed: How many others there are.
+    """
+    statuses = [result["status"] for path in ended if (result := result_if_any(path)) is not None]
+    counts = [f"{statuses.count(status)} {status}" for status in ("complete", "diverged")]
+    return f"{len(statuses) + num_failed} runs: {', '.join(counts)}, {num_failed} failed"
+
+
+def _going_on(run: Run) -> list[str]:
+    """Return the overrides of a run; without force where it has done its work, and would throw away more."""
+    has_begun = run.force and result_if_any(run.directory) is None
+    return [word for word in run.overrides if not (has_begun and word.startswith("force="))]
+
+
+@contextmanager
+def _errors_returned(owner: Any, name: str, made: Callable[[Exception], Any]) -> Iterator[None]:
+    """Have a function return what is made of an error, instead of raising it."""
+    original = getattr(owner, name)
+
+    def returning(*arguments: Any, **keywords: Any) -> Any:
+        try:
+            return original(*arguments, **keywords)
+        except Exception as error:  # its first lines say what became of the job, and where its output is
+            return made(RuntimeError(" ".join(str(error).splitlines()[:2])))
+
+    setattr(owner, name, returning)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)
+
+
+def _found_elsewhere() -> None:
+    """Have jobs find this program, in whatever folder and on whatever machine they start."""
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if str(ROOT) not in paths:
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), *paths]))
+
+
+# Hydra takes plugins from packages of the namespace hydra_plugins, of which a program alone has none.
+Plugins.instance().class_name_to_class["hydra_plugins.sam.RunSweeper"] = RunSweeper

@@ -1,0 +1,127 @@
+"""A few updates and an evaluation of a run on made-up images: does it work, how long, how much memory."""
+
+import math
+import pathlib
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+import torch
+from PIL import Image
+from torch import nn
+
+from sam.build.data import load_dataset, make_evaluation_batches, make_train_batches
+from sam.build.network import find_device, make_network
+from sam.build.update import make_update
+from sam.config.schema import TrainConfig
+from sam.data.images import Dataset
+from sam.data.loading import end_workers
+from sam.system.machine import peak_memory_mib, reset_peak_memory
+from sam.training.distributed import World
+from sam.training.evaluation import evaluate
+from sam.training.precision import Precision
+from sam.training.update import Update
+
+Result = TypeVar("Result")
+
+
+class Trial(NamedTuple):
+    """What a trial shows.
+
+    Attributes:
+        test_loss: After the updates; nan or inf where training has diverged.
+        update_seconds: Of one update of the config's batch, the median without the first; nan for no updates.
+        evaluation_seconds: Of one image.
+        peak_memory_mib: The most that was allocated on the GPU, or resident in this process so far.
+        device: Where it ran, in words.
+    """
+
+    test_loss: float
+    update_seconds: float
+    evaluation_seconds: float
+    peak_memory_mib: float
+    device: str
+
+
+def attempt(config: TrainConfig, num_updates: int) -> Trial:
+    """Build all that a run is made of but its run directory, and train and evaluate a little.
+
+    Args:
+        config: Of a run on synthetic images or on a folder of images; its dataset.root is there.
+        num_updates: How many; 0 evaluates alone.
+
+    Raises:
+        ConfigError: If the machine, the data or the model do not allow it.
+    """
+    device = find_device(config.runtime.device, config.runtime.precision)
+    if config.runtime.threads is not None:
+        torch.set_num_threads(config.runtime.threads)
+    reset_peak_memory(device)
+    data = load_dataset(config.dataset, config.seed)
+    torch.manual_seed(config.seed)
+    network = make_network(config.model, data, device)
+    precision = Precision(config.runtime.precision, device)
+    num_steps = max(num_updates, 1)
+    update = make_update(config, network, network, precision, m=config.m, num_steps=num_steps)
+    try:
+        times = _time_updates(config, data, device, update, num_updates)
+        evaluation_seconds, test_loss = _time_evaluation(config, data, device, network, precision)
+    finally:
+        end_workers()
+    return Trial(
+        test_loss=test_loss,
+        update_seconds=statistics.median(times[1:] or times) if times else math.nan,
+        evaluation_seconds=evaluation_seconds,
+        peak_memory_mib=peak_memory_mib(device),
+        device=_describe(device),
+    )
+
+
+def write_images(folder: pathlib.Path, num_train: int, num_test: int, num_classes: int) -> None:
+    """Write a folder of small random pictures, laid out as image_folder wants, classes dealt out in turn."""
+    generator = torch.Generator().manual_seed(0)
+    for split, count in (("train", num_train), ("test", num_test)):
+        for number in range(count):
+            path = folder / split / f"{number % num_classes:04d}" / f"{number}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = torch.randint(256, (16, 16, 3), generator=generator, dtype=torch.uint8)
+            Image.fromarray(pixels.numpy()).save(path)
+
+
+def _time_updates(
+    config: TrainConfig, data: Dataset, device: torch.device, update: Update, num_updates: int
+) -> list[float]:
+    times: list[float] = []
+    if not num_updates:
+        return times
+    batches = make_train_batches(config, data, device, World())
+    for step, (images, targets, clean) in zip(range(num_updates), batches.epoch(0), strict=False):
+        train = partial(update, images, targets, config.optimizer.lr, clean, step)
+        times.append(_timed(device, train)[0])
+    return times
+
+
+def _time_evaluation(
+    config: TrainConfig, data: Dataset, device: torch.device, network: nn.Module, precision: Precision
+) -> tuple[float, float]:
+    """Return the seconds that an image takes, and the loss."""
+    batches = make_evaluation_batches(config, data, data.test, device, World())
+    test = partial(evaluate, network, batches, num_classes=data.num_classes)
+    seconds, evaluation = _timed(device, partial(test, device=device, precision=precision, world=World()))
+    return seconds / evaluation.num_images, evaluation.loss
+
+
+def _timed(device: torch.device, run: Callable[[], Result]) -> tuple[float, Result]:
+    started = time.perf_counter()
+    result = run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started, result
+
+
+def _describe(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} CPU threads"

@@ -1,0 +1,150 @@
+"""The one worker: one run, from config to result.json, in this process (or its part of it)."""
+
+import os
+import pathlib
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+from sam.build.data import load_dataset
+from sam.build.from_run import check_labels, load_checkpoint, relabelled
+from sam.build.network import draw_network, find_device
+from sam.build.trainer import make_trainer
+from sam.config.schema import TrainConfig
+from sam.data.image_files import ImageError
+from sam.data.images import Dataset
+from sam.data.label_files import write_labels
+from sam.data.loading import end_workers
+from sam.record.directory import clear, locked, read_result, write_config, write_result
+from sam.record.identity import path_of
+from sam.run.inspection import inspection_on_the_way
+from sam.run.result import make_result
+from sam.system.errors import ConfigError, user_errors
+from sam.system.machine import reset_peak_memory
+from sam.system.signals import StopRequest, stopped_by_signals
+from sam.training.distributed import World, joined_world
+from sam.training.loop import Interrupted, Trainer
+
+DEFAULT_THREADS = torch.get_num_threads()
+
+
+def run(config: TrainConfig, command: str) -> dict[str, Any]:
+    """Train one run to its end, from its checkpoint if there is one, and write its result.
+
+    Args:
+        config: A checked config.
+        command: What continues this run, for the message to the user.
+
+    Returns:
+        What result.json holds.
+
+    Raises:
+        ConfigError: If the machine, the data or the run directory do not allow it; nothing is changed then.
+        ProcessError: If another process of the run, or the way to it, is gone.
+        SystemExit: 128 + the signal's number, if one of STOPS asked to stop; the state is saved.
+    """
+    device = find_device(config.runtime.device, config.runtime.precision)
+    torch.set_num_threads(config.runtime.threads or _default_threads())
+    reset_peak_memory(device)
+    patience = config.runtime.timeout_minutes
+    with joined_world(device, patience) as world, stopped_by_signals() as stop, _workers_ended():
+        directory = path_of(config)
+        with world.main_first():  # all at once would fetch a dataset into the same files
+            data = load_dataset(config.dataset, config.seed)
+        data = relabelled(config, data, directory, device, world)
+        network = draw_network(config, data, device, world)
+        inspect = inspection_on_the_way(config, directory, data, network, device)
+        trainer = make_trainer(config, directory, data, network, device, world, stop.is_set, inspect)
+        if world.any(stop.is_set(), device):  # nothing is trained yet, so there is nothing to save
+            raise SystemExit(128 + (stop.signal_number or signal.SIGTERM))
+        with locked(directory) if world.is_main else nullcontext():
+            # Another process may have ended this run while the data were loaded here.
+            ended = None if config.force or not world.is_main else read_result(directory)
+            if world.any(ended is not None, device):
+                return ended or {}
+            _begin(config, directory, trainer, data, world, command)
+            result = _fit(config, directory, network, trainer, device, world, stop, command)
+        if stop.is_set():  # in the last epoch: this run is done, but a sweep is to end
+            raise SystemExit(128 + stop.signal_number)
+    return result
+
+
+def _default_threads() -> int:
+    """Return torch's choice; where the processes of this machine share it and nobody chose, their share."""
+    sharing = 1 if "OMP_NUM_THREADS" in os.environ else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, DEFAULT_THREADS // sharing)
+
+
+def _begin(
+    config: TrainConfig,
+    directory: pathlib.Path,
+    trainer: Trainer,
+    data: Dataset,
+    world: World,
+    command: str,
+) -> None:
+    """Load the checkpoint, or with force clear the directory, and write the config and spoiled labels."""
+    if not config.force:
+        # By the store that saves later: it is not to keep a damaged checkpoint in the place of a good one.
+        state = load_checkpoint(trainer.store)
+        if state is not None:
+            check_labels(directory, data.train)
+            with user_errors(str(directory)):
+                trainer.load(state)
+    if world.is_main:
+        if config.force:
+            clear(directory)
+        write_config(directory, config, command)
+        if data.train.clean_targets is not None:
+            write_labels(directory / "labels.npz", data.train.clean_targets, data.train.targets)
+
+
+def _fit(
+    config: TrainConfig,
+    directory: pathlib.Path,
+    network: nn.Module,
+    trainer: Trainer,
+    device: torch.device,
+    world: World,
+    stop: StopRequest,
+    command: str,
+) -> dict[str, Any]:
+    """Train and write the result."""
+    try:
+        complete = trainer.fit()
+    except Interrupted as interruption:
+        if world.is_main:
+            print(f"stopped and saved; continue with: {command}", file=sys.stderr, flush=True)
+        raise SystemExit(128 + stop.signal_number) from interruption
+    except ImageError as error:
+        raise ConfigError(f"dataset={config.dataset.name}: {error}") from error
+    finally:
+        trainer.close()
+    result = make_result(
+        config,
+        trainer.progress.rows,
+        complete=complete,
+        num_parameters=sum(weight.numel() for weight in network.parameters()),
+        num_passes=trainer.num_passes,
+        total_seconds=trainer.progress.total_seconds,
+        device=device,
+        num_processes=world.size,
+    )
+    if world.is_main:
+        write_result(directory, result)
+        trainer.store.drop_previous()
+    return result
+
+
+@contextmanager
+def _workers_ended() -> Iterator[None]:
+    """End the workers that read files, however a run ends."""
+    try:
+        yield
+    finally:
+        end_workers()

@@ -1,0 +1,1 @@
+"""Files, signals, errors, the machine: nothing in here knows of SAM."""

@@ -1,0 +1,316 @@
+"""Measure speed and memory side by side: benchmark.py {data,step,optimizer,models,hessian}.
+
+data    images per second that reach the network: our batches beside torchvision's transforms in a
+        DataLoader (runtime.workers of them), the same augmentation, one thread each
+step    time, images per second and peak memory of training, batches included, for all combinations of the
+        given rules, precisions and values of m; with --plain beside what most people write today
+        (scripts/benchmarks/plain_loop.py: a DataLoader with two workers, fp32, SAM tensor by tensor)
+optimizer  SAM without its passes, for a thousand small parameters, beside a loop over tensors
+models  two updates of every model with SGD and with SAM, each in a process of its own: time and peak memory
+hessian  largest eigenvalues and density of a Hessian, beside curvlinops and hessian-eigenthings
+
+Variants take turns in short blocks, so that whatever else the machine does hits all alike; a ratio is that
+of the median block times. (models runs each variant once.) Keys are those of train.py. The table goes to the
+terminal, --json FILE keeps it.
+
+    python benchmark.py data dataset=cifar10 augmentation=cutout
+    benchmark.py data dataset=imagenet augmentation=inception batch_size=50 m=null
+    benchmark.py step dataset=cifar10 model=wrn_16_2 m=null --plain --precision fp32 bf16
+    benchmark.py step dataset=cifar10 model=resnet20 m=null --rules sgd sam quarter look_sam
+    benchmark.py step dataset=cifar10 model=wrn_16_4 --m 32 256
+    benchmark.py models --only wrn_28_10 resnet50
+    benchmark.py hessian dataset=cifar10 model=resnet20 dataset.num_train=1000 --blocks 3
+"""
+
+import argparse
+import copy
+import csv
+import dataclasses
+import itertools
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler otherwise tells of every start
+
+import torch  # noqa: E402
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from sam.build.data import (  # noqa: E402
+    load_dataset,  # noqa: E402
+    make_train_batches,  # noqa: E402
+)
+from sam.build.network import (  # noqa: E402
+    find_device,  # noqa: E402
+    make_network,  # noqa: E402
+)
+from sam.build.update import make_update  # noqa: E402
+from sam.config.check import check  # noqa: E402
+from sam.config.compose import composed  # noqa: E402
+from sam.config.mistakes import report_mistakes  # noqa: E402
+from sam.config.schema import TrainConfig  # noqa: E402
+from sam.data.images import Dataset  # noqa: E402
+from sam.system.errors import ConfigError  # noqa: E402
+from sam.system.machine import commit  # noqa: E402
+from sam.training.distributed import World  # noqa: E402
+from sam.training.precision import Precision  # noqa: E402
+from sam.training.update import Update  # noqa: E402
+from scripts.benchmarks.hessian_cost import benchmark_hessian  # noqa: E402
+from scripts.benchmarks.optimizer_cost import benchmark_optimizer  # noqa: E402
+from scripts.benchmarks.plain_loop import (  # noqa: E402
+    plain_loader,  # noqa: E402
+    plain_update,  # noqa: E402
+)
+from scripts.benchmarks.timing import (  # noqa: E402
+    alternate,  # noqa: E402
+    peak_memory_bytes,  # noqa: E402
+    wait,  # noqa: E402
+)
+
+Row = dict[str, Any]
+# What an optimizer does, by name. Blocks have five updates, so one that perturbs every fifth time does once.
+RULES: dict[str, dict[str, Any]] = {
+    "sgd": {"name": "sgd"},
+    "sam": {"name": "sam"},
+    "quarter": {"name": "sam", "ascent_fraction": 0.25},
+    "every_fifth": {"name": "sam", "interval": 5},
+    "look_sam": {"name": "sam", "interval": 5, "reuse": 0.7},
+    "sam_on": {"name": "sam", "perturb": "norm"},
+    "three_ascents": {"name": "sam", "ascent_steps": 3},
+    "second_order": {"name": "sam", "second_order": True},
+}
+STEPS_PER_BLOCK = 5
+
+
+def benchmark_data(config: TrainConfig, num_blocks: int) -> list[Row]:
+    """Time the last batches of an epoch, ours and a DataLoader's."""
+    if config.augmentation.mixup_alpha:
+        raise ConfigError("augmentation.mixup_alpha: the DataLoader beside ours has no mixup; leave it out")
+    torch.set_num_threads(1)
+    device = find_device(config.runtime.device)
+    data = load_dataset(config.dataset, config.seed)
+    num_workers = 2 if config.runtime.workers is None else config.runtime.workers
+    config.runtime.workers = num_workers
+    batches = make_train_batches(config, data, device, World())
+    num_batches = min(40, batches.steps_per_epoch)
+    loader = plain_loader(config, data, num_batches * config.batch_size, num_workers)
+
+    def walk(start: Callable[[], Iterable[Any]]) -> None:
+        for _ in start():
+            pass
+        wait(device)
+
+    ours = partial(batches.epoch, 0, batches.steps_per_epoch - num_batches)
+    variants = {"ours": partial(walk, ours), "DataLoader": partial(walk, loader.__iter__)}
+    seconds = alternate(variants, num_blocks)
+    return [
+        {
+            "variant": name,
+            "images_per_second": round(num_batches * config.batch_size / seconds[name]),
+            "workers": 0 if name == "ours" and not batches.uses_workers else num_workers,
+        }
+        for name in seconds
+    ]
+
+
+def update_of(config: TrainConfig, data: Dataset, device: torch.device) -> Update:
+    """Build model, optimizer and rule of a config."""
+    torch.manual_seed(config.seed)
+    network = make_network(config.model, data, device)
+    called: Any = torch.compile(network) if config.runtime.compile else network
+    precision = Precision(config.runtime.precision, device)
+    return make_update(config, network, called, precision, m=config.m, num_steps=sys.maxsize)
+
+
+@dataclasses.dataclass
+class Variant:
+    """One thing to time: a start that takes memory, and blocks of steps after it."""
+
+    rule: str
+    precision: str
+    m: int | None
+    start: Callable[[], Callable[[], None]]  # returns a block of steps
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        self.label = self.label or f"{self.rule}, {self.precision}, m={self.m or 'all'}"
+
+
+def our_variants(
+    config: TrainConfig, data: Dataset, device: torch.device, arguments: argparse.Namespace
+) -> Iterator[Variant]:
+    """Yield a variant for every combination of rule, precision and m."""
+    ms = arguments.m or [config.m]
+    precisions = arguments.precision or [config.runtime.precision]
+    for rule, precision, m in itertools.product(arguments.rules, precisions, ms):
+        variant = copy.deepcopy(config)
+        variant.optimizer = dataclasses.replace(config.optimizer, **RULES[rule])
+        variant.runtime.precision, variant.m = precision, m
+        check(variant)
+        yield Variant(rule, precision, m, partial(our_block, variant, data, device))
+
+
+def our_block(config: TrainConfig, data: Dataset, device: torch.device) -> Callable[[], None]:
+    """Start training as train.py does; return what makes the next steps of it."""
+    update = update_of(config, data, device)
+    batches = make_train_batches(config, data, device, World())
+    numbered = enumerate(itertools.chain.from_iterable(batches.epoch(epoch) for epoch in itertools.count()))
+
+    def block() -> None:
+        for step, (images, targets, clean) in itertools.islice(numbered, STEPS_PER_BLOCK):
+            update(images, targets, config.optimizer.lr, clean, step)
+        wait(device)
+
+    return block
+
+
+def plain_block(config: TrainConfig, data: Dataset, device: torch.device, is_sam: bool) -> Callable[[], None]:
+    """Start the plain loop; return what makes the next steps of it."""
+    torch.manual_seed(config.seed)
+    network = make_network(config.model, data, device).to(memory_format=torch.contiguous_format)
+    update = plain_update(network, config, is_sam)
+    workers = 2 if config.runtime.workers is None else config.runtime.workers
+    loader = plain_loader(config, data, len(data.train), workers)
+    batches = itertools.chain.from_iterable(loader for _ in itertools.count())
+
+    def block() -> None:
+        for images, targets in itertools.islice(batches, STEPS_PER_BLOCK):
+            update(images.to(device), targets.to(device))
+        wait(device)
+
+    return block
+
+
+def benchmark_step(config: TrainConfig, num_blocks: int, arguments: argparse.Namespace) -> list[Row]:
+    """Time blocks of five updates, and count the memory of the first block, for each variant."""
+    device = find_device(config.runtime.device, config.runtime.precision)
+    if config.runtime.threads is not None:
+        torch.set_num_threads(config.runtime.threads)
+    data = load_dataset(config.dataset, config.seed)
+    variants = list(our_variants(config, data, device, arguments))
+    if arguments.plain:
+        for name in ("sgd", "sam"):
+            start = partial(plain_block, config, data, device, name == "sam")
+            variants.append(Variant(name, "fp32", None, start, f"plain {name}"))
+    memory = {variant.label: peak_memory_bytes(variant.start, device) for variant in variants}
+    seconds = alternate({variant.label: variant.start() for variant in variants}, num_blocks)
+    return [step_row(variant, variants, seconds, memory, config.batch_size) for variant in variants]
+
+
+def step_row(
+    variant: Variant,
+    variants: list[Variant],
+    seconds: Mapping[str, float],
+    memory: Mapping[str, int],
+    batch_size: int,
+) -> Row:
+    """Return what is said of a variant, with its time over that of SGD and of the plain loop."""
+    own = seconds[variant.label]
+    is_plain = variant.label.startswith("plain")
+    row: Row = {
+        "variant": variant.label,
+        "step_ms": round(1000 * own / STEPS_PER_BLOCK, 2),
+        "images_per_second": round(STEPS_PER_BLOCK * batch_size / own, 1),
+    }
+    same = (variant.precision, variant.m, is_plain)
+    for other in variants:
+        other_is_plain = other.label.startswith("plain")
+        if other.rule == "sgd" and same == (other.precision, other.m, other_is_plain):
+            row["time_over_sgd"] = round(own / seconds[other.label], 3)
+        if other_is_plain and other.rule == ("sgd" if variant.rule == "sgd" else "sam"):
+            row["speed_over_plain"] = round(seconds[other.label] / own, 2)
+    row["peak_memory_mib"] = round(memory[variant.label] / 2**20, 2)
+    return row
+
+
+def benchmark_models(overrides: list[str], models: list[str]) -> list[Row]:
+    """Train every model for two updates of two micro-batches of 4, with SGD and with SAM, on made-up images.
+
+    Images have 32 pixels a side, those of timm's models 96. Each run is a process of its own.
+    """
+    rows = []
+    for model, name in itertools.product(models, ("sgd", "sam")):
+        is_timm = "architecture: timm" in (ROOT / "configs" / "model" / f"{model}.yaml").read_text()
+        with tempfile.TemporaryDirectory() as outputs:
+            command = [sys.executable, str(ROOT / "train.py"), f"model={model}", f"optimizer={name}"]
+            command += ["dataset=synthetic", f"dataset.image_size={96 if is_timm else 32}", "m=4", "epochs=1"]
+            command += ["batch_size=8", "dataset.num_train=16", "dataset.num_test=4", f"outputs={outputs}"]
+            ended = subprocess.run([*command, *overrides], capture_output=True, text=True)
+            if ended.returncode:
+                raise ConfigError(f"model={model} optimizer={name}: {ended.stderr.strip()}")
+            (path,) = pathlib.Path(outputs).rglob("result.json")
+            result = json.loads(path.read_text())
+            (epoch,) = csv.DictReader((path.parent / "metrics.csv").read_text().splitlines())
+        rows.append(
+            {
+                "variant": f"{model}, {name}",
+                "parameters": result["num_parameters"],
+                "step_s": round(float(epoch["seconds"]) / 2, 3),
+                "peak_memory_mib": round(result["peak_memory_mib"]),
+                "status": result["status"],
+            }
+        )
+        print(*rows[-1].values(), sep="  ", flush=True)
+    return rows
+
+
+def print_rows(rows: list[Row]) -> None:
+    """Print a line per variant."""
+    print("".join(f"{key:<30}" for key in rows[0]))
+    for row in rows:
+        print("".join(f"{row.get(key, '')!s:<30}" for key in rows[0]))
+
+
+def main() -> None:
+    """Compose, measure, print, keep."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("what", choices=["data", "step", "optimizer", "models", "hessian"])
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("--blocks", type=int, default=20, help="how often variants take turns")
+    parser.add_argument("--m", type=int, nargs="+", default=[], help="step: values of m")
+    parser.add_argument(
+        "--precision", nargs="+", choices=["fp32", "tf32", "bf16", "fp16"], help="step: these"
+    )
+    parser.add_argument("--rules", nargs="+", choices=list(RULES), default=["sgd", "sam"], help="step: these")
+    parser.add_argument("--plain", action="store_true", help="step: the plain loop beside ours")
+    parser.add_argument("--only", nargs="+", help="models: these instead of all")
+    parser.add_argument("--json", type=pathlib.Path, help="keep the table and where it was measured")
+    arguments = parser.parse_intermixed_args()
+    if arguments.what == "models":
+        every = sorted(path.stem for path in (ROOT / "configs" / "model").glob("*.yaml"))
+        rows = benchmark_models(arguments.overrides, arguments.only or [m for m in every if m != "timm"])
+    elif arguments.what == "optimizer":
+        rows = benchmark_optimizer(arguments.blocks)
+        print_rows(rows)
+    else:
+        config = composed(arguments.overrides)
+        if arguments.what == "step":
+            rows = benchmark_step(config, arguments.blocks, arguments)
+        else:
+            of_config = {"data": benchmark_data, "hessian": benchmark_hessian}
+            rows = of_config[arguments.what](config, arguments.blocks)
+        print_rows(rows)
+    record = {
+        "command": "python scripts/benchmarks/benchmark.py " + " ".join(sys.argv[1:]),
+        "commit": commit(),
+        "processor": platform.processor() or platform.machine(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "rows": rows,
+    }
+    print(", ".join(f"{key} {record[key]}" for key in ("commit", "torch", "threads")))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    report_mistakes(main)

@@ -1,0 +1,183 @@
+"""How much of SAM survives a precision: precision.py RUN [--batches N] [--json FILE].
+
+With the weights of a run and batches of its training images, SAM's gradient is worked out in fp32 and in each
+lower precision that the device has (bf16, fp16, and on a GPU tf32), in the micro-batches of the run. Printed
+are means over the micro-batches:
+
+first      cosine between the gradients at w, in fp32 and in that precision
+update     cosine between the gradients at w + eps, what the base optimizer steps with
+sam        cosine between what SAM adds, the gradient at w + eps minus that at w
+length     of eps in units of rho, as the passes see it: with w + eps and w rounded to that precision
+direction  cosine between eps and what the passes see of it
+
+A part of `sam` is lost even in fp32, where sums depend on their order: its row compares fp32 with float64.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import platform
+import sys
+from typing import Any
+
+import torch
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from torch import Tensor, nn  # noqa: E402
+
+from sam.build.data import (  # noqa: E402
+    load_dataset,  # noqa: E402
+    make_train_batches,  # noqa: E402
+)
+from sam.build.from_run import trained_network  # noqa: E402
+from sam.build.network import find_device  # noqa: E402
+from sam.config.mistakes import report_mistakes  # noqa: E402
+from sam.config.schema import TrainConfig  # noqa: E402
+from sam.optim import SAM  # noqa: E402
+from sam.record.directory import read_config  # noqa: E402
+from sam.record.identity import identity  # noqa: E402
+from sam.system.errors import ConfigError  # noqa: E402
+from sam.system.machine import commit  # noqa: E402
+from sam.training.distributed import World  # noqa: E402
+from sam.training.forward_backward import ForwardBackward  # noqa: E402
+from sam.training.precision import (  # noqa: E402
+    AUTOCAST_DTYPES,  # noqa: E402
+    Precision,  # noqa: E402
+)
+from sam.training.random_state import RandomState  # noqa: E402
+from sam.training.running_statistics import RunningStatistics  # noqa: E402
+
+COLUMNS = ("first", "update", "sam", "length", "direction")
+
+
+@dataclasses.dataclass
+class Passes:
+    """SAM's two gradients over some images, and eps as meant and as the passes saw it; flat, float64."""
+
+    first: Tensor
+    second: Tensor
+    eps: Tensor
+    seen: Tensor
+
+
+def two_passes(
+    network: nn.Module, config: TrainConfig, precision: str, images: Tensor, targets: Tensor
+) -> Passes:
+    """Work out SAM's gradients without a step; the network is left as it was, but for running statistics.
+
+    Args:
+        network: In training mode.
+        config: Of the run.
+        precision: Of the passes.
+        images: One micro-batch.
+        targets: Its labels.
+    """
+    device = images.device
+    in_loss = config.optimizer.weight_decay_in == "loss"
+    forward_backward = ForwardBackward(
+        network,
+        Precision(precision, device),
+        RunningStatistics(network),
+        label_smoothing=config.label_smoothing,
+        weight_decay_in_loss=config.optimizer.weight_decay if in_loss else 0.0,
+    )
+    sam = SAM(network.parameters(), torch.optim.SGD, rho=config.optimizer.rho, lr=config.optimizer.lr)
+    draws = RandomState(device)
+    dtype = AUTOCAST_DTYPES.get(precision, next(network.parameters()).dtype)
+
+    def gradient() -> Tensor:
+        sam.zero_grad()
+        draws.restore()
+        forward_backward(images, targets, share=1.0, sync=True, clean=False)
+        scale = forward_backward.precision.unscaled(torch.ones((), device=device)).double()
+        return flat([w.grad for w in network.parameters() if w.grad is not None]) * scale
+
+    def weights(seen_as: torch.dtype) -> Tensor:
+        return flat([weight.to(seen_as) for weight in network.parameters()])
+
+    first, before, seen_before = gradient(), weights(torch.float64), weights(dtype)
+    sam.perturb()
+    eps, seen = weights(torch.float64) - before, weights(dtype) - seen_before
+    second = gradient()
+    sam.restore()
+    return Passes(first, second, eps, seen)
+
+
+def flat(tensors: list[Tensor]) -> Tensor:
+    """Return all entries as one vector, float64."""
+    return torch.cat([tensor.detach().flatten().double() for tensor in tensors])
+
+
+def compare(passes: Passes, truth: Passes, rho: float) -> dict[str, float]:
+    """Return COLUMNS for one micro-batch."""
+
+    def cosine(one: Tensor, other: Tensor) -> float:
+        return float(nn.functional.cosine_similarity(one, other, dim=0))
+
+    return {
+        "first": cosine(passes.first, truth.first),
+        "update": cosine(passes.second, truth.second),
+        "sam": cosine(passes.second - passes.first, truth.second - truth.first),
+        "length": float(passes.seen.norm()) / rho,
+        "direction": cosine(passes.seen, passes.eps),
+    }
+
+
+def measure(directory: pathlib.Path, num_batches: int, device_name: str) -> list[dict[str, Any]]:
+    """Return a row of means for every precision."""
+    config = read_config(directory, "RUN")
+    if config.optimizer.name != "sam":
+        raise ConfigError(f"RUN={directory} was trained with {config.optimizer.name}; name a run of SAM")
+    device = find_device(device_name, key="--device")
+    data = load_dataset(config.dataset, config.seed)
+    network, moment = trained_network(config, data, directory, device)
+    print(f"{directory}, after {moment}: {num_batches} batches of {config.batch_size} images")
+    networks = {"fp32": network, "fp64": trained_network(config, data, directory, device)[0].double()}
+    precisions = ["fp32", "bf16", "fp16"] + (["tf32"] if device.type == "cuda" else [])
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in precisions}
+    batches = make_train_batches(config, data, device, World()).epoch(0)
+    for _, (images, targets, _) in zip(range(num_batches), batches, strict=False):
+        m = config.m or len(targets)
+        for part, part_targets in zip(images.split(m), targets.split(m), strict=True):
+            truth = two_passes(networks["fp32"], config, "fp32", part, part_targets)
+            exact = two_passes(networks["fp64"], config, "fp32", part.double(), part_targets)
+            for name in precisions:
+                passes = two_passes(networks["fp32"], config, name, part, part_targets)
+                found[name].append(compare(passes, exact if name == "fp32" else truth, config.optimizer.rho))
+    return [{"precision": name, "n": len(rows), **means(rows)} for name, rows in found.items()]
+
+
+def means(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Return the mean of each column."""
+    return {key: round(sum(row[key] for row in rows) / len(rows), 5) for key in COLUMNS}
+
+
+def main() -> None:
+    """Measure, print, keep."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("run", type=pathlib.Path, help="a run directory")
+    parser.add_argument("--batches", type=int, default=10)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--json", type=pathlib.Path, help="keep the table and where it was measured")
+    arguments = parser.parse_args()
+    rows = measure(arguments.run, arguments.batches, arguments.device)
+    print("".join(f"{key:<12}" for key in rows[0]))
+    for row in rows:
+        print("".join(f"{value!s:<12}" for value in row.values()))
+    if arguments.json:
+        record = {
+            "command": f"python scripts/benchmarks/precision.py RUN --batches {arguments.batches}",
+            "run": f"{arguments.run.parent} {identity(read_config(arguments.run, 'RUN'))}",
+            "commit": commit(),
+            "processor": platform.processor() or platform.machine(),
+            "torch": torch.__version__,
+            "rows": rows,
+        }
+        arguments.json.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    report_mistakes(main)

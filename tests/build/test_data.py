@@ -1,0 +1,454 @@
+"""Tests of sam/build/data.py; more than 300 lines, for one is needed for every key that it reads."""
+
+import os
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sam.build.data import (
+    READERS,
+    load_dataset,
+    make_evaluation_batches,
+    make_normalization,
+    make_train_batches,
+    micro_batch_size,
+)
+from sam.config.dataset import FILE_READERS
+from sam.config.schema import leaves
+from sam.data import datasets, file_datasets
+from sam.data.augmentation import Augmentation, Normalization
+from sam.data.batches import TrainBatches
+from sam.data.image_files import ImageFiles
+from sam.data.images import Images, stratified_subset
+from sam.data.loading import Loader
+from sam.data.policies import auto_augment, centre_crop, inception_crop
+from sam.system.errors import ConfigError
+from sam.training.distributed import World
+from tests.conftest import changed
+
+CPU = torch.device("cpu")
+SYNTHETIC = {
+    "dataset.reader": "synthetic",
+    "dataset.num_train": 100,
+    "dataset.num_test": 20,
+    "dataset.image_size": 8,
+    "dataset.num_classes": 5,
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return an image folder of two classes, four training and two test pictures each, 12 x 10 pixels."""
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 4), ("test", 2)):
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = generator.integers(0, 256, (12, 10, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / split / name / f"{number}.png")
+    return tmp_path
+
+
+def from_folder(root, **changes):
+    keys = {"dataset.reader": "image_folder", "dataset.root": str(root), "dataset.image_size": 8}
+    keys |= {"batch_size": 4, "runtime.workers": 0}
+    return changed({**keys, **changes})
+
+
+def make(config):
+    return load_dataset(config.dataset, config.seed)
+
+
+IN_ROOT = {"root": Path("/some/where"), "download": False}
+AS_FILES = {"image_size": 8, "resize_size": 9, "interpolation": "bicubic", "in_memory": False}
+# The function behind every reader, and what it is given.
+CALLS = {
+    "fashion_mnist": (datasets, "fashion_mnist", IN_ROOT),
+    "cifar10": (datasets, "cifar", {"name": "cifar10", **IN_ROOT}),
+    "cifar100": (datasets, "cifar", {"name": "cifar100", **IN_ROOT}),
+    "svhn": (datasets, "svhn", {"extra": False, **IN_ROOT}),
+    "image_folder": (file_datasets, "image_folder", {"root": IN_ROOT["root"], **AS_FILES}),
+    **{
+        name: (file_datasets, "torchvision_files", {"name": name, **IN_ROOT, **AS_FILES})
+        for name in FILE_READERS
+        if name != "image_folder"
+    },
+}
+
+
+def received(monkeypatch, module, function, changes):
+    """Read a dataset; return the mock that stood in for the function that reads it."""
+    reader = mock.create_autospec(getattr(module, function), return_value=make(changed(SYNTHETIC)))
+    monkeypatch.setattr(module, function, reader)
+    make(changed(changes))
+    return reader
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_readers_are_given_what_the_config_says(monkeypatch, name):
+    module, function, arguments = CALLS[name]
+    keys = {"download": False, "extra": False, **AS_FILES, "reader": name, "root": "/some/where"}
+    reader = received(monkeypatch, module, function, {f"dataset.{key}": keys[key] for key in keys})
+    reader.assert_called_once_with(**arguments)
+
+
+def test_readers_are_given_the_defaults_of_a_config_that_says_little(monkeypatch):
+    files = {"dataset.reader": "flowers102", "dataset.root": "~/data", "dataset.image_size": 8}
+    received(monkeypatch, file_datasets, "torchvision_files", files).assert_called_once_with(
+        "flowers102",
+        Path.home() / "data",
+        download=True,
+        image_size=8,
+        resize_size=8,
+        interpolation="bilinear",
+        in_memory=True,
+    )
+    reader = received(monkeypatch, datasets, "svhn", {"dataset.reader": "svhn"})
+    reader.assert_called_once_with(Path("data"), download=True, extra=True)
+
+
+def test_readers_are_all_tested():
+    # These two read no files of the user; every other test here reads them.
+    assert {*CALLS, "fashion_mnist_mini", "synthetic"} == set(READERS)
+
+
+def test_subsets_have_equal_shares_of_the_true_classes_whatever_is_trained_on(tmp_path):
+    whole = make(changed({}))
+    labels = (whole.train.targets + torch.arange(5000) % 3).clamp(max=9)
+    np.save(tmp_path / "labels.npy", labels.numpy())
+    keys = {"dataset.num_train": 50, "dataset.label_file": str(tmp_path / "labels.npy")}
+    data = make(changed({**keys, "dataset.num_test": 30}))
+    chosen = stratified_subset(whole.train.targets, 50)
+    assert data.train.clean_targets.bincount().tolist() == [5] * 10
+    assert torch.equal(data.train.clean_targets, whole.train.targets[chosen])
+    assert torch.equal(data.train.targets, labels[chosen])
+    assert torch.equal(data.train.pixels, whole.train.pixels[chosen])
+    assert data.test.targets.bincount().tolist() == [3] * 10
+    assert torch.equal(data.test.pixels, whole.test.pixels[stratified_subset(whole.test.targets, 30)])
+
+
+@pytest.mark.parametrize("how", ["last", "random"])
+def test_validation_takes_a_tenth_away_from_training_and_puts_it_in_the_place_of_the_test_images(how):
+    whole = make(changed(SYNTHETIC))
+    data = make(changed({**SYNTHETIC, "dataset.validation": how}))
+    assert (len(data.train), len(data.test)) == (90, 10)
+    pictures = [picture.numpy().tobytes() for part in (data.train, data.test) for picture in part.pixels]
+    assert sorted(pictures) == sorted(picture.numpy().tobytes() for picture in whole.train.pixels)
+    is_tail = torch.equal(data.test.pixels, whole.train.pixels[-10:])
+    assert is_tail == (how == "last")
+
+
+def test_validation_images_keep_their_true_labels_and_noise_counts_the_others():
+    whole = make(changed(SYNTHETIC))
+    noisy = {**SYNTHETIC, "dataset.validation": "last", "dataset.label_noise": 0.5}
+    data = make(changed(noisy))
+    assert torch.equal(data.test.targets, whole.train.targets[-10:])
+    assert data.test.clean_targets is None
+    assert torch.equal(data.train.clean_targets, whole.train.targets[:90])
+    assert int((data.train.targets != data.train.clean_targets).sum()) == 45
+
+
+@pytest.mark.parametrize("over", ["other_classes", "all_classes"])
+def test_label_noise_follows_the_convention_that_is_asked_for(over):
+    keys = {
+        **SYNTHETIC,
+        "dataset.num_train": 1000,
+        "dataset.label_noise": 0.5,
+        "dataset.label_noise_over": over,
+    }
+    train = make(changed(keys)).train
+    wrong = int((train.targets != train.clean_targets).sum())
+    # All 500 are wrong; or a fifth of them, 100 with a standard deviation of 9, is right by chance.
+    assert wrong == 500 if over == "other_classes" else 345 < wrong < 455
+
+
+@pytest.mark.parametrize("validation", ["none", "last"])
+def test_labels_from_a_file_are_those_of_the_whole_training_set(tmp_path, validation):
+    labels = np.arange(100) % 3
+    np.savez(tmp_path / "labels.npz", worse=labels)
+    keys = {**SYNTHETIC, "dataset.label_file": str(tmp_path / "labels.npz"), "dataset.label_name": "worse"}
+    data = make(changed({**keys, "dataset.validation": validation}))
+    clean = torch.arange(100) % 5
+    assert data.train.targets.tolist() == labels[: len(data.train)].tolist()
+    assert torch.equal(data.train.clean_targets, clean[: len(data.train)])
+    if validation == "last":
+        assert torch.equal(data.test.targets, clean[90:])
+
+
+def test_images_in_memory_are_shrunk_and_keep_their_labels():
+    keys = {"dataset.num_train": 60, "dataset.num_test": 30, "dataset.label_noise": 0.5}
+    whole = make(changed(keys))
+    data = make(changed({**keys, "dataset.image_size": 14}))
+    for split, large in ((data.train, whole.train), (data.test, whole.test)):
+        assert split.shape == (14, 14, 1)
+        assert torch.equal(split.targets, large.targets)
+        for number in (0, len(split) - 1):
+            picture = np.asarray(large.picture(number).resize((14, 14), Image.Resampling.BILINEAR))
+            assert np.abs(np.asarray(split.picture(number)).astype(int) - picture).max() <= 1
+    assert torch.equal(data.train.clean_targets, whole.train.clean_targets)
+    assert (data.mean, data.std) == (whole.mean, whole.std)
+
+
+@pytest.mark.parametrize("validation", ["none", "last"])
+def test_images_are_shrunk_whichever_are_held_out(validation):
+    data = make(changed({"dataset.image_size": 8, "dataset.num_train": 20, "dataset.validation": validation}))
+    assert data.train.shape == data.test.shape == (8, 8, 1)
+
+
+def test_images_are_not_enlarged():
+    with pytest.raises(ConfigError, match=r"^dataset=fashion_mnist_mini: dataset.image_size=29: the images"):
+        make(changed({"dataset.image_size": 29}))
+
+
+def test_a_label_file_that_does_not_fit_is_a_mistake_of_the_user(tmp_path):
+    np.save(tmp_path / "labels.npy", np.arange(3))
+    with pytest.raises(
+        ConfigError, match=r"^dataset=.*labels.npy has shape \[3\], but the training set has 100"
+    ):
+        make(changed({**SYNTHETIC, "dataset.label_file": str(tmp_path / "labels.npy")}))
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_files_make_the_same_evaluation_batches_in_memory_or_not(folder, in_memory):
+    config = from_folder(folder, **{"dataset.in_memory": in_memory, "dataset.resize_size": 9})
+    data = make(config)
+    assert isinstance(data.test, Images if in_memory else ImageFiles)
+    seen = list(make_evaluation_batches(config, data, data.test, CPU, World()))
+    images = torch.cat([part for part, _ in seen])
+    assert images.shape == (4, 3, 8, 8)
+    assert torch.cat([targets for _, targets in seen]).tolist() == [0, 0, 1, 1]
+    twin = make(from_folder(folder, **{"dataset.resize_size": 9}))
+    pixels = images * torch.tensor(data.std).view(3, 1, 1) + torch.tensor(data.mean).view(3, 1, 1)
+    torch.testing.assert_close(255 * pixels, twin.test.pixels.permute(0, 3, 1, 2).float(), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "uses_workers"),
+    [
+        ({}, False),
+        ({"dataset.in_memory": False}, True),
+        ({"augmentation.auto_augment": "cifar10"}, True),
+        ({"dataset.in_memory": False, "augmentation.inception_crop": True}, True),
+    ],
+)
+def test_train_batches_come_from_workers_only_where_images_are_made_one_by_one(folder, changes, uses_workers):
+    config = from_folder(folder, **changes)
+    batches = make_train_batches(config, make(config), CPU, World())
+    assert batches.uses_workers == uses_workers
+    for images, targets, clean in batches.epoch(0):
+        assert (images.shape, targets.shape, clean) == ((4, 3, 8, 8), (4,), None)
+        assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+# All that is drawn for a batch is on, so that every key below matters.
+DRAWN = {
+    **SYNTHETIC,
+    "batch_size": 20,
+    "augmentation.crop_padding": 2,
+    "augmentation.cutout_size": 4,
+    "augmentation.mixup_alpha": 1.0,
+    "runtime.workers": 0,
+}
+# A key and its value, and the argument of Augmentation or of TrainBatches that it stands for.
+BATCHES = [
+    ("augmentation.flip", True, {"flip": True}, {}),
+    ("augmentation.crop_padding", 3, {"crop_padding": 3}, {}),
+    ("augmentation.padding", "zero", {"padding": "zero"}, {}),
+    ("augmentation.cutout_size", 3, {"cutout_size": 3}, {}),
+    ("augmentation.cutout_scope", "batch", {"cutout_scope": "batch"}, {}),
+    ("augmentation.mixup_alpha", 8.0, {}, {"mixup_alpha": 8.0}),
+    ("dataset.repeats", 3, {}, {"repeats": 3}),
+    ("batch_size", 10, {}, {"batch_size": 10}),
+    ("seed", 1, {}, {"seed": 1}),
+    ("m", 5, {}, {"m": 5}),
+]
+
+
+def batches_by_hand(data, augmentation=None, **changes):
+    """Return the batches of DRAWN, or others."""
+    drawn = Augmentation(**{"crop_padding": 2, "cutout_size": 4, **(augmentation or {})})
+    arguments = {"batch_size": 20, "seed": 0, "num_classes": 5, "mixup_alpha": 1.0, **changes}
+    return TrainBatches(
+        data.train, drawn, Normalization(data.mean, data.std, 8, CPU), device=CPU, **arguments
+    )
+
+
+def configured(changes, rank=0, world_size=1):
+    config = changed(changes)
+    return make_train_batches(config, make(config), CPU, World(rank, world_size))
+
+
+def assert_same(batches, twins, same=True):
+    """Compare all images and targets of an epoch; same=False: they must differ."""
+    pairs = [[torch.cat(part) for part in list(zip(*some.epoch(1)))[:2]] for some in (batches, twins)]
+    assert all(map(torch.equal, *pairs)) == same
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "augmentation", "arguments"), BATCHES, ids=[case[0] for case in BATCHES]
+)
+def test_train_batches_are_what_every_key_says(key, value, augmentation, arguments):
+    batches = configured({**DRAWN, key: value})
+    by_hand = batches_by_hand(make(changed(DRAWN)), augmentation, **arguments)
+    assert_same(batches, by_hand)
+    assert_same(batches, configured(DRAWN), same=False)
+    assert batches.steps_per_epoch == {"dataset.repeats": 15, "batch_size": 10}.get(key, 5)
+
+
+def test_train_batches_of_a_process_are_its_share():
+    keys = {**DRAWN, "m": 5}
+    batches = configured(keys, rank=1, world_size=2)
+    assert_same(batches, batches_by_hand(make(changed(keys)), m=5, rank=1, world_size=2))
+    assert_same(batches, configured(keys, rank=0, world_size=2), same=False)
+
+
+@pytest.mark.parametrize("policy", ["cifar10", "svhn", "imagenet"])
+def test_train_batches_follow_the_policy_of_auto_augment(policy):
+    data = make(changed(DRAWN))
+    loader = Loader(data.train, [auto_augment(policy)], num_workers=0, pin_memory=False)
+    batches = configured({**DRAWN, "augmentation.auto_augment": policy})
+    assert_same(batches, batches_by_hand(data, loader=loader))
+    other = "svhn" if policy == "imagenet" else "imagenet"
+    assert_same(batches, configured({**DRAWN, "augmentation.auto_augment": other}), same=False)
+
+
+@pytest.mark.parametrize("inception", [True, False])
+def test_train_batches_of_files_are_cropped_before_auto_augment(folder, inception):
+    keys = {"augmentation.inception_crop": inception, "augmentation.auto_augment": "cifar10"}
+    config = from_folder(
+        folder, **keys, **{f"dataset.{key}": AS_FILES[key] for key in AS_FILES}, **{"dataset.repeats": 10}
+    )
+    data = make(config)
+    crop = inception_crop(8, "bicubic") if inception else centre_crop(9, 8, "bicubic")
+    steps = [crop, auto_augment("cifar10")]
+    batches = make_train_batches(config, data, CPU, World())
+    for order, same in ((steps, True), (steps[::-1], False)):
+        loader = Loader(data.train, order, num_workers=0, pin_memory=False)
+        off = {"crop_padding": 0, "cutout_size": 0}
+        twin = batches_by_hand(data, off, loader=loader, batch_size=4, mixup_alpha=0.0, repeats=10)
+        assert_same(batches, twin, same)
+
+
+def test_train_batches_are_tested_with_every_key_of_augmentation():
+    # The name stands in paths only; the two for single pictures have tests of their own.
+    others = {f"augmentation.{key}" for key in ("name", "auto_augment", "inception_crop")}
+    keys = {key for key, _, _ in leaves(changed({})) if key.startswith("augmentation.")}
+    assert {key for key, *_ in BATCHES if key.startswith("augmentation.")} | others == keys
+
+
+def num_workers(monkeypatch, workers):
+    """Return the number of workers of which a loader is made."""
+    loader = mock.create_autospec(Loader)
+    monkeypatch.setattr("sam.build.data.Loader", loader)
+    configured({**DRAWN, "augmentation.auto_augment": "cifar10", "runtime.workers": workers})
+    return loader.call_args.kwargs["num_workers"]
+
+
+@pytest.mark.parametrize(
+    ("workers", "local_processes", "expected"),
+    [(None, "4", 2), (None, "16", 1), (None, None, 8), (3, "4", 3), (0, None, 0)],
+)
+def test_workers_by_default_are_as_many_as_the_cores_of_each_process(
+    monkeypatch, workers, local_processes, expected
+):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if local_processes:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", local_processes)
+    assert num_workers(monkeypatch, workers) == expected
+
+
+@pytest.mark.parametrize(("cores", "expected"), [(6, 6), (None, 1)])
+def test_workers_are_as_many_as_all_cores_where_no_one_tells_which_are_ours(monkeypatch, cores, expected):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert num_workers(monkeypatch, None) == expected
+
+
+def test_inception_crop_draws_another_part_every_time(folder):
+    config = from_folder(folder, **{"dataset.in_memory": False, "augmentation.inception_crop": True})
+    batches = make_train_batches(config, make(config), CPU, World())
+    seen = torch.cat([images for epoch in range(3) for images, _, _ in batches.epoch(epoch)])
+    assert len(seen.unique(dim=0)) == 24
+
+
+def test_large_images_are_evaluated_in_small_batches(folder):
+    for size, expected in ((8, 4), (1024, 1)):
+        config = from_folder(folder, **{"dataset.image_size": size, "dataset.in_memory": False})
+        data = make(config)
+        batches = make_evaluation_batches(config, data, data.test, CPU, World())
+        assert len(next(iter(batches))[1]) == expected
+
+
+def test_evaluation_batches_are_as_small_as_the_size_that_the_network_sees_wants_them():
+    config = changed({**SYNTHETIC, "dataset.num_test": 500, "model.input_size": 600})
+    data = make(config)
+    batches = make_evaluation_batches(config, data, data.test, CPU, World())
+    assert len(next(iter(batches))[1]) == 500 * 64 * 64 // 600**2 == 5
+
+
+@pytest.mark.parametrize(
+    ("m", "message"),
+    [
+        (None, r"^m=null: each of 2 processes would take its share .*; say m=64, or a divisor of it$"),
+        (48, r"^m=48 does not divide the 64 images of each of 2 processes; choose a divisor$"),
+    ],
+)
+def test_m_has_to_mean_the_same_on_any_number_of_processes(m, message):
+    config = changed({**SYNTHETIC, "dataset.num_train": 256, "m": m})
+    with pytest.raises(ConfigError, match=message):
+        make_train_batches(config, make(config), CPU, World(0, 2))
+
+
+@pytest.mark.parametrize(
+    ("changes", "size", "expected"),
+    [
+        ({}, 1, None),
+        ({"m": 32}, 1, 32),
+        ({"m": 32, "optimizer.sync_ascent": True}, 1, 32),
+        ({"m": 32}, 2, 32),
+        ({"m": 32, "optimizer.sync_ascent": True}, 2, 16),
+        ({"optimizer.sync_ascent": True}, 4, 32),
+        # SGD shares no perturbation, whatever the key says.
+        ({"m": 32, "optimizer.sync_ascent": True, "optimizer.name": "sgd"}, 2, 32),
+    ],
+)
+def test_images_of_a_process_in_a_micro_batch_are_m_or_its_share_of_m_where_eps_is_shared(
+    changes, size, expected
+):
+    assert micro_batch_size(changed({"batch_size": 128, **changes}), World(0, size)) == expected
+
+
+def test_m_that_processes_share_is_a_multiple_of_their_number():
+    config = changed({"batch_size": 48, "m": 6, "optimizer.sync_ascent": True})
+    told = r"^m=6 is shared by 4 processes, since optimizer\.sync_ascent=true; choose a multiple$"
+    with pytest.raises(ConfigError, match=told):
+        micro_batch_size(config, World(0, 4))
+
+
+def test_part_of_shared_images_that_sees_the_ascent_is_whole_in_every_process():
+    keys = {"batch_size": 48, "m": 8, "optimizer.sync_ascent": True, "optimizer.ascent_fraction": 0.25}
+    told = (
+        r"optimizer\.ascent_fraction=0\.25 of the 2 images of each of 4 processes is 0\.5; choose a fraction"
+    )
+    with pytest.raises(ConfigError, match=told):
+        micro_batch_size(changed(keys), World(0, 4))
+    assert micro_batch_size(changed(keys), World(0, 2)) == 4
+    assert micro_batch_size(changed({**keys, "m": 3}), World(0, 1)) == 3
+
+
+def test_trained_weights_bring_their_own_normalisation():
+    data = make(changed(SYNTHETIC))
+    keys = {"model.architecture": "timm", "model.timm_name": "tf_efficientnet_lite0"}
+    fresh = make_normalization(changed(keys).model, data, CPU)
+    assert (fresh.mean, fresh.std) == (data.mean, data.std)
+    trained = make_normalization(changed({**keys, "model.weights": "x.pt"}).model, data, CPU)
+    assert (trained.mean, trained.std) == ((0.5,) * 3, (0.5,) * 3)
+    grey = make(changed({}))
+    of_grey = make_normalization(changed({**keys, "model.weights": "x.pt"}).model, grey, CPU)
+    assert (of_grey.mean, of_grey.std) == (grey.mean, grey.std)

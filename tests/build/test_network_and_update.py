@@ -1,0 +1,185 @@
+"""Tests of sam/build/update.py."""
+
+import inspect
+import math
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from sam.build.data import load_dataset
+from sam.build.network import ARCHITECTURES, make_network
+from sam.build.update import make_update
+from sam.config.model import MODEL_OPTIONS
+from sam.config.schema import leaves
+from sam.models.gates import Gate
+from sam.optim import SAM
+from sam.optim.schedule import Ascents
+from sam.training.look_sam import OrthogonalReuse
+from sam.training.precision import Precision
+from sam.training.rule import SAMRule, SGDRule
+from sam.training.second_order import SecondOrderSAMRule
+from sam.training.update import Update
+from tests.conftest import changed
+from tests.training.updates import make_pass
+
+CPU = torch.device("cpu")
+NUM_STEPS = 4
+
+
+@pytest.mark.parametrize("second_order", [True, False])
+@pytest.mark.parametrize("true_gradient", [True, False])
+def test_gates_have_the_true_gradient_in_the_first_pass_only_and_if_told_to(true_gradient, second_order):
+    config = changed(
+        {
+            "dataset.reader": "synthetic",
+            "dataset.num_train": 8,
+            "dataset.num_test": 2,
+            "dataset.image_size": 12,
+            "dataset.num_classes": 2,
+            "model.architecture": "pyramidnet",
+            "model.depth": 11,
+            "model.width": 4,
+            "model.alpha": 3,
+            "model.shakedrop": True,
+            "optimizer.true_gradient": true_gradient,
+            "optimizer.second_order": second_order,
+        }
+    )
+    data = load_dataset(config.dataset, seed=0)
+    network = make_network(config.model, data, CPU)
+    modes = []
+    gates = [layer for layer in network.modules() if isinstance(layer, Gate)]
+    gates[0].register_forward_hook(lambda gate, *_: modes.append(gate.true_gradient))
+    update = make_update(config, network, network, Precision("fp32", CPU), m=None, num_steps=2)
+    for _ in range(2):
+        update(torch.randn(4, 3, 12, 12), torch.tensor([0, 1, 0, 1]), lr=0.1)
+    assert len(gates) == 3
+    assert modes == [true_gradient, False] * 2
+
+
+@pytest.mark.parametrize("architecture", MODEL_OPTIONS)
+def test_every_option_of_an_architecture_is_passed_on(architecture):
+    parameters = set(inspect.signature(ARCHITECTURES[architecture]).parameters)
+    assert parameters == {*MODEL_OPTIONS[architecture], "in_channels", "num_classes"}
+
+
+def by_hand(
+    network, rule="sam", geometry=None, passes=None, loss=None, m=None, clip_norm=5.0, reuse=None, **sgd
+):
+    """Return the update of the default config, or another one."""
+    base = {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4, **sgd}
+    forward_backward = make_pass(network, **(loss or {}))
+    ball = {"rho": 0.05, **(geometry or {})}
+    passes = {"replay": True, **(passes or {})}
+    if rule == "sam":
+        sam = SAM(network.parameters(), torch.optim.SGD, **ball, **base)
+        chosen = SAMRule(forward_backward, sam, **passes, reuse=reuse and OrthogonalReuse(sam, reuse))
+    elif rule == "norm":
+        norm = list(network[2].parameters())
+        others = [*network[1].parameters(), *network[5].parameters()]
+        groups = [{"params": others, "perturbed": False}, {"params": norm}]
+        chosen = SAMRule(forward_backward, SAM(groups, torch.optim.SGD, **ball, **base), **passes)
+    elif rule == "second_order":
+        optimizer = torch.optim.SGD(network.parameters(), **base)
+        chosen = SecondOrderSAMRule(forward_backward, optimizer, **ball, **passes)
+    else:
+        chosen = SGDRule(forward_backward, torch.optim.SGD(network.parameters(), **base))
+    return Update(chosen, forward_backward, m, clip_norm)
+
+
+# A key and its value, the same update by hand, and what else has to be set for the key to matter.
+SECOND_ORDER = {"optimizer.second_order": True}
+SGD = {"optimizer.name": "sgd"}
+IN_LOSS = {"weight_decay": 0.0, "loss": {"weight_decay_in_loss": 5e-4}}
+UPDATES = [
+    ("optimizer.name", "sgd", {"rule": "sgd"}, {}),
+    ("optimizer.momentum", 0.5, {"momentum": 0.5}, {}),
+    ("optimizer.momentum", 0.5, {"rule": "sgd", "momentum": 0.5}, SGD),
+    ("optimizer.momentum", 0.5, {"rule": "second_order", "momentum": 0.5}, SECOND_ORDER),
+    ("optimizer.nesterov", False, {"nesterov": False}, {}),
+    ("optimizer.weight_decay", 0.1, {"weight_decay": 0.1}, {}),
+    ("optimizer.weight_decay", 0.1, {"rule": "sgd", "weight_decay": 0.1}, SGD),
+    ("optimizer.weight_decay_in", "loss", IN_LOSS, {}),
+    ("optimizer.weight_decay_in", "loss", {"rule": "second_order", **IN_LOSS}, SECOND_ORDER),
+    (
+        "optimizer.weight_decay",
+        0.1,
+        {"weight_decay": 0.0, "loss": {"weight_decay_in_loss": 0.1}},
+        {"optimizer.weight_decay_in": "loss"},
+    ),
+    ("optimizer.clip_norm", 0.01, {"clip_norm": 0.01}, {}),
+    ("optimizer.rho", 0.3, {"geometry": {"rho": 0.3}}, {}),
+    ("optimizer.rho", 0.3, {"rule": "second_order", "geometry": {"rho": 0.3}}, SECOND_ORDER),
+    ("optimizer.adaptive", True, {"geometry": {"adaptive": True}}, {}),
+    ("optimizer.p", 3.0, {"geometry": {"p": 3.0}}, {}),
+    ("optimizer.p", math.inf, {"geometry": {"p": math.inf}}, {}),
+    ("optimizer.direction", "random", {"geometry": {"random_direction": True}}, {}),
+    ("optimizer.ascent_steps", 3, {"passes": {"ascent_steps": 3}}, {}),
+    (
+        "optimizer.ascent_step_size",
+        0.4,
+        {"passes": {"ascent_steps": 3, "ascent_step_size": 0.4}},
+        {"optimizer.ascent_steps": 3},
+    ),
+    ("optimizer.second_order", True, {"rule": "second_order"}, {}),
+    ("optimizer.replay", False, {"passes": {"replay": False}}, {}),
+    ("optimizer.replay", False, {"rule": "second_order", "passes": {"replay": False}}, SECOND_ORDER),
+    ("optimizer.perturb", "norm", {"rule": "norm"}, {}),
+    ("optimizer.ascent_fraction", 0.3, {"passes": {"ascent_fraction": 0.3}}, {}),
+    ("optimizer.interval", 2, {"passes": {"ascents": Ascents(0, 4, 2)}}, {}),
+    (
+        "optimizer.reuse",
+        0.7,
+        {"passes": {"ascents": Ascents(0, 4, 2)}, "reuse": 0.7},
+        {"optimizer.interval": 2},
+    ),
+    ("optimizer.start", 0.3, {"passes": {"ascents": Ascents(2, 4)}}, {}),
+    ("optimizer.stop", 0.5, {"passes": {"ascents": Ascents(0, 2)}}, {}),
+    ("m", 4, {"m": 4}, {}),
+    ("label_smoothing", 0.1, {"loss": {"label_smoothing": 0.1}}, {}),
+]
+# Tested elsewhere: the loop gives every update its learning rate; there is a test of the gates above; and
+# what several processes share.
+OTHER_KEYS = {"optimizer.lr", "optimizer.true_gradient", "optimizer.sync_ascent"}
+
+
+def weights_after_all_updates(make_update):
+    """Return the weights, float64, of a small network with dropout."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Flatten(), nn.Linear(12, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(), nn.Linear(8, 3)
+    ).double()
+    images, targets = torch.randn(8, 3, 2, 2, dtype=torch.float64), torch.arange(8) % 3
+    update = make_update(network)
+    for step in range(NUM_STEPS):
+        update(images, targets, lr=0.1, step=step)
+    return torch.nn.utils.parameters_to_vector(network.parameters()).detach()
+
+
+def as_configured(changes):
+    def make_update(network):
+        config = changed(changes)
+        return make_update(config, network, network, Precision("fp32", CPU), m=config.m, num_steps=NUM_STEPS)
+
+    return weights_after_all_updates(make_update)
+
+
+def test_update_of_the_default_config_is_that_of_sam_by_hand():
+    assert torch.equal(as_configured({}), weights_after_all_updates(by_hand))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "arguments", "others"), UPDATES, ids=[f"{case[0]}-{case[1]}" for case in UPDATES]
+)
+def test_update_has_what_every_key_says(key, value, arguments, others):
+    weights = as_configured({**others, key: value})
+    assert torch.equal(weights, weights_after_all_updates(partial(by_hand, **arguments)))
+    # Weights of about 0.3; a key that is not read makes no difference at all.
+    assert float((weights - as_configured(others)).abs().max()) > 1e-7
+
+
+def test_update_is_tested_with_every_key_that_it_reads():
+    keys = {key for key, _, _ in leaves(changed({})) if key.startswith("optimizer.")}
+    assert {key for key, *_ in UPDATES} | OTHER_KEYS == keys | {"label_smoothing", "m"}

@@ -1,0 +1,105 @@
+"""A sweep on a real Ray cluster of two nodes, of which one worker is killed, and then one node."""
+
+import importlib.util
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from sam.record.directory import read_result
+from tests.clusters.test_slurm import directory_of, rows, wait_until
+from tests.faults.lives import equal, outcome
+from tests.tiny import TINY
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TRAIN = [sys.executable, str(ROOT / "train.py"), "-m"]
+RUNS = [*TINY, "epochs=20", "dataset.num_train=512", "optimizer=sam", "seed=0,1,2"]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="no Ray here"),
+]
+
+# In a process of its own, since Ray leaves files open, which are errors here.
+CLUSTER = """
+import sys
+from ray.cluster_utils import Cluster
+cluster = Cluster()
+nodes = [cluster.add_node(num_cpus=1, object_store_memory=10**8, include_dashboard=False) for _ in range(2)]
+print(cluster.address, flush=True)
+for line in sys.stdin:
+    cluster.remove_node(nodes.pop(), allow_graceful=False)
+    print("removed", flush=True)
+cluster.shutdown()
+"""
+
+
+@pytest.fixture
+def cluster():
+    """Start two nodes; give a process that says their address, and ends one for each line it is told."""
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", CLUSTER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+    )
+    yield process
+    process.communicate(timeout=60)
+
+
+def workers(outputs):
+    """Return the processes of Ray that hold the lock of a run, by its directory."""
+    found = {}
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            if b"ray::" not in (process / "cmdline").read_bytes():
+                continue
+            for file in (process / "fd").iterdir():
+                path = pathlib.Path(os.readlink(file))
+                if path.name == ".lock" and outputs in path.parents:
+                    found[path.parent] = int(process.name)
+        except OSError:
+            continue  # it has just ended
+    return found
+
+
+def test_sweep_ends_complete_although_a_worker_and_a_node_are_killed(tmp_path, cluster):
+    undisturbed, outputs = tmp_path / "undisturbed", tmp_path / "outputs"
+    address = cluster.stdout.readline().strip()
+    sweep = subprocess.Popen(
+        [
+            *TRAIN,
+            "hydra/launcher=ray",
+            f"hydra.launcher.ray.init.address='{address}'",
+            *RUNS,
+            f"outputs={outputs}",
+        ],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "RAY_AUTH_MODE": "disabled"},
+    )
+    wait_until(lambda: min(rows(outputs, 0), rows(outputs, 1)) > 2)
+    killed = workers(outputs)[directory_of(outputs, 0)]
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: workers(outputs).get(directory_of(outputs, 0), killed) != killed)
+    before = rows(outputs, 0)
+    assert before >= 2, "it went on where it was"
+    wait_until(lambda: rows(outputs, 0) > before)
+    cluster.stdin.write("remove\n")
+    cluster.stdin.flush()
+    out, _ = sweep.communicate(timeout=300)
+    assert sweep.returncode == 0, out
+    assert "\n3 runs: 3 complete, 0 diverged, 0 failed\n" in out
+    subprocess.run([*TRAIN, *RUNS, f"outputs={undisturbed}"], check=True, capture_output=True)
+    for seed in range(3):
+        assert read_result(directory_of(outputs, seed))["status"] == "complete"
+        assert equal(*(outcome(directory_of(folder, seed)) for folder in (outputs, undisturbed)))

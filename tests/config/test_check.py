@@ -1,0 +1,483 @@
+"""Tests of sam/config/check.py.
+
+Longer than 300 lines, since it is mostly the table of all faults with their full messages.
+"""
+
+import re
+from typing import Any
+
+import pytest
+
+from sam.config.check import check
+from sam.config.schema import EvaluateConfig, TrainConfig, leaves
+from sam.system.errors import ConfigError
+from tests.conftest import changed
+
+NAME = "a name of letters, digits, '_', '-' and '.', since it becomes part of a path"
+READERS = (
+    "one of fashion_mnist_mini, fashion_mnist, cifar10, cifar100, svhn, synthetic, image_folder, "
+    "fgvc_aircraft, flowers102, oxford_iiit_pet, stanford_cars, food101"
+)
+SEED = "a number >= 0 and <= 2147483647"
+# Key, a value that is not allowed, what is said to be allowed.
+FAULTS: list[tuple[str, Any, str]] = [
+    ("analysis.name", "fisher", "one of none, sharpness, hessian, landscape, second_order"),
+    ("analysis.every", 0, "a number >= 1"),
+    ("analysis.split", "validation", "one of train, test"),
+    ("analysis.num_images", 0, "a number >= 1"),
+    ("analysis.chunk_size", 0, "a number >= 1"),
+    ("analysis.statistics", "running", "one of evaluation, batch"),
+    ("analysis.dtype", "bfloat16", "one of float32, float64"),
+    ("analysis.seed", -1, SEED),
+    ("analysis.rho", -0.1, "a number >= 0"),
+    ("analysis.m", [], "a list of at least one value, such as [1,4]"),
+    ("analysis.m", [1, 0], "a number >= 1"),
+    ("analysis.ascent_steps", [0], "a number >= 1"),
+    ("analysis.ascent_step_size", 0.0, "a number > 0"),
+    ("analysis.top", 0, "a number >= 1"),
+    ("analysis.steps", 1, "a number >= 2"),
+    ("analysis.probes", 0, "a number >= 1"),
+    ("analysis.directions", "gradient", "one of random, eigenvectors, run"),
+    ("analysis.dimensions", 3, "a number >= 1 and <= 2"),
+    ("analysis.span", 0.0, "a number > 0"),
+    ("analysis.points", 2, "a number >= 3 and <= 1001"),
+    ("analysis.num_batches", 0, "a number >= 1"),
+    ("dataset.name", "a/b", NAME),
+    ("dataset.name", "", NAME),
+    ("dataset.name", "..", NAME),
+    ("dataset.name", "-x", NAME),
+    ("dataset.name", "cats\n", NAME),
+    ("dataset.reader", "mnist", READERS),
+    ("dataset.num_train", 0, "a number >= 1"),
+    ("dataset.num_test", 0, "a number >= 1"),
+    ("dataset.validation", "first", "one of none, last, random"),
+    ("dataset.repeats", 0, "a number >= 1"),
+    ("dataset.label_noise", -0.1, "a number >= 0 and < 1"),
+    ("dataset.label_noise", 1.0, "a number >= 0 and < 1"),
+    ("dataset.label_noise", float("nan"), "a finite number"),
+    ("dataset.label_noise_over", "classes", "one of other_classes, all_classes"),
+    ("dataset.image_size", 7, "a number >= 8 and <= 1024"),
+    ("dataset.image_size", 1025, "a number >= 8 and <= 1024"),
+    ("dataset.resize_size", 7, "a number >= 8 and <= 2048"),
+    ("dataset.interpolation", "nearest", "one of bilinear, bicubic"),
+    ("dataset.num_classes", 1, "a number >= 2"),
+    ("model.name", "a b", NAME),
+    (
+        "model.architecture",
+        "vgg",
+        "one of cifar_resnet, wide_cifar_resnet, wide_resnet, shake_shake, pyramidnet, timm",
+    ),
+    ("model.depth", 2, "a number >= 8 and <= 2000"),
+    ("model.width", 0, "a number >= 1"),
+    ("model.shortcut", "none", "one of pool, conv"),
+    ("model.alpha", 0, "a number >= 1"),
+    ("model.init", "he", "one of released_code, torch"),
+    ("model.init_seed", -1, SEED),
+    ("model.input_size", 7, "a number >= 8 and <= 2048"),
+    ("augmentation.name", "a:b", NAME),
+    ("augmentation.crop_padding", -1, "a number >= 0"),
+    ("augmentation.padding", "constant", "one of reflect, zero"),
+    ("augmentation.cutout_size", -1, "a number >= 0"),
+    ("augmentation.cutout_scope", "epoch", "one of image, batch"),
+    ("augmentation.auto_augment", "cifar100", "one of none, cifar10, svhn, imagenet"),
+    ("augmentation.mixup_alpha", -1.0, "a number >= 0"),
+    ("augmentation.mixup_alpha", float("inf"), "a finite number"),
+    ("optimizer.name", "adam", "one of sgd, sam"),
+    ("optimizer.lr", 0.0, "a number > 0"),
+    ("optimizer.momentum", 1.0, "a number >= 0 and < 1"),
+    ("optimizer.momentum", -0.1, "a number >= 0 and < 1"),
+    ("optimizer.weight_decay", -1e-9, "a number >= 0"),
+    ("optimizer.weight_decay_in", "gradient", "one of optimizer, loss"),
+    ("optimizer.clip_norm", 0.0, "a number > 0"),
+    ("optimizer.rho", -0.05, "a number >= 0"),
+    ("optimizer.rho", float("inf"), "a finite number"),
+    ("optimizer.p", 1.0, "a number > 1"),
+    ("optimizer.p", float("nan"), "a number > 1, or inf"),
+    ("optimizer.direction", "up", "one of gradient, random"),
+    ("optimizer.ascent_steps", 0, "a number >= 1"),
+    ("optimizer.ascent_step_size", 0.0, "a number > 0"),
+    ("optimizer.perturb", "bn", "one of all, norm"),
+    ("optimizer.ascent_fraction", 0.0, "a number > 0 and <= 1"),
+    ("optimizer.ascent_fraction", 1.1, "a number > 0 and <= 1"),
+    ("optimizer.interval", 0, "a number >= 1"),
+    ("optimizer.reuse", -0.1, "a number >= 0"),
+    ("optimizer.start", -0.1, "a number >= 0 and < 1"),
+    ("optimizer.start", 1.0, "a number >= 0 and < 1"),
+    ("optimizer.stop", 0.0, "a number > 0 and <= 1"),
+    ("optimizer.stop", 1.1, "a number > 0 and <= 1"),
+    ("runtime.processes", 0, "a number >= 1 and <= 1024"),
+    ("runtime.parallel", "tp", "one of ddp, fsdp"),
+    ("runtime.workers", -1, "a number >= 0 and <= 1024"),
+    ("runtime.precision", "fp8", "one of fp32, tf32, bf16, fp16"),
+    ("runtime.threads", 0, "a number >= 1 and <= 1024"),
+    ("runtime.checkpoint_minutes", 0.0, "a number > 0"),
+    ("runtime.timeout_minutes", 0.0, "a number > 0 and <= 10080"),
+    ("runtime.timeout_minutes", 10081.0, "a number > 0 and <= 10080"),
+    ("epochs", -1, "a number >= 0"),
+    ("batch_size", 0, "a number >= 1"),
+    ("m", 0, "a number >= 1"),
+    ("label_smoothing", -0.1, "a number >= 0 and < 1"),
+    ("label_smoothing", 1.0, "a number >= 0 and < 1"),
+    ("seed", -1, SEED),
+    ("seed", 2**31, SEED),
+]
+# The outermost values that are allowed.
+ALLOWED: list[tuple[str, Any]] = [
+    ("dataset.name", "_CIFAR-10.v2"),
+    ("dataset.num_train", 128),
+    ("dataset.num_test", 1),
+    ("dataset.label_noise", 0.0),
+    ("dataset.label_noise", 0.999),
+    ("model.width", 1),
+    ("augmentation.padding", "zero"),
+    ("augmentation.crop_padding", 0),
+    ("augmentation.cutout_size", 0),
+    ("optimizer.name", "sgd"),
+    ("optimizer.lr", 1e-12),
+    ("optimizer.weight_decay", 0.0),
+    ("optimizer.clip_norm", 1e-12),
+    ("optimizer.clip_norm", None),
+    ("optimizer.p", 1.01),
+    ("optimizer.p", float("inf")),
+    ("optimizer.ascent_fraction", 1 / 128),
+    ("optimizer.start", 0.999),
+    ("optimizer.stop", 1e-6),
+    ("runtime.processes", 1),
+    ("runtime.workers", 0),
+    ("optimizer.rho", 0.0),
+    ("optimizer.momentum", 0.999),
+    ("runtime.precision", "bf16"),
+    ("runtime.threads", 1),
+    ("runtime.checkpoint_minutes", 1e-3),
+    ("runtime.timeout_minutes", 10080.0),
+    ("epochs", 0),
+    ("batch_size", 1),
+    ("m", 1),
+    ("m", 128),
+    ("label_smoothing", 0.0),
+    ("seed", 0),
+    ("seed", 2**31 - 1),
+]
+
+
+def faults_of(config: Any) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        check(config)
+    return str(caught.value).splitlines()
+
+
+@pytest.mark.parametrize(("key", "value", "allowed"), FAULTS)
+def test_check_tells_key_value_and_what_is_allowed(key: str, value: Any, allowed: str) -> None:
+    with pytest.raises(ConfigError, match=rf"(?m)^{re.escape(f'{key}={value}: allowed is {allowed}')}$"):
+        check(changed({key: value}))
+
+
+@pytest.mark.parametrize(("key", "value"), ALLOWED)
+def test_check_allows_the_outermost_values(key: str, value: Any) -> None:
+    check(changed({key: value}))
+
+
+@pytest.mark.parametrize("size", [8, 1024])
+def test_check_allows_the_outermost_image_sizes(size: int) -> None:
+    sizes = {"dataset.num_train": 128, "dataset.num_test": 1, "dataset.num_classes": 2}
+    check(changed({"dataset.reader": "synthetic", "dataset.image_size": size, **sizes}))
+
+
+def test_check_tests_above_cover_every_key_with_a_rule() -> None:
+    ruled = {key for key, _, field in leaves(TrainConfig()) if set(field.metadata) - {"science", "sam_only"}}
+    assert {key for key, _, _ in FAULTS} == ruled
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"analysis.adaptive": True, "analysis.ascent_steps": [1, 2]},
+            "analysis.adaptive=true needs analysis.ascent_steps=[1], not [1, 2]",
+        ),
+        (
+            {"analysis.name": "landscape", "analysis.directions": "run"},
+            "analysis.directions=run and analysis.other=None: name the other run with "
+            "analysis.directions=run, and only there",
+        ),
+        (
+            {"analysis.name": "landscape", "analysis.other": "outputs/a"},
+            "analysis.directions=random and analysis.other=outputs/a: name the other run with "
+            "analysis.directions=run, and only there",
+        ),
+        (
+            {"analysis.name": "landscape", "analysis.points": 24},
+            "analysis.points=24 leaves out the run itself; choose an odd number",
+        ),
+        (
+            {"analysis.name": "landscape", "analysis.directions": "eigenvectors"},
+            "analysis.directions=eigenvectors needs those of an earlier hessian analysis; use evaluate.py "
+            "once the run has ended",
+        ),
+        (
+            {"analysis.name": "hessian", "runtime.parallel": "fsdp", "optimizer.sync_ascent": True},
+            "analysis=hessian needs whole weights during training, but runtime.parallel=fsdp shards them; "
+            "analyse the run afterwards: python evaluate.py run=... analysis=...",
+        ),
+        ({"m": 48}, "m=48 does not divide batch_size=128; choose a divisor or m=null"),
+        ({"m": 256}, "m=256 does not divide batch_size=128; choose a divisor or m=null"),
+        ({"model.depth": 28}, "model.depth=28: a cifar_resnet has depth 6n+2, for example 20"),
+        (
+            {"model.architecture": "wide_resnet", "model.depth": 20},
+            "model.depth=20: a wide_resnet has depth 6n+4, for example 28",
+        ),
+        (
+            {"optimizer.momentum": 0.0},
+            "optimizer.nesterov=true needs optimizer.momentum > 0; set optimizer.nesterov=false",
+        ),
+        (
+            {"runtime.precision": "tf32", "runtime.device": "cpu"},
+            "runtime.precision=tf32 needs a GPU, but runtime.device=cpu; use fp32",
+        ),
+        (
+            {"runtime.precision": "tf32", "runtime.device": "mps"},
+            "runtime.precision=tf32 needs a GPU, but runtime.device=mps; use fp32",
+        ),
+        (
+            {"dataset.num_train": 127},
+            "dataset.num_train=127 fills no batch of batch_size=128; lower batch_size",
+        ),
+        (
+            {"dataset.reader": "cifar10", "dataset.num_classes": 10},
+            "dataset.num_classes is known for cifar10; leave it null",
+        ),
+        (
+            {"dataset.reader": "image_folder", "dataset.image_size": 8, "dataset.num_classes": 10},
+            "dataset.num_classes is known for image_folder; leave it null",
+        ),
+        (
+            {"model.architecture": "pyramidnet", "model.depth": 12},
+            "model.depth=12: a pyramidnet has depth 9n+2, for example 272",
+        ),
+        (
+            {"model.architecture": "shake_shake", "model.width": 3},
+            "model.width=3: a shake_shake has an even width, for example 96",
+        ),
+        ({"model.alpha": 84}, "model.alpha is nothing that a cifar_resnet reads; leave it out"),
+        ({"outputs": ""}, "outputs is empty; name a folder"),
+        (
+            {"dataset.reader": "image_folder"},
+            "dataset.image_size=null: image_folder needs a number here",
+        ),
+        ({"dataset.root": ""}, "dataset.root is empty; name a folder"),
+        (
+            {"dataset.reader": "flowers102"},
+            "dataset.image_size=null: flowers102 needs a number here",
+        ),
+        (
+            {"dataset.reader": "food101", "dataset.image_size": 224, "dataset.resize_size": 200},
+            "dataset.resize_size=200 is below dataset.image_size=224",
+        ),
+        (
+            {"dataset.reader": "food101", "dataset.image_size": 224, "dataset.validation": "last"},
+            "dataset.validation=last: the last images of food101 are those of the last classes; use "
+            "dataset.validation=random",
+        ),
+        (
+            {"dataset.label_noise": 0.4, "dataset.relabel_from": "x"},
+            "dataset.label_noise=0.4 and dataset.relabel_from=x: labels come from one of these; leave the "
+            "others out",
+        ),
+        (
+            {"dataset.reader": "cifar10", "dataset.resize_size": 40},
+            "dataset.resize_size is nothing that cifar10 reads; leave it out",
+        ),
+        (
+            {"dataset.reader": "cifar10", "dataset.in_memory": False},
+            "dataset.in_memory is nothing that cifar10 reads; leave it out",
+        ),
+        (
+            {"dataset.extra": False},
+            "dataset.extra is nothing that fashion_mnist_mini reads; leave it out",
+        ),
+        (
+            {"dataset.label_noise_over": "all_classes"},
+            "dataset.label_noise_over=all_classes needs dataset.label_noise > 0",
+        ),
+        (
+            {"optimizer.ascent_step_size": 0.5},
+            "optimizer.ascent_step_size=0.5 is that of steps after the first; ask for them with "
+            "optimizer.ascent_steps",
+        ),
+        (
+            {"dataset.label_name": "worse_label"},
+            "dataset.label_name=worse_label needs dataset.label_file=PATH",
+        ),
+        (
+            {"model.architecture": "timm"},
+            "model.timm_name=null: name a model of timm, such as model.timm_name=resnet50",
+        ),
+        (
+            {
+                "model.architecture": "timm",
+                "model.timm_name": "resnet50",
+                "model.freeze_statistics": True,
+            },
+            "model.freeze_statistics=true needs trained weights: fresh batch norm would stay at mean 0 and "
+            "variance 1; set model.weights",
+        ),
+        ({"model.weights": "hub"}, "model.weights is nothing that a cifar_resnet reads; leave it out"),
+        (
+            {"model.architecture": "timm", "model.timm_name": "resnet50", "model.init": "torch"},
+            "model.init is nothing that a timm reads; leave it out",
+        ),
+        (
+            {"augmentation.inception_crop": True},
+            "augmentation.inception_crop=true needs images of full size: a dataset of files, with "
+            "dataset.in_memory=false",
+        ),
+        (
+            {"optimizer.p": 3.0, "optimizer.adaptive": True},
+            "optimizer.adaptive=true and optimizer.p=3 do not go together; choose one",
+        ),
+        (
+            {"optimizer.ascent_steps": 2, "optimizer.second_order": True, "optimizer.direction": "random"},
+            "optimizer.direction=random and optimizer.ascent_steps=2 and optimizer.second_order=true do not "
+            "go together; choose one",
+        ),
+        (
+            {"optimizer.second_order": True, "runtime.precision": "bf16"},
+            "optimizer.second_order=true needs runtime.precision=fp32 or tf32, not bf16: half precision "
+            "rounds second derivatives away",
+        ),
+        (
+            {"optimizer.second_order": True, "runtime.compile": True},
+            "optimizer.second_order=true needs runtime.compile=false: torch compiles no double backward",
+        ),
+        (
+            {
+                "optimizer.second_order": True,
+                "runtime.grad_checkpointing": True,
+                "model.architecture": "timm",
+                "model.timm_name": "resnet50",
+            },
+            "optimizer.second_order=true needs runtime.grad_checkpointing=false",
+        ),
+        (
+            {"optimizer.second_order": True, "runtime.processes": 2},
+            "optimizer.second_order=true runs in one process, not runtime.processes=2",
+        ),
+        *(
+            (
+                {"optimizer.second_order": True, f"optimizer.{key}": value},
+                f"optimizer.second_order=true does not go with optimizer.{key}={value}; leave it out",
+            )
+            for key, value in {
+                "sync_ascent": True,
+                "perturb": "norm",
+                "ascent_fraction": 0.5,
+                "interval": 2,
+                "start": 0.1,
+                "stop": 0.9,
+            }.items()
+        ),
+        (
+            {"optimizer.start": 0.5, "optimizer.stop": 0.5},
+            "optimizer.start=0.5 is not before optimizer.stop=0.5: SAM would never perturb; move them apart, "
+            "or use optimizer=sgd",
+        ),
+        (
+            {"optimizer.ascent_fraction": 0.1, "m": 8},
+            "optimizer.ascent_fraction=0.1 of 8 images (m) is not one image; make one of them larger",
+        ),
+        (
+            {"optimizer.sync_ascent": True, "optimizer.direction": "random"},
+            "optimizer.sync_ascent=true needs optimizer.direction=gradient: each process would draw a "
+            "direction of its own",
+        ),
+        (
+            {"optimizer.reuse": 0.7},
+            "optimizer.reuse=0.7 is for the updates that do not perturb; set optimizer.interval=5, or "
+            "optimizer.reuse=0",
+        ),
+        (
+            {"optimizer.reuse": 0.7, "optimizer.interval": 5, "optimizer.ascent_fraction": 0.5},
+            "optimizer.reuse compares gradients of the same images: it needs optimizer.ascent_fraction=1, "
+            "not 0.5",
+        ),
+        (
+            {"optimizer.reuse": 0.7, "optimizer.interval": 5, "optimizer.direction": "random"},
+            "optimizer.reuse needs optimizer.direction=gradient",
+        ),
+        (
+            {"optimizer.reuse": 0.7, "optimizer.interval": 5, "runtime.precision": "fp16"},
+            "optimizer.reuse needs runtime.precision=fp32, tf32 or bf16, not fp16, whose gradients may "
+            "overflow: that would be reused",
+        ),
+        (
+            {"runtime.parallel": "fsdp"},
+            "runtime.parallel=fsdp needs optimizer.sync_ascent=true: a perturbation of each process's own "
+            "cannot live on weights of which it holds a shard",
+        ),
+        (
+            {"runtime.parallel": "fsdp", "optimizer.name": "sgd", "runtime.precision": "fp16"},
+            "runtime.parallel=fsdp needs runtime.precision=fp32, tf32 or bf16: of fp16, each process sees "
+            "the overflows of its shard alone",
+        ),
+        (
+            {"runtime.parallel": "fsdp", "optimizer.name": "sgd", "runtime.compile": True},
+            "runtime.parallel=fsdp does not go with runtime.compile=true; use runtime.parallel=ddp",
+        ),
+        *(
+            (
+                {"runtime.parallel": "fsdp", "optimizer.sync_ascent": True, **variant},
+                "runtime.parallel=fsdp needs optimizer.p=2 and optimizer.reuse=0; use runtime.parallel=ddp",
+            )
+            for variant in ({"optimizer.p": 3.0}, {"optimizer.reuse": 0.7, "optimizer.interval": 5})
+        ),
+        (
+            {"runtime.grad_checkpointing": True},
+            "runtime.grad_checkpointing=true: only timm models have it, not cifar_resnet; lower m or "
+            "batch_size to save memory",
+        ),
+    ],
+)
+def test_check_tells_of_keys_that_clash(changes: dict[str, Any], message: str) -> None:
+    assert faults_of(changed(changes)) == [message]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"m": 64},
+        {"model.architecture": "wide_resnet", "model.depth": 28},
+        {"optimizer.momentum": 0.0, "optimizer.nesterov": False},
+        {"runtime.precision": "tf32", "runtime.device": "auto"},
+        {"runtime.precision": "tf32", "runtime.device": "cuda:1"},
+        {"runtime.precision": "bf16", "runtime.device": "cpu"},
+        {"dataset.reader": "image_folder", "dataset.image_size": 64},
+        {"dataset.num_train": 40, "dataset.repeats": 4},
+        {"dataset.label_file": "x.npz", "dataset.label_name": "worse_label"},
+        {"model.shortcut": "conv"},
+        {"model.architecture": "timm", "model.timm_name": "resnet50", "runtime.grad_checkpointing": True},
+        {"optimizer.name": "sgd", "optimizer.p": 3.0, "optimizer.adaptive": True},
+        {"optimizer.second_order": True, "runtime.precision": "tf32"},
+        {"optimizer.second_order": True, "runtime.processes": 1},
+        {"runtime.parallel": "fsdp", "optimizer.name": "sgd"},
+        {"runtime.parallel": "fsdp", "optimizer.sync_ascent": True, "runtime.precision": "bf16"},
+        {"optimizer.name": "sgd", "optimizer.start": 0.5, "optimizer.stop": 0.5, "optimizer.reuse": 1.0},
+    ],
+)
+def test_check_allows_keys_that_go_together(changes: dict[str, Any]) -> None:
+    check(changed(changes))
+
+
+def test_check_shows_all_faults_together() -> None:
+    config = changed({"optimizer.lr": -1.0, "seed": -5, "m": 48, "dataset.root": ""})
+    assert faults_of(config) == [
+        "optimizer.lr=-1.0: allowed is a number > 0",
+        "seed=-5: allowed is a number >= 0 and <= 2147483647",
+        "m=48 does not divide batch_size=128; choose a divisor or m=null",
+        "dataset.root is empty; name a folder",
+    ]
+
+
+def test_check_of_evaluate_config_knows_its_splits() -> None:
+    check(EvaluateConfig(run="somewhere", split="train"))
+    faults = faults_of(EvaluateConfig(run="somewhere", split="validation"))
+    assert faults == ["split=validation: allowed is one of test, train, train_clean"]

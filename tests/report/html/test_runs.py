@@ -1,0 +1,82 @@
+"""Tests of sam/report/html/runs.py."""
+
+import re
+from pathlib import Path
+
+from sam.report.comparison import read_comparison
+from sam.report.html.nodes import node, to_html
+from sam.report.html.runs import render_interrupted, render_runs
+from sam.report.html.shelves import MANY
+from tests.record.run_directories import falling_errors, write_run
+
+CELLS = Path(__file__).resolve().parents[3] / "results" / "paper" / "cells.csv"
+ORIGIN = {"device": "cpu", "threads": 2, "commit": "0123abcd", "versions": {"torch": "2.9", "sam": "0.1"}}
+
+
+def _render(root: Path) -> str:
+    return to_html(node("section", render_runs(read_comparison([root], CELLS))))
+
+
+def test_runs_of_a_condition_stand_together_with_their_config(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_run(tmp_path, {**ORIGIN, "peak_memory_mib": 512.4}, seed=seed, optimizer__name="sam")
+    text = _render(tmp_path)
+    assert text.count("<details>") == 1
+    assert "SAM rho=0.05: cifar10, wrn_28_10, basic, epochs 200, batch 256, m 32 (2 runs)" in text
+    assert "<code>model.depth=28</code>" in text
+    assert "<code>seed=0</code>" not in text
+    assert "optimizer.nesterov" not in text  # as by default
+    assert "Made with device cpu, threads 2, commit 0123abcd, versions torch 2.9, sam 0.1." in text
+    assert text.count("<td>512</td>") == 2
+
+
+def test_runs_that_differ_in_what_does_not_decide_tell_it_in_a_column(tmp_path: Path) -> None:
+    write_run(tmp_path, ORIGIN, seed=0)
+    write_run(tmp_path, {**ORIGIN, "device": "cuda"}, seed=1, runtime__threads=4)
+    text = _render(tmp_path)
+    assert "(2 runs)" in text
+    assert ">Device</th>" in text
+    assert ">runtime.threads</th>" in text
+    assert '<td class="text">cuda</td>' in text
+    assert "Made with threads 2" in text
+
+
+def test_runs_that_diverged_say_where_they_stopped(tmp_path: Path) -> None:
+    result = {"status": "diverged", "message": "loss is nan at step 12", "test_error_pct": None}
+    write_run(tmp_path, result, falling_errors(3, 9.0))
+    text = _render(tmp_path)
+    assert "diverged: loss is nan at step 12" in text
+    assert "<td>3</td>" in text
+
+
+def test_interrupted_runs_tell_how_far_they_came(tmp_path: Path) -> None:
+    write_run(tmp_path, {"status": "interrupted"}, falling_errors(4, 9.0))
+    comparison = read_comparison([tmp_path], CELLS)
+    text = to_html(render_interrupted(comparison.interrupted))
+    assert "<td>4 of 200</td>" in text
+    assert "<td>9.00</td>" in text
+    assert render_runs(comparison) == []
+
+
+def test_runs_of_many_conditions_stand_together_by_setting(tmp_path: Path) -> None:
+    for place in range(MANY):
+        write_run(tmp_path, ORIGIN, epochs=place + 1)
+    write_run(tmp_path, ORIGIN, epochs=1, optimizer__name="sam", optimizer__rho=0.2)
+    text = _render(tmp_path)
+    assert text.count("<details>") == MANY
+    setting = text[text.index("epochs 1, batch") : text.index("epochs 2, batch")]
+    assert "(2 runs)" in setting
+    assert f"In {tmp_path}:" in setting
+    assert re.findall(r'<th scope="row">(\w+)/seed0</th><td class="text">([^<]*)', setting) == [
+        (setting.partition('row">')[2].partition("/")[0], "SGD"),
+        (setting.rpartition('row">')[2].partition("/")[0], "SAM rho=0.2"),
+    ]
+    assert "optimizer.rho" not in setting and "optimizer.name" not in setting  # the method tells them
+
+
+def test_many_interrupted_runs_are_folded(tmp_path: Path) -> None:
+    for seed in range(MANY + 1):
+        write_run(tmp_path, {"status": "interrupted"}, seed=seed)
+    text = to_html(render_interrupted(read_comparison([tmp_path], CELLS).interrupted))
+    assert text.startswith("<details>")
+    assert f"<summary>{MANY + 1} runs</summary>" in text

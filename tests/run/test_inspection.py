@@ -1,0 +1,272 @@
+"""Tests of sam/run/inspection.py and sam/analysis/measure.py through train.py and evaluate.py: whole runs."""
+
+import json
+
+import numpy
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+from sam.record.analyses import NAMES, read_analyses
+from tests.test_train import metrics
+from tests.tiny import TINY
+
+# Small enough for a second each, and with all that an analysis may be asked for.
+QUICK = [
+    "analysis.m=[1,8]",
+    "analysis.ascent_steps=[1,2]",
+    "analysis.top=2",
+    "analysis.steps=5",
+    "analysis.probes=2",
+    "analysis.points=3",
+    "analysis.num_batches=1",
+    "analysis.chunk_size=16",
+]
+RUN = [*TINY, "epochs=3", "dataset.label_noise=0.25"]
+
+
+def train(command, *arguments, outputs="outputs"):
+    code, _, error = command("train.py", *RUN, f"outputs={outputs}", *arguments)
+    assert code == 0, error
+
+
+@pytest.fixture
+def run(command, tmp_path):
+    """Train one run; return its directory."""
+    train(command)
+    (path,) = tmp_path.rglob("result.json")
+    return path.parent
+
+
+@pytest.fixture
+def analyse(command, run):
+    """Analyse that run with evaluate.py; return exit code, stdout, stderr."""
+    return lambda *arguments: command("evaluate.py", f"run={run}", *QUICK, *arguments)
+
+
+def only(directory, name):
+    analyses, problems = read_analyses(directory, name)
+    assert not problems
+    (found,) = analyses
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_schedule_leaves_the_run_as_it_is_and_evaluate_finds_the_same_numbers(command, tmp_path, run, name):
+    train(command, f"analysis={name}", "analysis.every=2", *QUICK, outputs="watched")
+    (watched,) = [path.parent for path in (tmp_path / "watched").rglob("result.json")]
+    assert watched.name == run.name
+    times = ("seconds", "images_per_second")
+    rows = [
+        [{key: row[key] for key in row if key not in times} for row in metrics(directory)]
+        for directory in (run, watched)
+    ]
+    assert rows[0] == rows[1]
+    states = [torch.load(directory / "checkpoint.pt", weights_only=True) for directory in (run, watched)]
+    for part in ("model", "random"):
+        assert str(states[0][part]) == str(states[1][part])
+    for key, tensor in states[0]["model"].items():
+        assert torch.equal(tensor, states[1]["model"][key])
+
+    scheduled = read_analyses(watched, name)[0]
+    assert [analysis.epoch for analysis in scheduled] == [1, 2, 3]
+    for analysis in scheduled:
+        with Image.open(analysis.path.with_suffix(".png")) as picture:
+            assert picture.format == "PNG"
+    code, out, _ = command("evaluate.py", f"run={run}", f"analysis={name}", *QUICK)
+    afterwards = only(run, name)
+    assert (code, afterwards.path.name) == (0, scheduled[-1].path.name)
+    assert afterwards.result == scheduled[-1].result
+    assert f"{name} of the train split after 3 epochs: {afterwards.summary}" in out
+    assert f"written to {afterwards.path}" in out
+    assert len(list((run / "tensorboard").iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", ["sharpness", "landscape"])
+def test_analysis_that_is_there_is_not_done_again_but_a_damaged_one_is(analyse, run, name):
+    analyse(f"analysis={name}")
+    found = only(run, name)
+    text = found.path.read_text()
+    events = len(list((run / "tensorboard").iterdir()))
+    _, out, _ = analyse(f"analysis={name}")
+    assert found.path.read_text() == text  # with the time it was written
+    assert "passes over an image" not in out
+    assert len(list((run / "tensorboard").iterdir())) == events
+    analyse(f"analysis={name}", "analysis.num_images=16")
+    assert len(read_analyses(run, name)[0]) == 2
+    found.path.write_text(text[:50])
+    _, out, _ = analyse(f"analysis={name}")
+    assert "passes over an image" in out
+    assert found.path in [analysis.path for analysis in read_analyses(run, name)[0]]
+
+
+@pytest.mark.parametrize(("split", "evaluated"), [("train", "train"), ("test", "test")])
+def test_analysis_looks_at_the_images_and_labels_of_its_split(command, analyse, run, split, evaluated):
+    analyse("analysis=sharpness", f"analysis.split={split}")
+    command("evaluate.py", f"run={run}", f"split={evaluated}")
+    record = only(run, "sharpness").record
+    evaluation = json.loads((run / f"evaluation-{evaluated}.json").read_text())
+    assert record["num_images"] == evaluation["num_images"]
+    assert record["loss"] == pytest.approx(evaluation["loss"], rel=1e-5)
+    assert record["error_pct"] == evaluation["error_pct"]
+
+
+def test_analysis_takes_classes_in_equal_shares_in_mixed_order(analyse, run, monkeypatch):
+    seen = []
+    measure = "sam.analysis.sharpness.measure_sharpness"
+    monkeypatch.setattr(measure, lambda sample, *_, **__: seen.append(sample) or [])
+    monkeypatch.setattr("sam.figures.analysis.draw_analysis", lambda _: Figure())
+    monkeypatch.setattr("sam.record.analyses.SUMMARIES", {"sharpness": str})
+    analyse("analysis=sharpness", "analysis.num_images=16", "analysis.dtype=float64")
+    analyse("analysis=sharpness", "analysis.num_images=16", "analysis.statistics=batch")
+    for sample in seen:
+        assert len(sample) == 16
+    assert seen[0].images.dtype == torch.float64
+    assert [sample.batch_statistics for sample in seen] == [False, True]
+    assert not seen[0].network.training
+
+
+def test_surface_that_was_interrupted_goes_on(analyse, run):
+    analyse("analysis=landscape")
+    found = only(run, "landscape")
+    with numpy.load(found.arrays) as arrays:
+        whole = dict(arrays)
+    assert whole["loss"].shape == (3, 3)
+    assert whole["loss"][1, 1] == found.record["loss"]
+    begun = {key: array.copy() for key, array in whole.items()}
+    begun["loss"][1:] = numpy.nan
+    begun["loss"][0, 0] = 7.0  # is not measured again
+    found.path.unlink()
+    numpy.savez(found.arrays, **begun)
+    analyse("analysis=landscape")
+    with numpy.load(found.arrays) as arrays:
+        whole["loss"][0, 0] = 7.0
+        assert all(numpy.array_equal(arrays[key], whole[key]) for key in whole)
+
+
+def test_surface_between_two_runs_ends_at_both(command, analyse, run, tmp_path):
+    train(command, "seed=1")
+    (other,) = [path.parent for path in tmp_path.rglob("result.json") if path.parent != run]
+    line = ["analysis.dimensions=1", "analysis.directions=run", f"analysis.other={other}", "analysis.span=2"]
+    # Test images: the two runs have other wrong labels.
+    code, _, error = analyse("analysis=landscape", "analysis.points=5", "analysis.split=test", *line)
+    assert code == 0, error
+    command("evaluate.py", f"run={other}", "analysis=sharpness", "analysis.split=test", *QUICK)
+    with numpy.load(only(run, "landscape").arrays) as arrays:
+        losses = dict(zip(arrays["steps_1"].tolist(), arrays["loss"].tolist(), strict=True))
+    assert min(losses) < 0 and max(losses) > 1
+    assert losses[0.0] == only(run, "landscape").record["loss"]
+    assert losses[1.0] == only(other, "sharpness").record["loss"]
+    assert losses[1.0] != losses[0.0]
+
+
+def test_surface_along_eigenvectors_needs_them(analyse, run):
+    wanted = ["analysis=landscape", "analysis.directions=eigenvectors"]
+    code, _, error = analyse(*wanted)
+    assert code == 2
+    assert error == (
+        f"error: analysis.directions=eigenvectors: {run} has none of this moment, split and statistics; "
+        f"first run python evaluate.py run={run} analysis=hessian analysis.save_vectors=true\n"
+    )
+    assert analyse("analysis=hessian", "analysis.save_vectors=true")[0] == 0
+    assert analyse(*wanted)[0] == 0
+    with numpy.load(only(run, "hessian").arrays) as arrays:
+        assert arrays["eigenvectors"].shape == (2, only(run, "hessian").result["num_parameters"])
+    assert only(run, "landscape").result["loss_at_centre"] == only(run, "landscape").record["loss"]
+
+
+def test_evaluate_of_a_folder_looks_at_every_run_below_it(command, run, tmp_path):
+    train(command, "seed=1")
+    code, _, _ = command("evaluate.py", f"run={tmp_path / 'outputs'}", "analysis=sharpness", *QUICK)
+    assert code == 0
+    assert len(list(tmp_path.rglob("sharpness-epoch3-*.json"))) == 2
+    assert command("evaluate.py", f"run={tmp_path / 'outputs'}")[0] == 0
+    assert len(list(tmp_path.rglob("evaluation-test.json"))) == 2
+
+
+def test_evaluate_of_a_folder_goes_on_after_a_run_that_cannot_be_looked_at(command, run, tmp_path):
+    train(command, "seed=1")
+    (run / "checkpoint.pt").unlink()
+    code, _, error = command("evaluate.py", f"run={tmp_path / 'outputs'}", "analysis=sharpness", *QUICK)
+    assert code == 2
+    assert error == (
+        f"error: 1 of 2 runs were left out:\n{run}: run={run} has no checkpoint yet; train it first\n"
+    )
+    assert len(list(tmp_path.rglob("sharpness-epoch3-*.json"))) == 1
+
+
+def test_interrupted_run_catches_up_with_the_analysis_of_its_last_epoch(command, run):
+    # As if it had been killed between its second checkpoint and the analysis.
+    (run / "result.json").unlink()
+    train(command, "analysis=sharpness", "analysis.every=2", *QUICK)
+    assert [analysis.epoch for analysis in read_analyses(run, "sharpness")[0]] == [3]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_run_that_diverges_ends_so_whatever_was_to_be_looked_at(command, tmp_path, name):
+    train(command, "optimizer.lr=1e30", "optimizer.clip_norm=null", f"analysis={name}", *QUICK)
+    (path,) = tmp_path.rglob("result.json")
+    assert json.loads(path.read_text())["status"] == "diverged"
+    assert not (path.parent / "analysis").exists()
+
+
+def test_analysis_that_fails_during_training_is_no_reason_to_lose_it(command, tmp_path):
+    hopeless = ["analysis=hessian", "analysis.every=2", *QUICK, "analysis.top=99999"]
+    code, out, _ = command("train.py", *RUN, *hopeless)
+    assert code == 0
+    for epoch in (1, 2, 3):
+        assert f"warning: epoch {epoch} is not analysed: analysis=hessian: top must be from 1 to" in out
+    (path,) = tmp_path.rglob("result.json")
+    assert json.loads(path.read_text())["status"] == "complete"
+
+
+def test_picture_cut_short_is_drawn_again_and_stops_no_run(command, analyse, run):
+    analyse("analysis=sharpness")
+    picture = only(run, "sharpness").path.with_suffix(".png")
+    whole = picture.read_bytes()
+    picture.write_bytes(b"")
+    (run / "result.json").unlink()
+    train(command)  # TensorBoard leaves the picture out
+    assert (run / "result.json").exists()
+    picture.unlink()
+    analyse("analysis=sharpness")
+    assert picture.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("variant", "told"), [("adaptive=true", "adaptive=True"), ("p=inf", "p=inf"), ("p=3", "p=3.0")]
+)
+def test_second_order_term_is_that_of_the_plain_ball(command, tmp_path, variant, told):
+    train(command, f"optimizer.{variant}")
+    (path,) = tmp_path.rglob("result.json")
+    code, _, error = command("evaluate.py", f"run={path.parent}", "analysis=second_order", *QUICK)
+    assert (code, error) == (
+        2,
+        f"error: analysis=second_order: this run has optimizer.{told}, and the second-order term is that of "
+        "the plain ball (Eq. 3)\n",
+    )
+
+
+def test_images_held_out_are_called_validation(command, tmp_path):
+    train(command, "dataset.num_train=160", "dataset.validation=random")
+    (path,) = tmp_path.rglob("result.json")
+    command("evaluate.py", f"run={path.parent}", "analysis=sharpness", "analysis.split=test", *QUICK)
+    assert only(path.parent, "sharpness").record["split"] == "validation"
+
+
+def test_split_of_an_evaluation_is_not_taken_for_that_of_an_analysis(analyse):
+    code, _, error = analyse("analysis=sharpness", "split=test")
+    assert code == 0
+    code, _, error = analyse("analysis=sharpness", "split=train")
+    assert (code, error) == (
+        2,
+        "error: split=train is that of an evaluation; for analysis=sharpness say analysis.split=train or "
+        "test\n",
+    )
+
+
+def test_force_throws_away_the_analyses_of_the_run_before(command, analyse, run):
+    analyse("analysis=sharpness")
+    train(command, "force=true")
+    assert not (run / "analysis").exists()

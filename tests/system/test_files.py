@@ -1,0 +1,53 @@
+"""Tests of sam/system/files.py; /dev/full is a disk without room."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from sam.system.files import naming, replaced
+
+
+def test_replaced_file_is_the_old_one_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with replaced(path) as file:
+        file.write("new é\n")
+        assert path.read_text() == "old"
+    assert path.read_bytes() == "new é\n".encode()
+    with replaced(path, "wb") as file:
+        file.write(b"\x00")
+    assert path.read_bytes() == b"\x00"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_replaced_file_on_a_full_disk_stays_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    (tmp_path / "a.txt.unfinished").symlink_to("/dev/full")
+    with (
+        pytest.raises(OSError, match=r"No space left on device: '.*/a\.txt\.unfinished'$"),
+        replaced(path) as file,
+    ):
+        file.write("new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_replaced_file_stays_when_what_is_written_fails(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), replaced(path) as file:
+        file.write(str(1 / 0))
+    assert path.read_text() == "old"
+
+
+def test_naming_adds_the_file_where_an_error_names_none() -> None:
+    path = Path("a.txt")
+    with pytest.raises(OSError, match=r"^\[Errno 24\] Too many open files: 'a\.txt'$"), naming(path):
+        raise OSError(errno.EMFILE, "Too many open files")
+    with pytest.raises(OSError, match=r"Permission denied: 'b\.txt'$"), naming(path):
+        raise OSError(errno.EACCES, "Permission denied", "b.txt")
+    with pytest.raises(OSError, match=r"^of no number$"), naming(path):
+        raise OSError("of no number")
