@@ -145,25 +145,25 @@ UPDATES = [
 OTHER_KEYS = {"optimizer.lr", "optimizer.true_gradient", "optimizer.sync_ascent"}
 
 
-def weights_after_all_updates(make_update):
+def weights_after_all_updates(update_of):
     """Return the weights, float64, of a small network with dropout."""
     torch.manual_seed(0)
     network = nn.Sequential(
         nn.Flatten(), nn.Linear(12, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(), nn.Linear(8, 3)
     ).double()
     images, targets = torch.randn(8, 3, 2, 2, dtype=torch.float64), torch.arange(8) % 3
-    update = make_update(network)
+    update = update_of(network)
     for step in range(NUM_STEPS):
         update(images, targets, lr=0.1, step=step)
     return torch.nn.utils.parameters_to_vector(network.parameters()).detach()
 
 
 def as_configured(changes):
-    def make_update(network):
+    def configured(network):
         config = changed(changes)
         return make_update(config, network, network, Precision("fp32", CPU), m=config.m, num_steps=NUM_STEPS)
 
-    return weights_after_all_updates(make_update)
+    return weights_after_all_updates(configured)
 
 
 def test_update_of_the_default_config_is_that_of_sam_by_hand():
