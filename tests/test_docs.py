@@ -30,8 +30,8 @@ ELSEWHERE = {
     "bash scripts/test.sh": ".ci/run",
     "make": "Makefile",  # each is one line there
     "mkdocs build --strict": "tests/test_docs.py",
-    "pip install .": "tests/test_packaging.py",
-    'pip install ".[runner]"': "tests/test_packaging.py",
+    "pip install .": "pyproject.toml",
+    'pip install ".[runner]"': "pyproject.toml",
     'pip install "hydra-': "requirements-dev.txt",
     "pip install --no-deps hessian-eigenthings": "tests/scripts/benchmarks/test_benchmark.py",
     "torchrun": "tests/clusters/test_two_hosts.py",
@@ -43,6 +43,7 @@ ELSEWHERE = {
     "python scripts/benchmarks/precision.py RUN": "tests/scripts/benchmarks/test_precision.py",
     "python scripts/reproduce.py": "tests/scripts/test_reproduce.py",
     "python scripts/benchmarks/capacity.py": "tests/scripts/benchmarks/test_capacity.py",
+    "python scripts/benchmarks/benchmark.py optimizer": "tests/scripts/benchmarks/test_benchmark.py",
 }
 READ_RUNS = ("evaluate.py", "scripts/compare.py", "scripts/report.py", "scripts/figure.py")
 
