@@ -233,6 +233,7 @@ def test_site_builds_strictly_with_every_key_and_loads_nothing_from_another_host
     keys = (tmp_path / "keys.html").read_text(encoding="utf-8")
     for key, _, _ in leaves(TrainConfig()):
         assert f"<code>{key}</code>" in keys
+    assert "<td></td>" not in keys, "a key without a meaning"
     from_elsewhere = r"<(?:script|img|iframe)[^>]* src=\"?http|<link[^>]* href=\"?http"
     for page in tmp_path.rglob("*.html"):
         assert not re.search(from_elsewhere, page.read_text(encoding="utf-8")), page

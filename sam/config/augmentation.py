@@ -9,25 +9,26 @@ from sam.config.setting import setting
 
 @dataclasses.dataclass
 class AugmentationConfig:
-    """What is drawn anew for every training image."""
+    """Random changes of every training image."""
 
-    # The name in paths and tables.
+    # Name in paths and tables.
     name: str = setting("none", label=True)
     # Mirror left to right with probability 1/2.
     flip: bool = False
-    # Pad by so many pixels on each side, then crop at a random place; 0 means off.
+    # Pad by this number of pixels on each side, then crop at a random place. 0 means off.
     crop_padding: int = setting(0, at_least=0)
-    # What fills the border: reflect as in the released code, or zero (the mean colour).
+    # Border: reflect (as in the released code) or zero (the mean colour).
     padding: str = setting("reflect", choices=("reflect", "zero"))
-    # Side in pixels of a square set to the mean colour, clipped at the border; 0 means off.
+    # Side in pixels of a square that is set to the mean colour, clipped at the border. 0 means off.
     cutout_size: int = setting(0, at_least=0)
-    # One square per image, or one per batch, in the same place for all, as in the released code.
+    # One square per image, or one per batch at the same place for all, as in the released code.
     cutout_scope: str = setting("image", choices=("image", "batch"))
-    # AutoAugment (Cubuk et al. 2019): the policy found on that dataset, before flip and crop.
+    # AutoAugment (Cubuk et al. 2019): the policy that was found on this dataset. It comes before flip and
+    # crop.
     auto_augment: str = setting("none", choices=("none", "cifar10", "svhn", "imagenet"))
-    # Files: crop 8 to 100 % of the area at a ratio of 3/4 to 4/3 instead of the centre.
+    # Image files: crop 8 to 100 % of the area with an aspect ratio of 3/4 to 4/3, instead of the centre.
     inception_crop: bool = False
-    # Mixup (Zhang et al. 2018) with lambda ~ Beta(alpha, alpha), one a batch; 0 means off.
+    # Mixup (Zhang et al. 2018): lambda ~ Beta(alpha, alpha), one lambda per batch. 0 means off.
     mixup_alpha: float = setting(0.0, at_least=0)
 
 

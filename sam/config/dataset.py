@@ -18,11 +18,11 @@ FILE_READERS = (
 
 @dataclasses.dataclass
 class DatasetConfig:
-    """Which images, which part of them, and what is done to their labels."""
+    """The images, the part of them that is used, and their labels."""
 
-    # The name in paths and tables; free to choose for image_folder.
+    # Name in paths and tables. Free to choose for image_folder.
     name: str = setting("fashion_mnist_mini", label=True)
-    # The code that reads it.
+    # Code that reads the dataset.
     reader: str = setting(
         "fashion_mnist_mini",
         choices=(
@@ -35,37 +35,43 @@ class DatasetConfig:
             *FILE_READERS,
         ),
     )
-    # The folder that holds the data; part of the identity for image_folder only.
+    # Folder of the data. Part of the identity for image_folder only.
     root: str = setting("data", science=False)
-    # Fetch missing files from the dataset's home, where torchvision knows one.
+    # Download missing files, where torchvision can.
     download: bool = setting(True, science=False)
-    # Use only so many images, classes in equal shares, the same ones in every run; null means all.
+    # Number of training images: a fixed subset with equal shares of the classes. null means all.
     num_train: int | None = setting(None, at_least=1)
+    # The same for test images.
     num_test: int | None = setting(None, at_least=1)
-    # Train on nine tenths of the training images and put the rest in the place of the test images: the last
-    # ones, as in the released code, or a fixed random tenth. For choosing rho.
+    # Hold out training images and use them in place of the test images, to choose rho. last: the last ones,
+    # as many as in the released code. random: a fixed random tenth.
     validation: str = setting("none", choices=("none", "last", "random"))
-    # An epoch walks the training images so many times; for training sets of a few batches.
+    # How often one epoch goes through the training images. For training sets of a few batches.
     repeats: int = setting(1, at_least=1)
-    # Share of training labels drawn anew, with the run's seed.
+    # Share of training labels that are replaced by random ones. The draw depends on the seed of the run.
     label_noise: float = setting(0.0, at_least=0, below=1)
-    # What they are drawn from: the other classes, so that all of them are wrong, or all classes.
+    # Classes to draw from: the other classes, so that every replaced label is wrong, or all classes.
     label_noise_over: str = setting("other_classes", choices=("other_classes", "all_classes"))
-    # Training labels from a file (.npz, .npy, .pt), such as CIFAR-10N's human ones, and which of its arrays.
+    # File with training labels (.npz, .npy, .pt), such as the human labels of CIFAR-10N.
     label_file: str | None = None
+    # Name of the array in label_file.
     label_name: str | None = None
-    # Training labels predicted by an ended run (bootstrapping): its run directory.
+    # Run directory of an ended run. Its predictions are the training labels (bootstrapping).
     relabel_from: str | None = None
-    # Height and width in pixels: of files and of synthetic; others are shrunk to it, to save time.
+    # Height and width in pixels. Needed for image files and synthetic; other images are shrunk to it, to save
+    # time.
     image_size: int | None = setting(None, at_least=8, at_most=1024)
-    # Files: the shorter side is resized to so many pixels before the centre crop; null means image_size.
+    # Image files: the shorter side is resized to this number of pixels before the centre crop. null means
+    # image_size.
     resize_size: int | None = setting(None, at_least=8, at_most=2048)
+    # Image files: interpolation of that resize.
     interpolation: str = setting("bilinear", choices=("bilinear", "bicubic"))
-    # Files: decode all at the start and keep them as bytes; else worker processes decode them as they come.
+    # Image files: true decodes all at the start and keeps them in memory; false decodes them in worker
+    # processes when they are needed.
     in_memory: bool = True
-    # svhn: train on its 531,131 extra images too.
+    # svhn: also train on its 531,131 extra images.
     extra: bool = True
-    # For synthetic only; every other dataset knows its own.
+    # synthetic: number of classes. Every other dataset knows its own.
     num_classes: int | None = setting(None, at_least=2)
 
 

@@ -32,14 +32,16 @@ SILENT_MODEL_OPTIONS = ("depth", "width", "shortcut")
 
 @dataclasses.dataclass
 class ModelConfig:
-    """Which network."""
+    """The network."""
 
-    # The name in paths and tables.
+    # Name in paths and tables.
     name: str = setting("resnet8", label=True)
+    # Family of the network. It decides which of the keys below are read.
     architecture: str = setting("cifar_resnet", choices=tuple(MODEL_OPTIONS))
-    # cifar_resnet, wide_cifar_resnet, shake_shake: 6n+2; wide_resnet: 6n+4; pyramidnet: 9n+2; not for timm.
+    # Number of layers: 6n+2 for cifar_resnet, wide_cifar_resnet and shake_shake, 6n+4 for wide_resnet, 9n+2
+    # for pyramidnet. Not for timm.
     depth: int = setting(8, at_least=8, at_most=2000)
-    # Channels of the first stage (pyramidnet: of the stem); wide_resnet: the widening factor k.
+    # Channels of the first stage (pyramidnet: of the stem). wide_resnet: the widening factor k.
     width: int = setting(16, at_least=1)
     # wide_resnet: pool (pooling and zeros, as in the released code) or conv (1 x 1 convolutions).
     shortcut: str = setting("pool", choices=("pool", "conv"))
@@ -51,17 +53,19 @@ class ModelConfig:
     alpha: int = setting(200, at_least=1)
     # pyramidnet: ShakeDrop in every block.
     shakedrop: bool = False
-    # How the weights are drawn: released_code (He, a uniform classifier), or torch (its own defaults).
+    # Initial weights: released_code (He, and a uniform classifier) or torch (the defaults of torch).
     init: str = setting("released_code", choices=("released_code", "torch"))
-    # Seed of that draw; null means the run's. The released code draws the same weights in every run.
+    # Seed of the initial weights. null means the seed of the run. The released code uses the same weights in
+    # every run.
     init_seed: int | None = setting(None, at_least=0, at_most=2**31 - 1)
-    # timm: any name that timm knows, with a tag or without, such as tf_efficientnet_b7.ra_in1k.
+    # timm: any name that timm knows, with or without a tag, such as tf_efficientnet_b7.ra_in1k.
     timm_name: str | None = None
-    # timm: start from trained weights: hub (timm's), or a file. The head is new unless it has the right size.
+    # timm: trained weights to start from: hub (those of timm) or a file. The head is new unless it has the
+    # right size.
     weights: str | None = None
-    # timm: batch norm uses its running statistics in training too, and leaves them alone.
+    # timm: batch norm uses its running statistics in training too, and does not change them.
     freeze_statistics: bool = False
-    # timm: resize images to so many pixels before the network; null leaves them as they come.
+    # timm: images are resized to this number of pixels before the network. null means no resize.
     input_size: int | None = setting(None, at_least=8, at_most=2048)
 
 

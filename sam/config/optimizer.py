@@ -11,50 +11,58 @@ from sam.config.setting import setting
 class OptimizerConfig:
     """SGD, alone or as the base optimizer of SAM."""
 
+    # The rule: plain SGD, or SAM around SGD.
     name: str = setting("sam", choices=("sgd", "sam"))
-    # Learning rate of the first step; it falls to 0 along a cosine, step by step, without warm-up.
+    # Learning rate of the first step. It falls to 0 along a cosine, step by step, without warm-up.
     lr: float = setting(0.1, above=0)
+    # Momentum of SGD.
     momentum: float = setting(0.9, at_least=0, below=1)
+    # Nesterov momentum.
     nesterov: bool = True
     # L2, on every parameter.
     weight_decay: float = setting(5e-4, at_least=0)
-    # optimizer: added to the gradient of the update, at w. loss: 1/2 weight_decay ||w||^2 is part of the loss
-    # of both passes, so of the direction of eps and of clipping too, as in the released code.
+    # optimizer: L2 is added to the gradient of the update, at w. loss: 1/2 weight_decay ||w||^2 is part of
+    # the loss of both passes, so it also counts in the direction of eps and in clipping, as in the released
+    # code.
     weight_decay_in: str = setting("optimizer", choices=("optimizer", "loss"))
-    # Largest 2-norm of the final gradient; null means no clipping.
+    # Largest 2-norm of the final gradient. null means no clipping.
     clip_norm: float | None = setting(5.0, above=0)
     # Radius of the ball in which SAM looks for the highest loss, in weight units.
     rho: float = setting(0.05, at_least=0, sam_only=True)
     # ASAM (Kwon et al. 2021): scale the ball by |w|, weight by weight.
     adaptive: bool = setting(False, sam_only=True)
-    # The norm of the ball, 1 < p <= inf (Eq. 2); the paper found 2 the best.
+    # Norm of the ball, 1 < p <= inf (Eq. 2). The paper found 2 the best.
     p: float = setting(2.0, above=1, infinite=True, sam_only=True)
-    # Where eps points: along the gradient, or along Gaussian noise.
+    # Direction of eps: along the gradient, or along Gaussian noise.
     direction: str = setting("gradient", choices=("gradient", "random"), sam_only=True)
-    # Ascent steps (appendix C.5). The first has length rho; that of the others, which are projected onto the
-    # ball, is in units of rho.
+    # Number of ascent steps (appendix C.5). The first one has length rho; the others are projected onto the
+    # ball.
     ascent_steps: int = setting(1, at_least=1, sam_only=True)
+    # Length of the ascent steps after the first, in units of rho.
     ascent_step_size: float = setting(1.0, above=0, sam_only=True)
     # Keep the term of the gradient that SAM drops (appendix C.4), by double backward.
     second_order: bool = setting(False, sam_only=True)
     # Shake-Shake and ShakeDrop: the first pass uses the true gradient, as in the released code.
     true_gradient: bool = setting(True, sam_only=True)
-    # Both passes see the same random draws (gates, dropout), as in the released code.
+    # Both passes use the same random draws (gates, dropout), as in the released code.
     replay: bool = setting(True, sam_only=True)
-    # Several processes: take eps from the gradient of m images over all of them, at one more exchange of
-    # gradients per micro-batch, instead of from m images of each. Batch statistics stay those of the part of
-    # a process, so with batch norm the numbers depend on how many processes there are.
+    # Several processes: take eps from the gradient of m images over all processes, instead of from m images
+    # of each process. It costs one more exchange of gradients per micro-batch. Batch statistics stay those of
+    # each process, so with batch norm the numbers depend on the number of processes.
     sync_ascent: bool = setting(False, sam_only=True)
-    # What eps moves: all weights, or those of normalisation layers alone (SAM-ON, Mueller et al. 2023).
+    # Weights that eps moves: all, or those of normalisation layers only (SAM-ON, Mueller et al. 2023).
     perturb: str = setting("all", choices=("all", "norm"), sam_only=True)
-    # Share of the images of a micro-batch that the ascent passes see, rounded; the last pass sees all.
+    # Share of the images of a micro-batch that the ascent passes use, rounded. The last pass uses all.
     ascent_fraction: float = setting(1.0, above=0, at_most=1, sam_only=True)
-    # Perturb in every so many-th update only; the others take the plain gradient, plus, if reuse > 0, that
-    # many times the part of SAM's last gradient at right angles to it (alpha of LookSAM, Liu et al. 2022).
+    # Perturb only in every interval-th update. The others take the plain gradient.
     interval: int = setting(1, at_least=1, sam_only=True)
+    # LookSAM (Liu et al. 2022), its alpha: updates that do not perturb add the part of SAM's last gradient
+    # that is orthogonal to the plain gradient, with reuse times the length of the plain gradient. 0 means
+    # off.
     reuse: float = setting(0.0, at_least=0, sam_only=True)
-    # Perturb only between these two shares of all updates; plain SGD before and after (Zhou et al. 2025).
+    # Perturb only from this share of all updates on; plain SGD before (Zhou et al. 2025).
     start: float = setting(0.0, at_least=0, below=1, sam_only=True)
+    # Perturb only up to this share of all updates; plain SGD after.
     stop: float = setting(1.0, above=0, at_most=1, sam_only=True)
 
 

@@ -28,17 +28,21 @@ class TrainConfig:
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     runtime: RuntimeConfig = dataclasses.field(default_factory=RuntimeConfig)
     analysis: AnalysisConfig = dataclasses.field(default_factory=AnalysisConfig)
-    # 0 trains nothing: the network is evaluated as it starts, with model.weights as they are in the file.
+    # Number of epochs. 0 trains nothing: the initial network is evaluated, with model.weights as they are in
+    # the file.
     epochs: int = setting(20, at_least=0)
-    # Images per update, over all processes; the rest of an epoch that fills no batch is dropped.
+    # Images per update, over all processes. The rest of an epoch that does not fill a batch is dropped.
     batch_size: int = setting(128, at_least=1)
-    # Images per micro-batch: one perturbation, one set of batch statistics; null means all of a device.
+    # Images per micro-batch: one perturbation and one set of batch statistics each. null means all images of
+    # a device.
     m: int | None = setting(None, at_least=1)
+    # Label smoothing of the training loss.
     label_smoothing: float = setting(0.0, at_least=0, below=1)
+    # Seed of the run: initial weights, order of the images, augmentation, label noise.
     seed: int = setting(0, at_least=0, at_most=2**31 - 1)
-    # The folder that holds the run directories.
+    # Folder of the run directories.
     outputs: str = setting("outputs", science=False)
-    # Throw away what an earlier run of the same identity left, and start anew.
+    # Delete an earlier run of the same identity, and start again.
     force: bool = setting(False, science=False)
 
 
@@ -46,13 +50,16 @@ class TrainConfig:
 class EvaluateConfig:
     """One evaluation of a run."""
 
-    # The run directory, or a folder with several below it.
+    # The run directory, or a folder with several runs below it.
     run: str = ""
-    # Errors on the split, or, where an analysis is chosen, that instead.
+    # Without an analysis, the errors are measured; with one, the analysis is made instead.
     analysis: AnalysisConfig = dataclasses.field(default_factory=AnalysisConfig)
+    # Images to evaluate: the test images, or the training images with the labels of the training or with true
+    # labels.
     split: str = setting("test", choices=("test", "train", "train_clean"))
+    # auto (a GPU if there is one), cpu, cuda, or cuda:1.
     device: str = "auto"
-    # Where the dataset lies now; null means where the run found it.
+    # Folder of the data now. null means the folder that the run used.
     root: str | None = None
 
 
