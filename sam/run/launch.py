@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 from sam.config.schema import TrainConfig
 from sam.system.errors import ConfigError, ProcessError
 from sam.system.files import replaced
-from sam.system.signals import OTHERS, STOPS, Stop, signals_passed_on
+from sam.system.signals import OTHERS, STOPS, ForwardedStop, signals_passed_on
 
 # Long enough for the launcher, which looks ten times a second, to see who died first.
 SECONDS_BEFORE_FAILING = 2.0
@@ -34,7 +34,7 @@ SECONDS_FOR_AN_END = 10
 
 
 @dataclass(frozen=True)
-class Job:
+class WorkerTask:
     """What a process needs to know: the run, what continues it, and where to leave notes of failures."""
 
     config: TrainConfig
@@ -169,12 +169,12 @@ def launch(config: TrainConfig, command: str) -> dict[str, Any]:
             # died, the others have them; with gloo they end at once, with NCCL they may hang till then.
             signals_to_handle=",".join(number.name for number in OTHERS),
         )
-        job = Job(config, command, pathlib.Path(folder))
+        task = WorkerTask(config, command, pathlib.Path(folder))
         try:
             with _silent_logging():
-                outcomes = elastic_launch(launcher, work)(job)
+                outcomes = elastic_launch(launcher, work)(task)
         except ChildFailedError as error:
-            raise _told_by(job.notes, error, stop) from None
+            raise _told_by(task.notes, error, stop) from None
         except SignalException as error:
             raise SystemExit(128 + error.sigval) from None
     if codes := [code for _, code in outcomes.values() if code]:
@@ -197,7 +197,7 @@ def _check_devices(device: str, processes: int) -> None:
         )
 
 
-def _told_by(notes: pathlib.Path, error: Any, stop: Stop) -> BaseException:
+def _told_by(notes: pathlib.Path, error: Any, stop: ForwardedStop) -> BaseException:
     """Return what to raise for a run of which a process failed; the launcher knows which ended first."""
     rank, failure = error.get_first_failure()
     found = [json.loads(path.read_text(encoding="utf-8")) for path in notes.glob("*.json")]
@@ -227,7 +227,7 @@ def _silent_logging() -> Iterator[None]:
         logging.disable(before)
 
 
-def work(job: Job) -> tuple[dict[str, Any] | None, int]:
+def work(task: WorkerTask) -> tuple[dict[str, Any] | None, int]:
     """Do one process's part of a run; the launcher calls this in each.
 
     Returns:
@@ -239,9 +239,9 @@ def work(job: Job) -> tuple[dict[str, Any] | None, int]:
     try:
         # Of a stop the code is returned, too: the launcher ends the others when one fails, and rank 0 may
         # still be saving.
-        outcome = _run_here(job.config, job.command)
+        outcome = _run_here(task.config, task.command)
     except Exception as error:
-        _fail(job.notes, error)
+        _fail(task.notes, error)
     signal.signal(signal.SIGINT, _end_if_alone)
     _end_if_alone()
     _leave(outcome[1])

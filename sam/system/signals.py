@@ -81,7 +81,7 @@ def answer(signal_number: int, before: Mapping[int, Any]) -> None:
 OTHERS = [getattr(signal, name) for name in ("SIGHUP", "SIGQUIT") if hasattr(signal, name)]
 
 
-class Stop:
+class ForwardedStop:
     """Passes a request to stop on to the processes, which save and end; a second one ends all at once."""
 
     def __init__(self) -> None:
@@ -104,7 +104,7 @@ class Stop:
 
 
 @contextmanager
-def signals_passed_on() -> Iterator[Stop]:
+def signals_passed_on() -> Iterator[ForwardedStop]:
     """Take what asks to stop for the processes; and keep it from these until they can take it too.
 
     A process that starts inherits which signals are blocked. With these blocked it does not die over Ctrl-C
@@ -113,7 +113,7 @@ def signals_passed_on() -> Iterator[Stop]:
     """
     from multiprocessing import resource_tracker
 
-    stop, done = Stop(), threading.Event()
+    stop, done = ForwardedStop(), threading.Event()
     receiver = threading.Thread(target=done.wait, daemon=True)
     receiver.start()
     # It takes what is blocked with it, and ignores the others, which it would unblock here as it starts.
