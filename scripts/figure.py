@@ -28,12 +28,15 @@ from sam.paper.cells import (  # noqa: E402
     read_cells,  # noqa: E402
 )
 from sam.paper.figure_plan import (  # noqa: E402
-    Stock,  # noqa: E402
+    PLANS,  # noqa: E402
     commands_of,  # noqa: E402
+    read_plans,  # noqa: E402
+)
+from sam.paper.figure_stock import (  # noqa: E402
+    Stock,  # noqa: E402
     in_order_of_use,  # noqa: E402
     take_stock,  # noqa: E402
 )
-from sam.paper.figure_presets import FIGURES  # noqa: E402
 from sam.record.reader import (  # noqa: E402
     Run,  # noqa: E402
     find_runs,  # noqa: E402
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 VECTORS = (".svg", ".pdf")
+FIGURES = read_plans(PLANS)
 MAX_NAMED = 5  # of the runs that are missing
 
 
@@ -91,7 +95,7 @@ def _seeds(text: str) -> tuple[int, ...]:
 def _list() -> None:
     print("batch\n  the first training images as the network gets them; keys of train.py follow")
     for name, plan in FIGURES.items():
-        print(f"{name}\n  {plan.line}")
+        print(f"{name}\n  {plan.shows}")
         for preset_name, preset in plan.presets.items():
             print(f"  {preset_name}: {sum(part.num_runs() for part in preset.parts)} runs")
             for command in commands_of(name, plan, preset):

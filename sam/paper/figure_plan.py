@@ -1,45 +1,53 @@
-"""What each figure takes: commands of train.py that make its runs, and what evaluate.py adds to them.
+"""What each figure takes: the commands that make its runs, and what evaluate.py adds to them.
 
-A sweep is written as its command line; its runs are known from that, since a run's identity is.
-sam/paper/figure_presets.py lists them. Imports no torch.
+configs/figures.yaml lists them. A command says which runs it makes, and so their identities and directories.
+Imports no torch.
 """
 
 import dataclasses
 import itertools
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from sam.config.compose import composed
+import yaml
+
+from sam.config.compose import CONFIGS, composed
 from sam.config.composer import quoted
 from sam.config.schema import TrainConfig
 from sam.paper.cells import CELLS, Cell, read_cells
 from sam.paper.runs import alternatives, runs_of
-from sam.record.analyses import read_analyses
-from sam.record.evaluations import read_calibration
-from sam.record.identity import identity, path_of
-from sam.record.reader import Run
 
+PLANS = CONFIGS / "figures.yaml"
 METHODS = ("sgd", "sam")
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """One command of train.py: every combination of comma-separated values.
+class SweepRuns:
+    """The runs of one command of train.py: every combination of comma-separated values.
 
     Attributes:
-        overrides: What decides the runs, seeds aside.
-        seeds: Of every combination.
-        looks: What train.py is told besides, to look at the networks while it trains them.
+        overrides: The words that decide the runs, without the seed.
+        seeds: The seeds of every combination.
+        looks: The words with which train.py looks at the networks while it trains them.
     """
 
     overrides: tuple[str, ...]
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...]
     looks: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> "SweepRuns":
+        """Read the words of a command, such as "optimizer=sgd,sam seed=0,1 analysis=hessian"."""
+        words = text.split()
+        (seeds,) = (word.removeprefix("seed=").split(",") for word in words if word.startswith("seed="))
+        looks = tuple(word for word in words if word.startswith("analysis"))
+        overrides = tuple(word for word in words if not word.startswith(("seed=", "analysis")))
+        return cls(overrides, tuple(map(int, seeds)), looks)
 
     def num_runs(self) -> int:
         """Return how many runs it makes."""
@@ -73,8 +81,8 @@ class TableRuns:
     """The conditions with and without SAM of a table of the paper, as scripts/reproduce.py runs them.
 
     Attributes:
-        table: Its number.
-        seeds: Of every condition; the first so many.
+        table: The number of the table.
+        seeds: The seeds of every condition, from 0 on.
     """
 
     table: str
@@ -102,10 +110,10 @@ class Preset(NamedTuple):
 
     Attributes:
         parts: The commands that make them; two may share runs.
-        evaluate: What evaluate.py is told of them afterwards; None where it has nothing to do.
+        evaluate: The words of evaluate.py for the trained networks; None where it has nothing to do.
     """
 
-    parts: tuple[Sweep | TableRuns, ...]
+    parts: tuple[SweepRuns | TableRuns, ...]
     evaluate: tuple[str, ...] | None = None
 
     def with_seeds(self, seeds: Sequence[int]) -> "Preset":
@@ -118,14 +126,14 @@ class FigurePlan(NamedTuple):
     """What one figure takes.
 
     Attributes:
-        line: What it shows.
+        shows: What it shows, in one line.
         presets: By name: "small", which two CPU cores finish, and "paper".
-        needs: What must lie in the directory of a run: the name of an analysis, or "calibration"; "" where
-            training leaves enough.
-        settings: What such an analysis must have been asked for.
+        needs: What a run directory must hold: an analysis by name, or "calibration"; "" if training leaves
+            enough.
+        settings: The settings that such an analysis must have.
     """
 
-    line: str
+    shows: str
     presets: Mapping[str, Preset]
     needs: str = ""
     settings: Mapping[str, Any] = MappingProxyType({})
@@ -140,77 +148,14 @@ class FigurePlan(NamedTuple):
         return str(Path(outputs, name)) if self.shows_training else outputs
 
 
-class Stock(NamedTuple):
-    """What there is of the runs of a preset.
-
-    Attributes:
-        runs: Those that have ended, of two copies the one with more in its directory first.
-        num_planned: How many there should be.
-        missing: The directories of those that have not, as the commands would make them.
-        bare: The directories of ended ones that lack what the figure needs.
-        commands: What makes all that is missing, in this order.
-    """
-
-    runs: list[Run]
-    num_planned: int
-    missing: list[Path]
-    bare: list[Path]
-    commands: list[str]
-
-
-def take_stock(name: str, plan: FigurePlan, preset: Preset, runs: Iterable[Run], outputs: str) -> Stock:
-    """Hold the runs that were found against those of a preset.
-
-    What train.py looks at while it trains cannot be had of a run that has ended, and to start that anew would
-    delete what others need of it: such sweeps have a folder of their own below the outputs.
+def read_plans(path: Path) -> dict[str, FigurePlan]:
+    """Return the plan of every figure by its name.
 
     Args:
-        name: Of the figure.
-        plan: Of the figure.
-        preset: One of its presets, perhaps for other seeds.
-        runs: All that were found, ended or not.
-        outputs: The folder in which the commands shall make runs.
+        path: A file such as configs/figures.yaml, whose header explains the keys.
     """
-    found: dict[tuple[str, int], list[Run]] = {}
-    for run in in_order_of_use(plan, runs):
-        if run.result is not None:
-            found.setdefault((run.result["identity"], run.result["seed"]), []).append(run)
-    folder = plan.folder(name, outputs)
-    fewest = 2 if plan.shows_training else 1
-    planned: dict[tuple[str, int], Path] = {}
-    commands, bare = [], []
-    for part in preset.parts:
-        keys = {(identity(config), config.seed): config for config in part.configs()}
-        own = {key: path_of(dataclasses.replace(config, outputs=folder)) for key, config in keys.items()}
-        planned |= own
-        ended = [found[key][0] for key in own if key in found]
-        lacking = [run.directory for run in ended if plan.needs and num_looks(plan, run) < fewest]
-        bare += lacking
-        if len(ended) < len(own) or (lacking and plan.shows_training):
-            commands.append(part.command(folder))
-    missing = [directory for key, directory in planned.items() if key not in found]
-    if preset.evaluate is not None and (missing or bare):
-        commands.append(_evaluate_command(preset.evaluate, [*missing, *bare]))
-    chosen = [run for key in planned for run in found.get(key, [])]
-    return Stock(chosen, len(planned), missing, list(dict.fromkeys(bare)), commands)
-
-
-def in_order_of_use(plan: FigurePlan, runs: Iterable[Run]) -> list[Run]:
-    """Return runs, those first that have most of what a figure needs: of two copies the first counts."""
-    return sorted(runs, key=lambda run: -num_looks(plan, run))
-
-
-def num_looks(plan: FigurePlan, run: Run) -> int:
-    """Return how often a run was looked at in the way and at the moment that the figure needs."""
-    epochs = run.config["epochs"]
-    if plan.needs == "calibration":
-        splits = ("test", "validation")
-        return sum(read_calibration(run.directory, split, epochs) is not None for split in splits)
-    made = read_analyses(run.directory, plan.needs)[0] if plan.needs else []
-    return sum(
-        (plan.shows_training or look.epoch == epochs) and plan.settings.items() <= look.settings.items()
-        for look in made
-    )
+    plans = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return {name: _parse_plan(**fields) for name, fields in plans.items()}
 
 
 def commands_of(name: str, plan: FigurePlan, preset: Preset) -> list[str]:
@@ -221,11 +166,14 @@ def commands_of(name: str, plan: FigurePlan, preset: Preset) -> list[str]:
     return commands
 
 
-def _evaluate_command(words: Sequence[str], directories: Iterable[Path]) -> str:
-    # All seeds of a method, and what is in there already is not done again.
-    folders = sorted({str(directory.parent) for directory in directories})
-    sweep = ["-m"] if len(folders) > 1 else []
-    return shlex.join(["python", "evaluate.py", *sweep, "run=" + ",".join(map(quoted, folders)), *words])
+def _parse_plan(small: Mapping[str, Any], paper: Mapping[str, Any], **others: Any) -> FigurePlan:
+    presets = {"small": _parse_preset(**small), "paper": _parse_preset(**paper)}
+    return FigurePlan(presets=presets, **others)
+
+
+def _parse_preset(runs: Sequence[str | Mapping[str, Any]], evaluate: str | None = None) -> Preset:
+    parts = tuple(SweepRuns.parse(part) if isinstance(part, str) else TableRuns(**part) for part in runs)
+    return Preset(parts, None if evaluate is None else tuple(evaluate.split()))
 
 
 def _outputs_key(outputs: str) -> list[str]:

@@ -1,41 +1,15 @@
-"""Tests of sam/paper/figure_plan.py and sam/paper/figure_presets.py."""
+"""Tests of sam/paper/figure_plan.py and configs/figures.yaml."""
 
-import dataclasses
-import json
 import shlex
-from pathlib import Path
 
 import pytest
 
 from sam.config.compose import composed
-from sam.config.schema import TrainConfig
 from sam.figures.catalogue import OF_GROUPS
-from sam.paper.figure_plan import FigurePlan, Preset, Sweep, TableRuns, in_order_of_use, num_looks, take_stock
-from sam.paper.figure_presets import FIGURES
-from sam.record.directory import write_config
+from sam.paper.figure_plan import PLANS, SweepRuns, TableRuns, read_plans
 from sam.record.identity import identity, path_of
-from sam.record.reader import find_runs
 
-PAIR = Preset((Sweep(("experiment=small/figures", "optimizer=sgd,sam"), (0, 1)),))
-PLAIN = FigurePlan("a line", {"small": PAIR})
-AFTERWARDS = PAIR._replace(evaluate=("analysis=sharpness",))
-TRAINED = FigurePlan("a line", {"small": AFTERWARDS}, needs="sharpness")
-TRAINING = FigurePlan("a line", {"small": PAIR}, needs="sharpness")
-
-
-def write_ended(
-    outputs: Path, config: TrainConfig, epochs_looked_at: tuple[int, ...] = (), **settings: object
-) -> Path:
-    """Write the directory of an ended run, with sharpness analyses of these epochs and settings."""
-    directory = path_of(dataclasses.replace(config, outputs=str(outputs)))
-    (directory / "analysis").mkdir(parents=True)
-    write_config(directory, config, "")
-    result = {"status": "complete", "identity": identity(config), "seed": config.seed, "test_error_pct": 5.0}
-    (directory / "result.json").write_text(json.dumps(result))
-    for epoch in epochs_looked_at:
-        record = {"analysis": "sharpness", "epoch": epoch, "result": {}, "settings": settings}
-        (directory / "analysis" / f"sharpness-epoch{epoch}-0.json").write_text(json.dumps(record))
-    return directory
+FIGURES = read_plans(PLANS)
 
 
 def test_small_figures_are_the_quickstart_with_smaller_images() -> None:
@@ -45,7 +19,9 @@ def test_small_figures_are_the_quickstart_with_smaller_images() -> None:
 
 
 def test_sweep_makes_every_combination_once() -> None:
-    sweep = Sweep(("experiment=small/figures", "optimizer=sam", "optimizer.rho=0.1,0.2", "m=4,16"), (0, 3))
+    sweep = SweepRuns(
+        ("experiment=small/figures", "optimizer=sam", "optimizer.rho=0.1,0.2", "m=4,16"), (0, 3)
+    )
     configs = sweep.configs()
     assert len(configs) == sweep.num_runs() == 8
     found = {(config.optimizer.rho, config.m, config.seed) for config in configs}
@@ -65,16 +41,19 @@ def test_table_runs_are_those_that_reproduce_makes() -> None:
     assert {config.dataset.label_noise for config in configs} == {0.2, 0.4, 0.6, 0.8}
 
 
-def test_every_figure_can_be_drawn_and_has_both_presets() -> None:
+def test_sweep_is_read_from_the_words_of_its_command() -> None:
+    sweep = SweepRuns.parse("optimizer=sgd,sam m=4 seed=0,7 analysis=hessian analysis.every=2")
+    assert sweep == SweepRuns(("optimizer=sgd,sam", "m=4"), (0, 7), ("analysis=hessian", "analysis.every=2"))
+
+
+def test_every_figure_can_be_drawn() -> None:
     assert set(FIGURES) == {"fig1", *OF_GROUPS}
-    for plan in FIGURES.values():
-        assert list(plan.presets) == ["small", "paper"]
 
 
-def parts_of(preset_name: str) -> list[Sweep]:
+def parts_of(preset_name: str) -> list[SweepRuns]:
     """Return every sweep of all figures once."""
     parts = [part for plan in FIGURES.values() for part in plan.presets[preset_name].parts]
-    return list(dict.fromkeys(part for part in parts if isinstance(part, Sweep)))
+    return list(dict.fromkeys(part for part in parts if isinstance(part, SweepRuns)))
 
 
 @pytest.mark.parametrize("preset_name", ["small", "paper"])
@@ -87,95 +66,6 @@ def test_presets_compose_and_their_looks_decide_no_numbers(preset_name: str) -> 
         assert identity(composed([*first, *part.looks])) == identity(config)
 
 
-def test_take_stock_of_nothing_plans_everything() -> None:
-    stock = take_stock("curves", PLAIN, PAIR, [], "outputs")
-    assert (stock.runs, stock.num_planned, stock.bare) == ([], 4, [])
-    assert stock.missing == [path_of(config) for config in PAIR.parts[0].configs()]
-    assert stock.commands == ["python train.py -m experiment=small/figures optimizer=sgd,sam seed=0,1"]
-
-
-def test_take_stock_finds_planned_runs_wherever_they_lie(tmp_path: Path) -> None:
-    configs = PAIR.parts[0].configs()
-    ended = [write_ended(tmp_path / str(position), config) for position, config in enumerate(configs)]
-    write_ended(tmp_path, dataclasses.replace(configs[0], seed=5))  # not planned
-    stock = take_stock("curves", PLAIN, PAIR, find_runs([tmp_path])[0], str(tmp_path))
-    assert [run.directory for run in stock.runs] == ended
-    assert stock[1:] == (4, [], [], [])
-
-
-def test_take_stock_takes_no_interrupted_run(tmp_path: Path) -> None:
-    for config in PAIR.parts[0].configs():
-        directory = write_ended(tmp_path, config)
-    (directory / "result.json").unlink()
-    stock = take_stock("curves", PLAIN, PAIR, find_runs([tmp_path])[0], str(tmp_path))
-    assert (len(stock.runs), stock.missing) == (3, [directory])
-    assert stock.commands == [PAIR.parts[0].command(str(tmp_path))]
-
-
-def test_take_stock_names_the_folders_to_evaluate(tmp_path: Path) -> None:
-    for config in PAIR.parts[0].configs():
-        # What was looked at while it was trained has not been looked at in the end.
-        write_ended(tmp_path, config, (2, 4) if config.optimizer.name == "sam" else (20,))
-    runs = find_runs([tmp_path])[0]
-    stock = take_stock("sharpness", TRAINED, AFTERWARDS, runs, str(tmp_path))
-    (sam,) = {run.directory.parent for run in runs if "sam" in run.directory.parent.name}
-    assert stock.bare == [sam / run.directory.name for run in runs if run.directory.parent == sam]
-    assert stock.commands == [f"python evaluate.py run={sam} analysis=sharpness"]
-    both = take_stock("sharpness", TRAINED, AFTERWARDS, [], str(tmp_path)).commands[-1]
-    assert both.startswith("python evaluate.py -m run=") and both.count(",") == 1
-
-
-def test_take_stock_of_looks_in_training_asks_for_runs_in_a_folder_of_their_own(tmp_path: Path) -> None:
-    configs = PAIR.parts[0].configs()
-    for config in configs:
-        write_ended(tmp_path, config, (20,))  # looked at once: no course of training
-    stock = take_stock("fig7", TRAINING, PAIR, find_runs([tmp_path])[0], str(tmp_path))
-    assert len(stock.bare) == 4
-    assert stock.commands == [PAIR.parts[0].command(str(tmp_path / "fig7"))]
-    looked_at = [write_ended(tmp_path / "fig7", config, (1, 20)) for config in configs]
-    stock = take_stock("fig7", TRAINING, PAIR, find_runs([tmp_path])[0], str(tmp_path))
-    assert (stock.bare, stock.commands) == ([], [])
-    assert [run.directory for run in stock.runs[::2]] == looked_at  # of two copies the first counts
-
-
-@pytest.mark.parametrize(
-    ("name", "analysis", "wanted", "other"),
-    [
-        ("fig1-surfaces", "landscape", {"dimensions": 2}, {"dimensions": 1}),
-        ("fig7", "sharpness", {"ascent_steps": [1, 2, 3, 5]}, {"ascent_steps": [1]}),
-        ("sharpness", "sharpness", {"ascent_steps": [1]}, {"ascent_steps": [1, 2, 3, 5]}),
-        ("fig3-predictive", "sharpness", {"ascent_steps": [1]}, {"ascent_steps": [1, 2, 3, 5]}),
-    ],
-)
-def test_looks_with_other_settings_than_those_of_the_figure_do_not_count(
-    tmp_path: Path, name: str, analysis: str, wanted: dict[str, object], other: dict[str, object]
-) -> None:
-    config = PAIR.parts[0].configs()[0]
-    for outputs, settings in (("wanted", wanted), ("other", other)):
-        directory = write_ended(tmp_path / outputs, config, (20,), **settings) / "analysis"
-        record = json.loads((directory / "sharpness-epoch20-0.json").read_text()) | {"analysis": analysis}
-        (directory / f"{analysis}-epoch20-0.json").write_text(json.dumps(record))
-    found = {run.directory.relative_to(tmp_path).parts[0]: run for run in find_runs([tmp_path])[0]}
-    assert [num_looks(FIGURES[name], found[outputs]) for outputs in ("wanted", "other")] == [1, 0]
-
-
 def test_figures_that_show_training_have_looks_in_all_their_sweeps() -> None:
     shown = {name for name, plan in FIGURES.items() if plan.shows_training}
     assert shown == {"fig3-spectrum", "fig5", "fig7"}
-
-
-def test_take_stock_for_other_seeds(tmp_path: Path) -> None:
-    stock = take_stock("curves", PLAIN, PAIR.with_seeds([4]), [], "outputs")
-    assert stock.num_planned == 2
-    assert stock.commands[0].endswith("seed=4")
-
-
-def test_in_order_of_use_calibration_counts_evaluations_with_bins(tmp_path: Path) -> None:
-    plan = PLAIN._replace(needs="calibration")
-    directories = [write_ended(tmp_path, config) for config in PAIR.parts[0].configs()]
-    bins = [{"num_images": 1, "confidence_pct": 50.0, "accuracy_pct": 50.0}]
-    record = {"calibration_error_pct": 1.0, "calibration_bins": bins}
-    for directory, after in ((directories[-1], "20 epochs"), (directories[-2], "10 epochs")):
-        (directory / "evaluation-test.json").write_text(json.dumps({**record, "after": after}))
-    ordered = in_order_of_use(plan, find_runs([tmp_path])[0])
-    assert ordered[0].directory == directories[-1]

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sam.paper.figure_plan import Preset, Sweep
-from sam.paper.figure_presets import FIGURES
+from sam.paper.figure_plan import Preset, SweepRuns
 from sam.record.identity import path_of
-from tests.paper.test_figure_plan import write_ended
+from tests.paper.test_figure_stock import write_ended
 from tests.record.run_directories import falling_errors, write_run
 from tests.tiny import TINY
 
@@ -31,9 +30,11 @@ def run(run_main):
 @pytest.fixture
 def small(monkeypatch):
     """Make the small preset of curves two runs, so that little has to be composed."""
-    preset = Preset((Sweep(("experiment=small/figures", "optimizer=sgd,sam"), (0,)),))
+    preset = Preset((SweepRuns(("experiment=small/figures", "optimizer=sgd,sam"), (0,)),))
     monkeypatch.setitem(
-        figure.FIGURES, "curves", FIGURES["curves"]._replace(presets={"small": preset, "paper": preset})
+        figure.FIGURES,
+        "curves",
+        figure.FIGURES["curves"]._replace(presets={"small": preset, "paper": preset}),
     )
     return preset.parts[0].configs()
 
@@ -158,7 +159,7 @@ def test_figure_list_names_every_figure_with_the_commands_of_both_presets(run) -
     code, out, error = run("--list")
     assert (code, error) == (0, "")
     lines = out.splitlines()
-    assert [line for line in lines if not line.startswith(" ")] == ["batch", *FIGURES]
+    assert [line for line in lines if not line.startswith(" ")] == ["batch", *figure.FIGURES]
     at = lines.index("curves")
     assert lines[at + 2 : at + 4] == ["  small: 6 runs", f"    {CURVES}"]
     assert lines[at + 4] == "  paper: 10 runs"
