@@ -45,10 +45,6 @@ from sam.paper.runs import (  # noqa: E402
     unique,  # noqa: E402
 )
 from sam.record.directory import result_if_any  # noqa: E402
-from sam.run.rehearsal import (  # noqa: E402
-    dry_run,  # noqa: E402
-    smoke,  # noqa: E402
-)
 from sam.run.sweep import summary  # noqa: E402
 from sam.system.errors import ConfigError  # noqa: E402
 from sam.system.signals import STOPS  # noqa: E402
@@ -76,6 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _list(cells, options.seeds, overrides)
             return 0
         if options.smoke:
+            from sam.run.rehearsal import smoke  # loads torch
+
             return smoke(cells, overrides)
         plan = {cell.name: runs_of(cell, _seeds(cell, options.seeds), overrides) for cell in cells}
     except BrokenPipeError:  # whoever reads, such as head, has seen enough
@@ -89,6 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
         raise
     if options.dry_run:
+        from sam.run.rehearsal import dry_run
+
         return dry_run(plan)
     runs = unique(run for runs in plan.values() for run in runs)
     if not launcher:

@@ -3,6 +3,7 @@
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -79,6 +80,15 @@ def test_list_of_all_names_150_conditions_with_their_printed_numbers(capsys):
     # Of each table one; that takes a tenth of a second.
     for each in {each.table: each for each in wanted}.values():
         assert jobs(commands[each.name][0], 0).model.name == each.values["model.name"]
+
+
+def test_list_loads_no_torch():
+    program = (
+        "import sys; from scripts import reproduce; reproduce.main(['table1', '--list']); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=reproduce.ROOT, stdout=subprocess.DEVNULL)
+    assert done.returncode == 0
 
 
 def test_listed_sweeps_are_the_planned_runs(capsys):
