@@ -5,7 +5,6 @@ several processes: python train.py runtime=ddp runtime.processes=2 m=64, or the 
 torchrun --nproc_per_node=2 train.py, which takes one run and no sweep.
 """
 
-import os
 import pathlib
 import shlex
 
@@ -19,7 +18,8 @@ from sam.config.schema import TrainConfig
 from sam.record.directory import read_result
 from sam.record.identity import path_of
 from sam.run.launch import start
-from sam.run.sweep import RunSweeper  # noqa: F401
+from sam.run.sweep import RunSweeper  # noqa: F401 - importing it registers it with Hydra
+from sam.system.processes import own_place
 
 # Absolute, so that this module may also be imported, as worker processes and tests do.
 CONFIGS = str(pathlib.Path(__file__).resolve().parent / "configs")
@@ -39,7 +39,7 @@ def train(config: TrainConfig) -> None:
     skipped = result is not None
     if result is None:
         result = start(config, command())
-    if os.environ.get("RANK", "0") != "0":
+    if not own_place().is_main:
         return  # torchrun started several of this process; the first one speaks
     split = "test" if config.dataset.validation == "none" else "validation"
     # A run without epochs has no train error.

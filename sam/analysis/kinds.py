@@ -15,7 +15,7 @@ from sam.analysis import hessian, landscape, sharpness
 from sam.analysis.order_cosines import order_cosines
 from sam.analysis.sample import SampleLoss
 from sam.analysis.subject import Subject, copy_of, tell_cost
-from sam.build.data import make_train_batches, micro_batch_size
+from sam.build.data import make_train_batches
 from sam.build.from_run import trained_network
 from sam.build.update import make_update
 from sam.config.analysis import AnalysisConfig
@@ -25,8 +25,6 @@ from sam.record.directory import read_config
 from sam.system.errors import ConfigError
 from sam.system.files import replaced
 from sam.system.foreign_files import check_arrays
-from sam.training.distributed import World
-from sam.training.precision import Precision
 from sam.training.update import Update
 
 Tell: TypeAlias = Callable[[str], None]
@@ -162,20 +160,17 @@ def _second_order(
     # SAM with the run's own rho, and nothing else of what makes it cheaper or different.
     kept = ("lr", "momentum", "nesterov", "weight_decay", "weight_decay_in", "rho", "true_gradient", "replay")
     plain = {key: getattr(config.optimizer, key) for key in kept}
-    runtime = dataclasses.replace(config.runtime, precision="fp32", workers=0)
+    resolved = dataclasses.replace(subject.resolved, precision="fp32", workers=0)
     network = copy_of(subject.network).train()
-    m = micro_batch_size(config, World())
     tell_cost("second_order", 6 * chosen.num_batches * config.batch_size, sample, tell)
 
     def update(second_order: bool) -> Update:
         optimizer = OptimizerConfig(name="sam", second_order=second_order, **plain)
-        wanted = dataclasses.replace(config, optimizer=optimizer, runtime=runtime)
-        precision = Precision("fp32", subject.device)
-        return make_update(wanted, network, network, precision, m=m, num_steps=1)
+        return make_update(
+            optimizer, network, network, resolved, num_steps=1, label_smoothing=config.label_smoothing
+        )
 
-    batches = make_train_batches(
-        dataclasses.replace(config, runtime=runtime), subject.data, subject.device, World()
-    )
+    batches = make_train_batches(config, subject.data, resolved)
     coming = itertools.islice(batches.epoch(subject.moment.epoch), chosen.num_batches)
     cosines = order_cosines(
         (update(False), update(True)), list(network.parameters()), ((i, t) for i, t, _ in coming)

@@ -18,7 +18,7 @@ from sam.record.reader import find_runs
 from sam.system.errors import user_errors
 from sam.system.files import write_json
 from sam.system.machine import environment
-from sam.training.precision import Precision
+from sam.training.precision import float32_products
 from sam.training.random_state import RandomState
 
 # Keys that decide the numbers of each analysis.
@@ -57,15 +57,14 @@ def analyse(chosen: AnalysisConfig, subject: Subject, tell: Tell) -> Analysis:
 def _measured(chosen: AnalysisConfig, subject: Subject, path: pathlib.Path, tell: Tell) -> dict[str, Any]:
     """Return what the JSON file holds."""
     draws = RandomState(subject.device)
-    Precision("fp32", subject.device)  # not tf32, whatever the run trained with
     started = time.monotonic()
     try:
-        sample = sample_of(chosen, subject)
-        loss, error_pct = sample.measure()
-        result = ANALYSES[chosen.name](chosen, subject, sample, path.with_suffix(".npz"), tell)
+        with float32_products("fp32"):  # not tf32, whatever the run trains with
+            sample = sample_of(chosen, subject)
+            loss, error_pct = sample.measure()
+            result = ANALYSES[chosen.name](chosen, subject, sample, path.with_suffix(".npz"), tell)
     finally:
         draws.restore()
-        Precision(subject.config.runtime.precision, subject.device)
     held_out = chosen.split == "test" and subject.config.dataset.validation != "none"
     return {
         "analysis": chosen.name,

@@ -12,10 +12,10 @@ from torch import nn
 from sam.analysis.sample import SampleLoss
 from sam.build.data import make_evaluation_batches
 from sam.build.from_run import Moment
+from sam.build.resolved import Resolved
 from sam.config.analysis import AnalysisConfig
 from sam.config.schema import TrainConfig
 from sam.data.images import Dataset, stratified_subset, with_true_labels
-from sam.training.distributed import World
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Subject:
         data: Its dataset, with the labels that it is trained on.
         network: With the weights of the moment; left as it is.
         moment: Of these weights.
-        device: Where the network is.
+        resolved: What the config means where the network is, for one process.
     """
 
     config: TrainConfig
@@ -36,7 +36,12 @@ class Subject:
     data: Dataset
     network: nn.Module
     moment: Moment
-    device: torch.device
+    resolved: Resolved
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.resolved.device
 
 
 def sample_of(chosen: AnalysisConfig, subject: Subject) -> SampleLoss:
@@ -48,13 +53,10 @@ def sample_of(chosen: AnalysisConfig, subject: Subject) -> SampleLoss:
     num_images = min(chosen.num_images or len(split), len(split))
     indices = stratified_subset(with_true_labels(split).targets, num_images)
     order = torch.randperm(num_images, generator=torch.Generator().manual_seed(0))
-    runtime = dataclasses.replace(subject.config.runtime, workers=0)  # none may be born during training
+    # No worker process may start during training.
+    without_workers = dataclasses.replace(subject.resolved, workers=0)
     batches = make_evaluation_batches(
-        dataclasses.replace(subject.config, runtime=runtime),
-        subject.data,
-        split.take(indices[order]),
-        subject.device,
-        World(),
+        subject.config.model, subject.data, split.take(indices[order]), without_workers
     )
     images, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
     dtype = getattr(torch, chosen.dtype)

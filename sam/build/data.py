@@ -4,7 +4,6 @@ Mistakes in files and values that show only here become a ConfigError.
 """
 
 import dataclasses
-import os
 import pathlib
 from collections.abc import Callable
 from functools import partial
@@ -12,6 +11,8 @@ from typing import Any
 
 import torch
 
+from sam.build.resolved import Resolved
+from sam.config.augmentation import AugmentationConfig
 from sam.config.dataset import FILE_READERS, DatasetConfig
 from sam.config.model import ModelConfig
 from sam.config.schema import TrainConfig
@@ -25,8 +26,7 @@ from sam.data.label_noise import symmetric_noise
 from sam.data.loading import Loader, Prepare
 from sam.data.policies import auto_augment, centre_crop, inception_crop
 from sam.models.timm_network import pretrained_statistics
-from sam.system.errors import ConfigError, user_errors
-from sam.training.distributed import World
+from sam.system.errors import user_errors
 
 
 def given(value: int | None) -> int:
@@ -105,7 +105,7 @@ def make_normalization(config: ModelConfig, data: Dataset, where: torch.device) 
     return Normalization(mean, std, data.train.shape[1], where)
 
 
-def make_train_batches(config: TrainConfig, data: Dataset, where: torch.device, world: World) -> TrainBatches:
+def make_train_batches(config: TrainConfig, data: Dataset, resolved: Resolved) -> TrainBatches:
     """Return the training batches of a run."""
     chosen = config.augmentation
     augmentation = Augmentation(
@@ -115,102 +115,58 @@ def make_train_batches(config: TrainConfig, data: Dataset, where: torch.device, 
         cutout_size=chosen.cutout_size,
         cutout_scope=chosen.cutout_scope,
     )
-    m = micro_batch_size(config, world)
     with user_errors("data"):
         return TrainBatches(
             data.train,
             augmentation,
-            make_normalization(config.model, data, where),
-            device=where,
+            make_normalization(config.model, data, resolved.device),
+            device=resolved.device,
             batch_size=config.batch_size,
             seed=config.seed,
             num_classes=data.num_classes,
             mixup_alpha=chosen.mixup_alpha,
-            m=m,
+            m=resolved.m,
             repeats=config.dataset.repeats,
-            loader=_train_loader(config, data.train, where),
-            rank=world.rank,
-            world_size=world.size,
+            loader=_train_loader(config.augmentation, data.train, resolved),
+            rank=resolved.place.rank,
+            world_size=resolved.place.size,
         )
-
-
-def micro_batch_size(config: TrainConfig, world: World) -> int | None:
-    """Return how many images of this process make a micro-batch; None means all it has.
-
-    That is m; but where processes share eps, m is counted over all of them.
-
-    Raises:
-        ConfigError: If m would not mean the same on another number of processes, or does not divide.
-    """
-    if config.batch_size % world.size or world.size == 1:
-        return config.m  # processes that cannot share a batch are told so by TrainBatches
-    share = config.batch_size // world.size
-    if config.optimizer.name == "sam" and config.optimizer.sync_ascent:
-        m, rest = divmod(config.m or config.batch_size, world.size)
-        if rest:
-            raise ConfigError(
-                f"m={config.m} is shared by {world.size} processes, since optimizer.sync_ascent=true; choose "
-                "a multiple"
-            )
-        ascent = config.optimizer.ascent_fraction * m
-        if abs(ascent - round(ascent)) > 1e-6:
-            raise ConfigError(
-                f"optimizer.ascent_fraction={config.optimizer.ascent_fraction} of the {m} images of each of "
-                f"{world.size} processes is {ascent:g}; choose a fraction or m that makes it whole"
-            )
-        return m
-    if config.m is None:
-        raise ConfigError(
-            f"m=null: each of {world.size} processes would take its share for a micro-batch, which one alone "
-            f"would not; say m={share}, or a divisor of it"
-        )
-    if share % config.m:
-        raise ConfigError(
-            f"m={config.m} does not divide the {share} images of each of {world.size} processes; choose a "
-            "divisor"
-        )
-    return config.m
 
 
 def make_evaluation_batches(
-    config: TrainConfig, data: Dataset, split: Split, where: torch.device, world: World
+    model: ModelConfig, data: Dataset, split: Split, resolved: Resolved
 ) -> EvaluationBatches:
     """Return the images of a split as they are, for evaluation."""
     height, width, _ = split.shape
-    num_pixels = (config.model.input_size or 0) ** 2 or height * width
+    num_pixels = (model.input_size or 0) ** 2 or height * width
     loader = None
     if isinstance(split, ImageFiles):
-        loader = _loader(config, split, [_fitted(split)], where)
+        loader = _loader(split, [_fitted(split)], resolved)
     return EvaluationBatches(
         split,
-        make_normalization(config.model, data, where),
-        device=where,
+        make_normalization(model, data, resolved.device),
+        device=resolved.device,
         batch_size=min(500, max(1, EVALUATION_PIXELS // num_pixels)),
         loader=loader,
-        rank=world.rank,
-        world_size=world.size,
+        rank=resolved.place.rank,
+        world_size=resolved.place.size,
     )
 
 
-def _train_loader(config: TrainConfig, split: Split, where: torch.device) -> Loader | None:
+def _train_loader(chosen: AugmentationConfig, split: Split, resolved: Resolved) -> Loader | None:
     """Return what makes training images one at a time; None where whole batches can be made at once."""
-    chosen = config.augmentation
     steps: list[Prepare] = []
     if isinstance(split, ImageFiles):
         crop = chosen.inception_crop
         steps.append(inception_crop(split.image_size, split.interpolation) if crop else _fitted(split))
     if chosen.auto_augment != "none":
         steps.append(auto_augment(chosen.auto_augment))
-    return _loader(config, split, steps, where) if steps else None
+    return _loader(split, steps, resolved) if steps else None
 
 
 def _fitted(split: ImageFiles) -> Prepare:
     return centre_crop(split.resize_size, split.image_size, split.interpolation)
 
 
-def _loader(config: TrainConfig, split: Split, steps: list[Prepare], where: torch.device) -> Loader:
-    workers = config.runtime.workers
-    if workers is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    return Loader(split, steps, num_workers=workers, pin_memory=where.type == "cuda")
+def _loader(split: Split, steps: list[Prepare], resolved: Resolved) -> Loader:
+    return Loader(split, steps, num_workers=resolved.workers, pin_memory=resolved.device.type == "cuda")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sam.build.data import load_dataset, make_evaluation_batches
 from sam.build.network import make_network
+from sam.build.resolved import resolve
 from sam.config.schema import TrainConfig
 from sam.data.images import Dataset, Split, spoil_labels
 from sam.data.label_files import read_labels
@@ -19,7 +20,7 @@ from sam.system.errors import ConfigError, user_errors
 from sam.training.checkpoint import CheckpointStore
 from sam.training.distributed import World
 from sam.training.evaluation import predict
-from sam.training.precision import Precision
+from sam.training.precision import Precision, float32_products
 from sam.training.sharding import load_model
 
 
@@ -123,8 +124,10 @@ def _predictions(wanting: TrainConfig, data: Dataset, device: torch.device) -> T
         if result["status"] != "complete":
             raise ConfigError(f"dataset.relabel_from={source}: that run has {result['status']}; name another")
         network, _ = trained_network(config, data, source, device)
-        batches = make_evaluation_batches(config, data, data.train, device, World())
-        return predict(network, batches, Precision(config.runtime.precision, device)).cpu()
+        resolved = resolve(config, device_name=str(device))
+        batches = make_evaluation_batches(config.model, data, data.train, resolved)
+        with float32_products(resolved.precision):
+            return predict(network, batches, Precision(resolved.precision, device)).cpu()
 
 
 def trained_network(

@@ -2,13 +2,17 @@
 
 import pathlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 
 import torch
 from torch import nn
 
-from sam.build.data import make_evaluation_batches, make_train_batches, micro_batch_size
+from sam.build.data import make_evaluation_batches, make_train_batches
+from sam.build.resolved import Resolved
 from sam.build.update import make_update
+from sam.config.model import ModelConfig
+from sam.config.runtime import RuntimeConfig
 from sam.config.schema import TrainConfig, leaves
 from sam.data.images import Dataset
 from sam.logs.console import ConsoleLog
@@ -63,7 +67,7 @@ def make_trainer(
     directory: pathlib.Path,
     data: Dataset,
     network: nn.Module,
-    device: torch.device,
+    resolved: Resolved,
     world: World,
     stop_requested: Callable[[], bool],
     inspect: Callable[[int], None] | None,
@@ -75,29 +79,35 @@ def make_trainer(
         directory: The run's directory.
         data: The dataset, with the labels to train on.
         network: The network, which is trained in place.
-        device: Where the network is.
+        resolved: What the config means for this process.
         world: The processes that share the run.
         stop_requested: Called after every update; true ends the training with a save.
         inspect: Called with the number of the epoch that has just ended; None for no analysis.
     """
-    precision = Precision(config.runtime.precision, device)
-    called = _called(config, network, world)
-    batches = make_train_batches(config, data, device, world)
-    m = micro_batch_size(config, world)
-    # Without epochs nothing reads the schedules, but they have to be made: as for one.
+    called, unsynced = _wrapped(config.runtime, network, world)
+    batches = make_train_batches(config, data, resolved)
+    # Without epochs nothing reads the schedules, but they must exist: take those of one epoch.
     num_steps = max(1, config.epochs) * batches.steps_per_epoch
-    loggers = make_loggers(config, directory, batches.steps_per_epoch) if world.is_main else []
+    update = make_update(
+        config.optimizer,
+        network,
+        called,
+        resolved,
+        num_steps=num_steps,
+        label_smoothing=config.label_smoothing,
+        unsynced=unsynced,
+    )
     return Trainer(
         model=network,
-        update=make_update(config, network, called, precision, m=m, num_steps=num_steps),
+        update=update,
         batches=batches,
-        evaluate=_evaluation(config, data, network, device, world),
+        evaluate=_evaluation(config.model, data, network, resolved, world),
         epochs=config.epochs,
         base_lr=config.optimizer.lr,
         store=CheckpointStore(directory),
-        loggers=loggers,
+        loggers=make_loggers(config, directory, batches.steps_per_epoch) if world.is_main else [],
         world=world,
-        device=device,
+        device=resolved.device,
         checkpoint_seconds=60 * config.runtime.checkpoint_minutes,
         stop_requested=stop_requested,
         inspect=inspect,
@@ -105,31 +115,40 @@ def make_trainer(
 
 
 def _evaluation(
-    config: TrainConfig, data: Dataset, network: nn.Module, device: torch.device, world: World
+    model: ModelConfig, data: Dataset, network: nn.Module, resolved: Resolved, world: World
 ) -> Callable[[], Evaluation]:
     """Return what evaluates the network on the test split, shared by all processes."""
     return partial(
         evaluate,
         network,
-        make_evaluation_batches(config, data, data.test, device, world),
+        make_evaluation_batches(model, data, data.test, resolved),
         num_classes=data.num_classes,
-        device=device,
-        precision=Precision(config.runtime.precision, device),
+        device=resolved.device,
+        precision=Precision(resolved.precision, resolved.device),
         world=world,
     )
 
 
-def _called(config: TrainConfig, network: nn.Module, world: World) -> nn.Module:
-    """Return what is called in the place of the network: compiled, sharded or wrapped as the config says."""
+def _wrapped(
+    runtime: RuntimeConfig, network: nn.Module, world: World
+) -> tuple[nn.Module, Callable[[], AbstractContextManager[object]] | None]:
+    """Return what is called in the place of the network: compiled, sharded or wrapped as the config says.
+
+    Returns:
+        It, and its context without an exchange of gradients; None where it exchanges none.
+    """
     called: nn.Module = network
-    if config.runtime.compile:
+    if runtime.compile:
         called = torch.compile(called)  # type: ignore[assignment]
-    if config.runtime.parallel == "ddp":
-        return data_parallel(called) if world.size > 1 else called
+    if runtime.parallel == "ddp":
+        if world.size == 1:
+            return called, None
+        replica = data_parallel(called)
+        return replica, replica.no_sync
     if world.size == 1:
         raise ConfigError(
             "runtime.parallel=fsdp shards the weights over processes, and this is one; say "
             "runtime.processes=2, or runtime.parallel=ddp"
         )
     shard(network, world.size)
-    return called
+    return called, None

@@ -1,16 +1,18 @@
-"""The bridge from config to objects: names in, model, optimizer, rule and loggers out (build_data.py: data).
+"""From a config to an update: optimizer, rule and passes.
 
-Mistakes in files and values that show only here become a ConfigError.
+Mistakes in values that show only here become a ConfigError.
 """
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
+from sam.build.resolved import Resolved
 from sam.config.optimizer import OptimizerConfig
-from sam.config.schema import TrainConfig
 from sam.models.gates import Gate, set_true_gradient
 from sam.optim import SAM
 from sam.optim.schedule import Ascents
@@ -25,32 +27,34 @@ from sam.training.update import Update
 
 
 def make_update(
-    config: TrainConfig,
+    chosen: OptimizerConfig,
     network: nn.Module,
     called: nn.Module,
-    precision: Precision,
+    resolved: Resolved,
     *,
-    m: int | None,
     num_steps: int,
+    label_smoothing: float = 0.0,
+    unsynced: Callable[[], AbstractContextManager[object]] | None = None,
 ) -> Update:
     """Return optimizer, rule and update of a run.
 
     Args:
-        config: Of the run.
-        network: Holds the parameters and buffers.
+        chosen: The optimizer's part of the config.
+        network: The parameters and buffers.
         called: What is called to get logits: the network itself, compiled, or wrapped.
-        precision: Of the passes.
-        m: Images of this process in a micro-batch; None means all it has.
+        resolved: Precision, device and m.
         num_steps: Updates of the whole run.
+        label_smoothing: 0 <= label_smoothing < 1.
+        unsynced: As in ForwardBackward.
     """
-    chosen = config.optimizer
     in_loss = chosen.weight_decay_in == "loss"
     forward_backward = ForwardBackward(
         called,
-        precision,
+        Precision(resolved.precision, resolved.device),
         RunningStatistics(network),
-        label_smoothing=config.label_smoothing,
+        label_smoothing=label_smoothing,
         weight_decay_in_loss=chosen.weight_decay if in_loss else 0.0,
+        unsynced=unsynced,
     )
     base: dict[str, Any] = {
         "lr": chosen.lr,
@@ -60,7 +64,7 @@ def make_update(
     }
     with user_errors("optimizer"):
         rule = _rule(chosen, network, forward_backward, base, num_steps)
-    return Update(rule, forward_backward, m, chosen.clip_norm)
+    return Update(rule, forward_backward, resolved.m, chosen.clip_norm)
 
 
 def _rule(

@@ -9,7 +9,7 @@ from torch import nn
 from sam.analysis.measure import analyse, path_of_analysis
 from sam.analysis.subject import Subject
 from sam.build.from_run import Moment, dataset_as_trained, trained_network
-from sam.build.network import find_device
+from sam.build.resolved import resolve
 from sam.config.analysis import AnalysisConfig
 from sam.config.schema import TrainConfig
 from sam.data.images import Dataset
@@ -24,10 +24,10 @@ def analyse_run(
     config: TrainConfig, directory: pathlib.Path, chosen: AnalysisConfig, device_name: str
 ) -> None:
     """Analyse the newest checkpoint of a run, and say what comes out."""
-    device = find_device(device_name, key="device")
+    resolved = resolve(config, device_name=device_name)
     data = dataset_as_trained(config, directory)
-    network, moment = trained_network(config, data, directory, device)
-    subject = Subject(config, directory, data, network, moment, device)
+    network, moment = trained_network(config, data, directory, resolved.device)
+    subject = Subject(config, directory, data, network, moment, resolved)
     is_new = not path_of_analysis(chosen, subject).exists()
     analysis = _analysed(chosen, subject)
     picture = analysis.path.with_suffix(".png")
@@ -57,10 +57,12 @@ def inspection_on_the_way(
     if wanted.name == "none":
         return None
 
+    resolved = resolve(config, device_name=str(device))  # of one process: the others wait
+
     def inspect(epoch: int) -> None:
         if epoch % wanted.every and epoch not in (1, config.epochs):
             return
-        subject = Subject(config, directory, data, network, Moment(epoch, 0), device)
+        subject = Subject(config, directory, data, network, Moment(epoch, 0), resolved)
         try:
             _analysed(wanted, subject)
         except (ConfigError, torch.OutOfMemoryError) as error:  # is no reason to lose the training

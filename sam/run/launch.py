@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 from sam.config.schema import TrainConfig
 from sam.system.errors import ConfigError, ProcessError
 from sam.system.files import replaced
+from sam.system.processes import own_place
 from sam.system.signals import OTHERS, STOPS, ForwardedStop, signals_passed_on
 
 # Long enough for the launcher, which looks ten times a second, to see who died first.
@@ -57,17 +58,16 @@ def start(config: TrainConfig, command: str) -> dict[str, Any]:
             start anew with every restart.
         SystemExit: As sam.run.worker.run; 1 where another process of this machine reports a lost one.
     """
-    wanted = config.runtime.processes or 1
-    size = _torchrun_size()
-    if size is None and wanted > 1:
+    wanted, place = config.runtime.processes or 1, own_place()
+    if not place.is_launched and wanted > 1:
         return launch(config, command)
-    if size is not None and config.runtime.processes not in (None, size):
+    if place.is_launched and config.runtime.processes not in (None, place.size):
         _only_rank_0_speaks()
         raise ConfigError(
-            f"runtime.processes={wanted}, but torchrun has started {size}; leave it null under torchrun, or "
-            "start train.py without torchrun"
+            f"runtime.processes={wanted}, but torchrun has started {place.size}; leave it null under "
+            "torchrun, or start train.py without torchrun"
         )
-    if config.force and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
+    if config.force and place.may_restart:
         _only_rank_0_speaks()
         raise ConfigError(
             "force=true under torchrun --max-restarts would throw the run away at every restart; leave it "
@@ -76,7 +76,7 @@ def start(config: TrainConfig, command: str) -> dict[str, Any]:
     try:
         result, code = _run_here(config, command)
     except ProcessError:
-        if os.environ.get("LOCAL_RANK", "0") == "0":
+        if place.local_rank == 0:
             raise
         time.sleep(SECONDS_BEFORE_FAILING)  # torchrun ends all of a machine as soon as one has ended
         sys.exit(1)
@@ -113,8 +113,8 @@ def refuse_sweep_under_torchrun() -> None:
     Raises:
         SystemExit: 2, from rank 0 with a message.
     """
-    size = _torchrun_size()
-    if size is None or size == 1:
+    size = own_place().size
+    if size == 1:
         return
     _only_rank_0_speaks()
     print(
@@ -126,15 +126,9 @@ def refuse_sweep_under_torchrun() -> None:
     sys.exit(2)
 
 
-def _torchrun_size() -> int | None:
-    """Return how many processes torchrun started, None if it did not start this one."""
-    size = os.environ.get("WORLD_SIZE")
-    return None if size is None else int(size)
-
-
 def _only_rank_0_speaks() -> None:
     """End all processes of torchrun but the first."""
-    if os.environ.get("RANK", "0") != "0":
+    if not own_place().is_main:
         # torchrun ends all as soon as one has ended, maybe before the first has spoken.
         time.sleep(SECONDS_BEFORE_FAILING)
         sys.exit(2)
@@ -258,7 +252,7 @@ def _end_if_alone(signal_number: int = 0, frame: FrameType | None = None) -> Non
 def _fail(notes: pathlib.Path, error: Exception) -> NoReturn:
     """Leave a note of why this process fails, and end it."""
     moment = time.time()
-    rank = os.environ["RANK"]
+    rank = own_place().rank
     # As in sam.config.mistakes, where a file that cannot be written is the user's affair too.
     mistake = str(error) if isinstance(error, (ConfigError, OSError)) else None
     note = {

@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from sam.build.data import load_dataset, make_normalization, make_train_batches
+from sam.build.resolved import resolve
 from sam.config.schema import TrainConfig
 from sam.data.augmentation import Normalization
 from sam.figures.batch import draw_sheet
-from sam.training.distributed import World
 
 MAX_IMAGES = 64
 
@@ -23,11 +23,11 @@ def draw_batch(config: TrainConfig) -> Figure:
         config: Of a run.
     """
     config.runtime.workers = 0  # the images do not depend on it, and one batch is soon made
-    device = torch.device("cpu")
+    resolved = resolve(config, device_name="cpu")
     data = load_dataset(config.dataset, config.seed)
-    batches = make_train_batches(config, data, device, World())
+    batches = make_train_batches(config, data, resolved)
     images, targets, _ = next(batches.epoch(0))
-    normalize = make_normalization(config.model, data, device)
+    normalize = make_normalization(config.model, data, resolved.device)
     chosen = dataclasses.asdict(config.augmentation)
     keys = ", ".join(f"{key}={value}".lower() for key, value in chosen.items() if key != "name")
     return draw_sheet(

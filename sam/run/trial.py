@@ -13,15 +13,17 @@ from PIL import Image
 from torch import nn
 
 from sam.build.data import load_dataset, make_evaluation_batches, make_train_batches
-from sam.build.network import find_device, make_network
+from sam.build.network import make_network
+from sam.build.resolved import Resolved, resolve
 from sam.build.update import make_update
+from sam.config.model import ModelConfig
 from sam.config.schema import TrainConfig
 from sam.data.images import Dataset
 from sam.data.loading import end_workers
 from sam.system.machine import peak_memory_mib, reset_peak_memory
 from sam.training.distributed import World
 from sam.training.evaluation import evaluate
-from sam.training.precision import Precision
+from sam.training.precision import Precision, float32_products
 from sam.training.update import Update
 
 Result = TypeVar("Result")
@@ -55,27 +57,32 @@ def attempt(config: TrainConfig, num_updates: int) -> Trial:
     Raises:
         ConfigError: If the machine, the data or the model do not allow it.
     """
-    device = find_device(config.runtime.device, config.runtime.precision)
-    if config.runtime.threads is not None:
-        torch.set_num_threads(config.runtime.threads)
-    reset_peak_memory(device)
+    resolved = resolve(config)
+    torch.set_num_threads(resolved.threads)
+    reset_peak_memory(resolved.device)
     data = load_dataset(config.dataset, config.seed)
     torch.manual_seed(config.seed)
-    network = make_network(config.model, data, device)
-    precision = Precision(config.runtime.precision, device)
-    num_steps = max(num_updates, 1)
-    update = make_update(config, network, network, precision, m=config.m, num_steps=num_steps)
+    network = make_network(config.model, data, resolved.device)
+    update = make_update(
+        config.optimizer,
+        network,
+        network,
+        resolved,
+        num_steps=max(num_updates, 1),
+        label_smoothing=config.label_smoothing,
+    )
     try:
-        times = _time_updates(config, data, device, update, num_updates)
-        evaluation_seconds, test_loss = _time_evaluation(config, data, device, network, precision)
+        with float32_products(resolved.precision):
+            times = _time_updates(config, data, resolved, update, num_updates)
+            evaluation_seconds, test_loss = _time_evaluation(config.model, data, resolved, network)
     finally:
         end_workers()
     return Trial(
         test_loss=test_loss,
         update_seconds=statistics.median(times[1:] or times) if times else math.nan,
         evaluation_seconds=evaluation_seconds,
-        peak_memory_mib=peak_memory_mib(device),
-        device=_describe(device),
+        peak_memory_mib=peak_memory_mib(resolved.device),
+        device=_describe(resolved.device),
     )
 
 
@@ -91,25 +98,32 @@ def write_images(folder: pathlib.Path, num_train: int, num_test: int, num_classe
 
 
 def _time_updates(
-    config: TrainConfig, data: Dataset, device: torch.device, update: Update, num_updates: int
+    config: TrainConfig, data: Dataset, resolved: Resolved, update: Update, num_updates: int
 ) -> list[float]:
     times: list[float] = []
     if not num_updates:
         return times
-    batches = make_train_batches(config, data, device, World())
+    batches = make_train_batches(config, data, resolved)
     for step, (images, targets, clean) in zip(range(num_updates), batches.epoch(0), strict=False):
         train = partial(update, images, targets, config.optimizer.lr, clean, step)
-        times.append(_timed(device, train)[0])
+        times.append(_timed(resolved.device, train)[0])
     return times
 
 
 def _time_evaluation(
-    config: TrainConfig, data: Dataset, device: torch.device, network: nn.Module, precision: Precision
+    model: ModelConfig, data: Dataset, resolved: Resolved, network: nn.Module
 ) -> tuple[float, float]:
     """Return the seconds that an image takes, and the loss."""
-    batches = make_evaluation_batches(config, data, data.test, device, World())
-    test = partial(evaluate, network, batches, num_classes=data.num_classes)
-    seconds, evaluation = _timed(device, partial(test, device=device, precision=precision, world=World()))
+    test = partial(
+        evaluate,
+        network,
+        make_evaluation_batches(model, data, data.test, resolved),
+        num_classes=data.num_classes,
+        device=resolved.device,
+        precision=Precision(resolved.precision, resolved.device),
+        world=World(),
+    )
+    seconds, evaluation = _timed(resolved.device, test)
     return seconds / evaluation.num_images, evaluation.loss
 
 

@@ -1,6 +1,5 @@
 """The one worker: one run, from config to result.json, in this process (or its part of it)."""
 
-import os
 import pathlib
 import signal
 import sys
@@ -13,7 +12,8 @@ from torch import nn
 
 from sam.build.data import load_dataset
 from sam.build.from_run import check_labels, load_checkpoint, relabelled
-from sam.build.network import draw_network, find_device
+from sam.build.network import draw_network
+from sam.build.resolved import resolve
 from sam.build.trainer import make_trainer
 from sam.config.schema import TrainConfig
 from sam.data.image_files import ImageError
@@ -26,11 +26,11 @@ from sam.run.inspection import inspection_on_the_way
 from sam.run.result import make_result
 from sam.system.errors import ConfigError, user_errors
 from sam.system.machine import reset_peak_memory
+from sam.system.processes import own_place
 from sam.system.signals import StopRequest, stopped_by_signals
 from sam.training.distributed import World, joined_world
 from sam.training.loop import Interrupted, Trainer
-
-DEFAULT_THREADS = torch.get_num_threads()
+from sam.training.precision import float32_products
 
 
 def run(config: TrainConfig, command: str) -> dict[str, Any]:
@@ -48,18 +48,23 @@ def run(config: TrainConfig, command: str) -> dict[str, Any]:
         ProcessError: If another process of the run, or the way to it, is gone.
         SystemExit: 128 + the signal's number, if one of STOPS asked to stop; the state is saved.
     """
-    device = find_device(config.runtime.device, config.runtime.precision)
-    torch.set_num_threads(config.runtime.threads or _default_threads())
+    resolved = resolve(config, own_place())
+    device = resolved.device
+    torch.set_num_threads(resolved.threads)
     reset_peak_memory(device)
-    patience = config.runtime.timeout_minutes
-    with joined_world(device, patience) as world, stopped_by_signals() as stop, _workers_ended():
+    with (
+        float32_products(resolved.precision),
+        joined_world(resolved.place, device, config.runtime.timeout_minutes) as world,
+        stopped_by_signals() as stop,
+        _workers_ended(),
+    ):
         directory = path_of(config)
         with world.main_first():  # all at once would fetch a dataset into the same files
             data = load_dataset(config.dataset, config.seed)
         data = relabelled(config, data, directory, device, world)
-        network = draw_network(config, data, device, world)
+        network = draw_network(config, data, resolved)
         inspect = inspection_on_the_way(config, directory, data, network, device)
-        trainer = make_trainer(config, directory, data, network, device, world, stop.is_set, inspect)
+        trainer = make_trainer(config, directory, data, network, resolved, world, stop.is_set, inspect)
         if world.any(stop.is_set(), device):  # nothing is trained yet, so there is nothing to save
             raise SystemExit(128 + (stop.signal_number or signal.SIGTERM))
         with locked(directory) if world.is_main else nullcontext():
@@ -72,12 +77,6 @@ def run(config: TrainConfig, command: str) -> dict[str, Any]:
         if stop.is_set():  # in the last epoch: this run is done, but a sweep is to end
             raise SystemExit(128 + stop.signal_number)
     return result
-
-
-def _default_threads() -> int:
-    """Return torch's choice; where the processes of this machine share it and nobody chose, their share."""
-    sharing = 1 if "OMP_NUM_THREADS" in os.environ else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, DEFAULT_THREADS // sharing)
 
 
 def _begin(

@@ -17,6 +17,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sam.system.errors import ProcessError
+from sam.system.processes import Place
 
 # What the main process says to those that wait for it.
 AT_WORK, DONE, FAILED = range(3)
@@ -137,7 +138,7 @@ def _heard_at_work(group: Any, seconds: float) -> Iterator[None]:
         _agreed(word, group)
 
 
-def data_parallel(model: nn.Module) -> nn.Module:
+def data_parallel(model: nn.Module) -> DistributedDataParallel:
     """Wrap a model so that its gradients are averaged over processes, and its buffers are left alone."""
     # torch 2.14 renamed the argument.
     parameters = inspect.signature(DistributedDataParallel).parameters
@@ -147,18 +148,18 @@ def data_parallel(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def joined_world(device: torch.device, timeout_minutes: float) -> Iterator[World]:
+def joined_world(place: Place, device: torch.device, timeout_minutes: float) -> Iterator[World]:
     """Join the processes that torchrun or sam.run.launch started; without any, it is a world of one.
 
     Args:
-        device: Of this process.
+        place: The place of this process among them.
+        device: The device of this process.
         timeout_minutes: How long a process waits for another one.
 
     Raises:
         ProcessError: If another process, or the way to it, is gone.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
+    if place.size == 1:
         yield World()
         return
     patience = timedelta(minutes=timeout_minutes)
@@ -167,11 +168,11 @@ def joined_world(device: torch.device, timeout_minutes: float) -> Iterator[World
     try:
         if not distributed.is_initialized():
             distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
-        yield World(distributed.get_rank(), size, patience)
+        yield World(place.rank, place.size, patience)
     except RuntimeError as error:
         if (loss := loss_of_a_peer(error, timeout_minutes)) is None:
             raise
-        raise ProcessError(f"process of rank {os.environ['RANK']} {loss}") from error
+        raise ProcessError(f"process of rank {place.rank} {loss}") from error
 
 
 def loss_of_a_peer(error: RuntimeError, timeout_minutes: float) -> str | None:

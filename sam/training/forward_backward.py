@@ -1,13 +1,12 @@
 """One forward-backward pass over some images, and the sums that are kept of it."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.parallel import DistributedDataParallel
 
 from sam.training.precision import Precision
 from sam.training.running_statistics import RunningStatistics
@@ -24,11 +23,13 @@ class ForwardBackward:
     part in the direction of eps, and in the second pass pulls on w + eps. Reported losses are without it.
 
     Args:
-        model: Maps images to logits, perhaps wrapped in DistributedDataParallel.
+        model: Maps images to logits.
         precision: Autocast and loss scale.
         statistics: Told after every clean forward pass.
         label_smoothing: 0 <= label_smoothing < 1.
         weight_decay_in_loss: >= 0; 0 leaves it to the optimizer.
+        unsynced: Makes a context in which processes exchange no gradients, where the model's backward pass
+            exchanges them (no_sync of DistributedDataParallel); None where it does not.
     """
 
     def __init__(
@@ -38,18 +39,20 @@ class ForwardBackward:
         statistics: RunningStatistics,
         label_smoothing: float = 0.0,
         weight_decay_in_loss: float = 0.0,
+        unsynced: Callable[[], AbstractContextManager[object]] | None = None,
     ) -> None:
         self.model = model
         self.precision = precision
         self.statistics = statistics
         self.weight_decay_in_loss = weight_decay_in_loss
         self._label_smoothing = label_smoothing
+        self._unsynced = unsynced
         self._weights = [weight for weight in model.parameters() if weight.requires_grad]
 
     @property
     def is_distributed(self) -> bool:
-        """Whether processes exchange gradients."""
-        return isinstance(self.model, DistributedDataParallel)
+        """Whether several processes exchange gradients in backward passes."""
+        return self._unsynced is not None
 
     def __call__(
         self,
@@ -62,8 +65,7 @@ class ForwardBackward:
         clean: bool,
     ) -> Tensor:
         """Add share * gradient (times the loss scale) to `.grad`; return sums over the images, PASS_SUMS."""
-        alone = self.is_distributed and not sync
-        with self.model.no_sync() if alone else nullcontext():  # type: ignore[operator]
+        with nullcontext() if sync or self._unsynced is None else self._unsynced():
             logits, loss = self.forward(self.model, images, targets, clean=clean)
             # Before backward, at whose end processes exchange all that is in `.grad`.
             self._add_weight_decay(share)

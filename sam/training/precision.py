@@ -1,6 +1,8 @@
 """What arithmetic the passes use: fp32, tf32, or bf16 / fp16 autocast over fp32 weights."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,19 +10,35 @@ from torch import Tensor
 AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+@contextmanager
+def float32_products(precision: str) -> Iterator[None]:
+    """Let GPUs multiply and convolve float32 in full, or for tf32 with 10 bits of mantissa; then go back.
+
+    torch's own default is tf32 for convolutions.
+
+    Args:
+        precision: fp32, tf32, bf16 or fp16.
+    """
+    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
+    before = [switch.fp32_precision for switch in switches]
+    try:
+        for switch in switches:
+            switch.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+        yield
+    finally:
+        for switch, mode in zip(switches, before, strict=True):
+            switch.fp32_precision = mode
+
+
 class Precision:
     """Autocast and loss scaling of one run.
 
     Args:
-        name: fp32, tf32, bf16 or fp16. tf32 and fp32 set torch's switches for matrix products and
-            convolutions on GPUs, which torch by default leaves at tf32 for convolutions.
+        name: fp32, tf32, bf16 or fp16; float32_products() tells fp32 and tf32 apart.
         device: Where the passes run.
     """
 
     def __init__(self, name: str, device: torch.device) -> None:
-        mode = "tf32" if name == "tf32" else "ieee"
-        torch.backends.cuda.matmul.fp32_precision = mode
-        torch.backends.cudnn.conv.fp32_precision = mode  # type: ignore[attr-defined]
         self._device_type = device.type
         self._dtype = AUTOCAST_DTYPES.get(name)
         # Only fp16 can overflow or underflow where fp32 would not.

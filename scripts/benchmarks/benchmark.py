@@ -49,10 +49,8 @@ from sam.build.data import (  # noqa: E402
     load_dataset,  # noqa: E402
     make_train_batches,  # noqa: E402
 )
-from sam.build.network import (  # noqa: E402
-    find_device,  # noqa: E402
-    make_network,  # noqa: E402
-)
+from sam.build.network import make_network  # noqa: E402
+from sam.build.resolved import Resolved, resolve  # noqa: E402
 from sam.build.update import make_update  # noqa: E402
 from sam.config.check import check  # noqa: E402
 from sam.config.compose import composed  # noqa: E402
@@ -61,8 +59,7 @@ from sam.config.schema import TrainConfig  # noqa: E402
 from sam.data.images import Dataset  # noqa: E402
 from sam.system.errors import ConfigError  # noqa: E402
 from sam.system.machine import commit  # noqa: E402
-from sam.training.distributed import World  # noqa: E402
-from sam.training.precision import Precision  # noqa: E402
+from sam.training.precision import float32_products  # noqa: E402
 from sam.training.update import Update  # noqa: E402
 from scripts.benchmarks.hessian_cost import benchmark_hessian  # noqa: E402
 from scripts.benchmarks.optimizer_cost import benchmark_optimizer  # noqa: E402
@@ -96,18 +93,18 @@ def benchmark_data(config: TrainConfig, num_blocks: int) -> list[Row]:
     if config.augmentation.mixup_alpha:
         raise ConfigError("augmentation.mixup_alpha: the DataLoader beside ours has no mixup; leave it out")
     torch.set_num_threads(1)
-    device = find_device(config.runtime.device)
     data = load_dataset(config.dataset, config.seed)
     num_workers = 2 if config.runtime.workers is None else config.runtime.workers
     config.runtime.workers = num_workers
-    batches = make_train_batches(config, data, device, World())
+    resolved = resolve(config)
+    batches = make_train_batches(config, data, resolved)
     num_batches = min(40, batches.steps_per_epoch)
     loader = plain_loader(config, data, num_batches * config.batch_size, num_workers)
 
     def walk(start: Callable[[], Iterable[Any]]) -> None:
         for _ in start():
             pass
-        wait(device)
+        wait(resolved.device)
 
     ours = partial(batches.epoch, 0, batches.steps_per_epoch - num_batches)
     variants = {"ours": partial(walk, ours), "DataLoader": partial(walk, loader.__iter__)}
@@ -122,13 +119,19 @@ def benchmark_data(config: TrainConfig, num_blocks: int) -> list[Row]:
     ]
 
 
-def update_of(config: TrainConfig, data: Dataset, device: torch.device) -> Update:
+def update_of(config: TrainConfig, data: Dataset, resolved: Resolved) -> Update:
     """Build model, optimizer and rule of a config."""
     torch.manual_seed(config.seed)
-    network = make_network(config.model, data, device)
+    network = make_network(config.model, data, resolved.device)
     called: Any = torch.compile(network) if config.runtime.compile else network
-    precision = Precision(config.runtime.precision, device)
-    return make_update(config, network, called, precision, m=config.m, num_steps=sys.maxsize)
+    return make_update(
+        config.optimizer,
+        network,
+        called,
+        resolved,
+        num_steps=sys.maxsize,
+        label_smoothing=config.label_smoothing,
+    )
 
 
 @dataclasses.dataclass
@@ -145,9 +148,7 @@ class Variant:
         self.label = self.label or f"{self.rule}, {self.precision}, m={self.m or 'all'}"
 
 
-def our_variants(
-    config: TrainConfig, data: Dataset, device: torch.device, arguments: argparse.Namespace
-) -> Iterator[Variant]:
+def our_variants(config: TrainConfig, data: Dataset, arguments: argparse.Namespace) -> Iterator[Variant]:
     """Yield a variant for every combination of rule, precision and m."""
     ms = arguments.m or [config.m]
     precisions = arguments.precision or [config.runtime.precision]
@@ -156,19 +157,21 @@ def our_variants(
         variant.optimizer = dataclasses.replace(config.optimizer, **RULES[rule])
         variant.runtime.precision, variant.m = precision, m
         check(variant)
-        yield Variant(rule, precision, m, partial(our_block, variant, data, device))
+        yield Variant(rule, precision, m, partial(our_block, variant, data))
 
 
-def our_block(config: TrainConfig, data: Dataset, device: torch.device) -> Callable[[], None]:
+def our_block(config: TrainConfig, data: Dataset) -> Callable[[], None]:
     """Start training as train.py does; return what makes the next steps of it."""
-    update = update_of(config, data, device)
-    batches = make_train_batches(config, data, device, World())
+    resolved = resolve(config)
+    update = update_of(config, data, resolved)
+    batches = make_train_batches(config, data, resolved)
     numbered = enumerate(itertools.chain.from_iterable(batches.epoch(epoch) for epoch in itertools.count()))
 
     def block() -> None:
-        for step, (images, targets, clean) in itertools.islice(numbered, STEPS_PER_BLOCK):
-            update(images, targets, config.optimizer.lr, clean, step)
-        wait(device)
+        with float32_products(resolved.precision):
+            for step, (images, targets, clean) in itertools.islice(numbered, STEPS_PER_BLOCK):
+                update(images, targets, config.optimizer.lr, clean, step)
+            wait(resolved.device)
 
     return block
 
@@ -192,11 +195,11 @@ def plain_block(config: TrainConfig, data: Dataset, device: torch.device, is_sam
 
 def benchmark_step(config: TrainConfig, num_blocks: int, arguments: argparse.Namespace) -> list[Row]:
     """Time blocks of five updates, and count the memory of the first block, for each variant."""
-    device = find_device(config.runtime.device, config.runtime.precision)
+    device = resolve(config).device
     if config.runtime.threads is not None:
         torch.set_num_threads(config.runtime.threads)
     data = load_dataset(config.dataset, config.seed)
-    variants = list(our_variants(config, data, device, arguments))
+    variants = list(our_variants(config, data, arguments))
     if arguments.plain:
         for name in ("sgd", "sam"):
             start = partial(plain_block, config, data, device, name == "sam")

@@ -32,14 +32,11 @@ from sam.build.data import (  # noqa: E402
     load_dataset,  # noqa: E402
     make_evaluation_batches,  # noqa: E402
 )
-from sam.build.network import (  # noqa: E402
-    find_device,  # noqa: E402
-    make_network,  # noqa: E402
-)
+from sam.build.network import make_network  # noqa: E402
+from sam.build.resolved import resolve  # noqa: E402
 from sam.config.schema import TrainConfig  # noqa: E402
 from sam.system.errors import ConfigError  # noqa: E402
 from sam.system.machine import peak_memory_mib  # noqa: E402
-from sam.training.distributed import World  # noqa: E402
 
 TOP, TOLERANCE, NUM_UPDATES = 5, 1e-3, 40
 MEASURED = ("seconds", "processor_seconds", "memory_mib")
@@ -85,16 +82,16 @@ def benchmark_hessian(
 def make_problem(config: TrainConfig, chunk_size: int) -> dict[str, Any]:
     """Return a network after a short training, and its training images."""
     torch.manual_seed(config.seed)
-    device = find_device(config.runtime.device)
+    resolved = resolve(config)
     data = load_dataset(config.dataset, config.seed)
-    network = make_network(config.model, data, device).to(memory_format=torch.contiguous_format)
-    batches = list(make_evaluation_batches(config, data, data.train, device, World()))
+    network = make_network(config.model, data, resolved.device).to(memory_format=torch.contiguous_format)
+    batches = list(make_evaluation_batches(config.model, data, data.train, resolved))
     images, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
     if len(images) % chunk_size:
         raise ConfigError(f"chunk size {chunk_size} must divide the number of images, {len(images)}")
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
     for _ in range(NUM_UPDATES):
-        chosen = torch.randint(len(images), (min(64, len(images)),), device=device)
+        chosen = torch.randint(len(images), (min(64, len(images)),), device=resolved.device)
         optimizer.zero_grad()
         functional.cross_entropy(network.train()(images[chosen]), targets[chosen]).backward()
         optimizer.step()

@@ -33,7 +33,7 @@ from sam.build.data import (  # noqa: E402
     make_train_batches,  # noqa: E402
 )
 from sam.build.from_run import trained_network  # noqa: E402
-from sam.build.network import find_device  # noqa: E402
+from sam.build.resolved import resolve  # noqa: E402
 from sam.config.mistakes import report_mistakes  # noqa: E402
 from sam.config.schema import TrainConfig  # noqa: E402
 from sam.optim import SAM  # noqa: E402
@@ -41,11 +41,11 @@ from sam.record.directory import read_config  # noqa: E402
 from sam.record.identity import identity  # noqa: E402
 from sam.system.errors import ConfigError  # noqa: E402
 from sam.system.machine import commit  # noqa: E402
-from sam.training.distributed import World  # noqa: E402
 from sam.training.forward_backward import ForwardBackward  # noqa: E402
 from sam.training.precision import (  # noqa: E402
     AUTOCAST_DTYPES,  # noqa: E402
     Precision,  # noqa: E402
+    float32_products,  # noqa: E402
 )
 from sam.training.random_state import RandomState  # noqa: E402
 from sam.training.running_statistics import RunningStatistics  # noqa: E402
@@ -91,7 +91,8 @@ def two_passes(
     def gradient() -> Tensor:
         sam.zero_grad()
         draws.restore()
-        forward_backward(images, targets, share=1.0, sync=True, clean=False)
+        with float32_products(precision):
+            forward_backward(images, targets, share=1.0, sync=True, clean=False)
         scale = forward_backward.precision.unscaled(torch.ones((), device=device)).double()
         return flat([w.grad for w in network.parameters() if w.grad is not None]) * scale
 
@@ -131,14 +132,15 @@ def measure(directory: pathlib.Path, num_batches: int, device_name: str) -> list
     config = read_config(directory, "RUN")
     if config.optimizer.name != "sam":
         raise ConfigError(f"RUN={directory} was trained with {config.optimizer.name}; name a run of SAM")
-    device = find_device(device_name, key="--device")
+    resolved = resolve(config, device_name=device_name, key="--device")
+    device = resolved.device
     data = load_dataset(config.dataset, config.seed)
     network, moment = trained_network(config, data, directory, device)
     print(f"{directory}, after {moment}: {num_batches} batches of {config.batch_size} images")
     networks = {"fp32": network, "fp64": trained_network(config, data, directory, device)[0].double()}
     precisions = ["fp32", "bf16", "fp16"] + (["tf32"] if device.type == "cuda" else [])
     found: dict[str, list[dict[str, float]]] = {name: [] for name in precisions}
-    batches = make_train_batches(config, data, device, World()).epoch(0)
+    batches = make_train_batches(config, data, resolved).epoch(0)
     for _, (images, targets, _) in zip(range(num_batches), batches, strict=False):
         m = config.m or len(targets)
         for part, part_targets in zip(images.split(m), targets.split(m), strict=True):

@@ -1,6 +1,5 @@
 """Tests of sam/build/data.py; more than 300 lines, for one is needed for every key that it reads."""
 
-import os
 from pathlib import Path
 from unittest import mock
 
@@ -15,8 +14,8 @@ from sam.build.data import (
     make_evaluation_batches,
     make_normalization,
     make_train_batches,
-    micro_batch_size,
 )
+from sam.build.resolved import resolve
 from sam.config.dataset import FILE_READERS
 from sam.config.schema import leaves
 from sam.data import datasets, file_datasets
@@ -27,7 +26,7 @@ from sam.data.images import Images, stratified_subset
 from sam.data.loading import Loader
 from sam.data.policies import auto_augment, centre_crop, inception_crop
 from sam.system.errors import ConfigError
-from sam.training.distributed import World
+from sam.system.processes import Place
 from tests.conftest import changed
 
 CPU = torch.device("cpu")
@@ -217,7 +216,7 @@ def test_files_make_the_same_evaluation_batches_in_memory_or_not(folder, in_memo
     config = from_folder(folder, **{"dataset.in_memory": in_memory, "dataset.resize_size": 9})
     data = make(config)
     assert isinstance(data.test, Images if in_memory else ImageFiles)
-    seen = list(make_evaluation_batches(config, data, data.test, CPU, World()))
+    seen = list(make_evaluation_batches(config.model, data, data.test, resolve(config)))
     images = torch.cat([part for part, _ in seen])
     assert images.shape == (4, 3, 8, 8)
     assert torch.cat([targets for _, targets in seen]).tolist() == [0, 0, 1, 1]
@@ -237,7 +236,7 @@ def test_files_make_the_same_evaluation_batches_in_memory_or_not(folder, in_memo
 )
 def test_train_batches_come_from_workers_only_where_images_are_made_one_by_one(folder, changes, uses_workers):
     config = from_folder(folder, **changes)
-    batches = make_train_batches(config, make(config), CPU, World())
+    batches = make_train_batches(config, make(config), resolve(config))
     assert batches.uses_workers == uses_workers
     for images, targets, clean in batches.epoch(0):
         assert (images.shape, targets.shape, clean) == ((4, 3, 8, 8), (4,), None)
@@ -279,7 +278,7 @@ def batches_by_hand(data, augmentation=None, **changes):
 
 def configured(changes, rank=0, world_size=1):
     config = changed(changes)
-    return make_train_batches(config, make(config), CPU, World(rank, world_size))
+    return make_train_batches(config, make(config), resolve(config, Place(rank, world_size)))
 
 
 def assert_same(batches, twins, same=True):
@@ -325,7 +324,7 @@ def test_train_batches_of_files_are_cropped_before_auto_augment(folder, inceptio
     data = make(config)
     crop = inception_crop(8, "bicubic") if inception else centre_crop(9, 8, "bicubic")
     steps = [crop, auto_augment("cifar10")]
-    batches = make_train_batches(config, data, CPU, World())
+    batches = make_train_batches(config, data, resolve(config))
     for order, same in ((steps, True), (steps[::-1], False)):
         loader = Loader(data.train, order, num_workers=0, pin_memory=False)
         off = {"crop_padding": 0, "cutout_size": 0}
@@ -340,39 +339,16 @@ def test_train_batches_are_tested_with_every_key_of_augmentation():
     assert {key for key, *_ in BATCHES if key.startswith("augmentation.")} | others == keys
 
 
-def num_workers(monkeypatch, workers):
-    """Return the number of workers of which a loader is made."""
+def test_loader_has_the_workers_of_this_process(monkeypatch):
     loader = mock.create_autospec(Loader)
     monkeypatch.setattr("sam.build.data.Loader", loader)
-    configured({**DRAWN, "augmentation.auto_augment": "cifar10", "runtime.workers": workers})
-    return loader.call_args.kwargs["num_workers"]
-
-
-@pytest.mark.parametrize(
-    ("workers", "local_processes", "expected"),
-    [(None, "4", 2), (None, "16", 1), (None, None, 8), (3, "4", 3), (0, None, 0)],
-)
-def test_workers_by_default_are_as_many_as_the_cores_of_each_process(
-    monkeypatch, workers, local_processes, expected
-):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    if local_processes:
-        monkeypatch.setenv("LOCAL_WORLD_SIZE", local_processes)
-    assert num_workers(monkeypatch, workers) == expected
-
-
-@pytest.mark.parametrize(("cores", "expected"), [(6, 6), (None, 1)])
-def test_workers_are_as_many_as_all_cores_where_no_one_tells_which_are_ours(monkeypatch, cores, expected):
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
-    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    assert num_workers(monkeypatch, None) == expected
+    configured({**DRAWN, "augmentation.auto_augment": "cifar10", "runtime.workers": 3})
+    assert loader.call_args.kwargs["num_workers"] == 3
 
 
 def test_inception_crop_draws_another_part_every_time(folder):
     config = from_folder(folder, **{"dataset.in_memory": False, "augmentation.inception_crop": True})
-    batches = make_train_batches(config, make(config), CPU, World())
+    batches = make_train_batches(config, make(config), resolve(config))
     seen = torch.cat([images for epoch in range(3) for images, _, _ in batches.epoch(epoch)])
     assert len(seen.unique(dim=0)) == 24
 
@@ -381,65 +357,15 @@ def test_large_images_are_evaluated_in_small_batches(folder):
     for size, expected in ((8, 4), (1024, 1)):
         config = from_folder(folder, **{"dataset.image_size": size, "dataset.in_memory": False})
         data = make(config)
-        batches = make_evaluation_batches(config, data, data.test, CPU, World())
+        batches = make_evaluation_batches(config.model, data, data.test, resolve(config))
         assert len(next(iter(batches))[1]) == expected
 
 
 def test_evaluation_batches_are_as_small_as_the_size_that_the_network_sees_wants_them():
     config = changed({**SYNTHETIC, "dataset.num_test": 500, "model.input_size": 600})
     data = make(config)
-    batches = make_evaluation_batches(config, data, data.test, CPU, World())
+    batches = make_evaluation_batches(config.model, data, data.test, resolve(config))
     assert len(next(iter(batches))[1]) == 500 * 64 * 64 // 600**2 == 5
-
-
-@pytest.mark.parametrize(
-    ("m", "message"),
-    [
-        (None, r"^m=null: each of 2 processes would take its share .*; say m=64, or a divisor of it$"),
-        (48, r"^m=48 does not divide the 64 images of each of 2 processes; choose a divisor$"),
-    ],
-)
-def test_m_has_to_mean_the_same_on_any_number_of_processes(m, message):
-    config = changed({**SYNTHETIC, "dataset.num_train": 256, "m": m})
-    with pytest.raises(ConfigError, match=message):
-        make_train_batches(config, make(config), CPU, World(0, 2))
-
-
-@pytest.mark.parametrize(
-    ("changes", "size", "expected"),
-    [
-        ({}, 1, None),
-        ({"m": 32}, 1, 32),
-        ({"m": 32, "optimizer.sync_ascent": True}, 1, 32),
-        ({"m": 32}, 2, 32),
-        ({"m": 32, "optimizer.sync_ascent": True}, 2, 16),
-        ({"optimizer.sync_ascent": True}, 4, 32),
-        # SGD shares no perturbation, whatever the key says.
-        ({"m": 32, "optimizer.sync_ascent": True, "optimizer.name": "sgd"}, 2, 32),
-    ],
-)
-def test_images_of_a_process_in_a_micro_batch_are_m_or_its_share_of_m_where_eps_is_shared(
-    changes, size, expected
-):
-    assert micro_batch_size(changed({"batch_size": 128, **changes}), World(0, size)) == expected
-
-
-def test_m_that_processes_share_is_a_multiple_of_their_number():
-    config = changed({"batch_size": 48, "m": 6, "optimizer.sync_ascent": True})
-    told = r"^m=6 is shared by 4 processes, since optimizer\.sync_ascent=true; choose a multiple$"
-    with pytest.raises(ConfigError, match=told):
-        micro_batch_size(config, World(0, 4))
-
-
-def test_part_of_shared_images_that_sees_the_ascent_is_whole_in_every_process():
-    keys = {"batch_size": 48, "m": 8, "optimizer.sync_ascent": True, "optimizer.ascent_fraction": 0.25}
-    told = (
-        r"optimizer\.ascent_fraction=0\.25 of the 2 images of each of 4 processes is 0\.5; choose a fraction"
-    )
-    with pytest.raises(ConfigError, match=told):
-        micro_batch_size(changed(keys), World(0, 4))
-    assert micro_batch_size(changed(keys), World(0, 2)) == 4
-    assert micro_batch_size(changed({**keys, "m": 3}), World(0, 1)) == 3
 
 
 def test_trained_weights_bring_their_own_normalisation():

@@ -10,6 +10,7 @@ from torch import nn
 
 from sam.build.data import load_dataset
 from sam.build.network import ARCHITECTURES, make_network
+from sam.build.resolved import resolve
 from sam.build.update import make_update
 from sam.config.model import MODEL_OPTIONS
 from sam.config.schema import leaves
@@ -17,7 +18,6 @@ from sam.models.gates import Gate
 from sam.optim import SAM
 from sam.optim.schedule import Ascents
 from sam.training.look_sam import OrthogonalReuse
-from sam.training.precision import Precision
 from sam.training.rule import SAMRule, SGDRule
 from sam.training.second_order import SecondOrderSAMRule
 from sam.training.update import Update
@@ -52,7 +52,7 @@ def test_gates_have_the_true_gradient_in_the_first_pass_only_and_if_told_to(true
     modes = []
     gates = [layer for layer in network.modules() if isinstance(layer, Gate)]
     gates[0].register_forward_hook(lambda gate, *_: modes.append(gate.true_gradient))
-    update = make_update(config, network, network, Precision("fp32", CPU), m=None, num_steps=2)
+    update = make_update(config.optimizer, network, network, resolve(config), num_steps=2)
     for _ in range(2):
         update(torch.randn(4, 3, 12, 12), torch.tensor([0, 1, 0, 1]), lr=0.1)
     assert len(gates) == 3
@@ -161,7 +161,7 @@ def weights_after_all_updates(update_of):
 def as_configured(changes):
     def configured(network):
         config = changed(changes)
-        return make_update(config, network, network, Precision("fp32", CPU), m=config.m, num_steps=NUM_STEPS)
+        return make_update(config.optimizer, network, network, resolve(config), num_steps=NUM_STEPS)
 
     return weights_after_all_updates(configured)
 

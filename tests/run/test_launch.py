@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from sam.record.directory import read_result
-from sam.run import worker
 from sam.run.launch import launch
 from sam.system.errors import ConfigError, ProcessError
 from sam.system.signals import StopRequest
@@ -234,17 +233,6 @@ def test_launch_wants_a_gpu_for_each_process(monkeypatch):
     config.runtime.device = "cuda:0"
     with pytest.raises(ConfigError, match="runtime.device=cuda:0 is one GPU for 2 processes; say cuda"):
         launch(config, "")
-
-
-@pytest.mark.parametrize(("chosen", "threads"), [({}, 3), ({"OMP_NUM_THREADS": "2"}, 6)])
-def test_processes_share_the_threads_of_the_machine_unless_told_otherwise(monkeypatch, chosen, threads):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(worker, "DEFAULT_THREADS", 6)
-    for name, value in {"LOCAL_WORLD_SIZE": "2", **chosen}.items():
-        monkeypatch.setenv(name, value)
-    assert worker._default_threads() == threads
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "100")
-    assert worker._default_threads() >= 1
 
 
 @pytest.mark.ddp

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from sam.build import update as build_update
+from sam.build.resolved import resolve
 from sam.optim.schedule import Ascents
-from sam.training.precision import Precision
 from tests.conftest import changed
 from tests.reference import sam as reference
 from tests.reference.cheaper import Cheaper, mean, num_ascent_images
@@ -172,6 +172,18 @@ CONFIGS = {
 }
 
 
+def configured_update(config, model, label_smoothing=0.0):
+    """Return the update that a config asks for."""
+    return build_update.make_update(
+        config.optimizer,
+        model,
+        model,
+        resolve(config),
+        num_steps=NUM_STEPS,
+        label_smoothing=label_smoothing,
+    )
+
+
 @pytest.mark.parametrize("m", [None, 4])
 @pytest.mark.parametrize("case", CONFIGS)
 def test_rule_that_is_built_from_a_config_equals_its_definition(case, m):
@@ -182,13 +194,8 @@ def test_rule_that_is_built_from_a_config_equals_its_definition(case, m):
     base = {"lr": 0.1, "momentum": 0.8, "nesterov": False, "weight_decay": 1e-2}
     oracle = Oracle(problem.model, m or 8, base=base, clip_norm=0.4, rho=0.2, is_norm=is_norm, **definition)
     keys = {**base, **chosen, "clip_norm": 0.4, "rho": 0.2}
-    config = changed(
-        {"label_smoothing": SMOOTHING, **{f"optimizer.{key}": value for key, value in keys.items()}}
-    )
-    precision = Precision("fp32", torch.device("cpu"))
-    update = build_update.make_update(
-        config, problem.model, problem.model, precision, m=m, num_steps=NUM_STEPS
-    )
+    config = changed({"m": m, **{f"optimizer.{key}": value for key, value in keys.items()}})
+    update = configured_update(config, problem.model, label_smoothing=SMOOTHING)
     assert_same(update, problem.model, oracle, problem)
 
 
@@ -212,9 +219,8 @@ def test_image_passes_count_every_image_once_per_pass(steps, image_passes, num_i
 def test_norm_layers_alone_need_one_in_the_network():
     config = changed({"optimizer.perturb": "norm"})
     network = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
-    precision = Precision("fp32", torch.device("cpu"))
     with pytest.raises(ValueError, match=r"^optimizer: perturb=norm: this model has no normalisation layer"):
-        build_update.make_update(config, network, network, precision, m=None, num_steps=1)
+        configured_update(config, network)
 
 
 @pytest.mark.parametrize("fraction", [0.0, -0.5, 1.01, float("nan")])
@@ -304,11 +310,7 @@ def test_look_sam_with_rho_zero_is_sgd_and_does_not_stretch_round_off(dtype):
 def look_sam(start=0.0, m=4):
     problem = make_problem()
     keys = {"optimizer.interval": 3, "optimizer.reuse": 0.7, "optimizer.start": start}
-    precision = Precision("fp32", torch.device("cpu"))
-    update = build_update.make_update(
-        changed(keys), problem.model, problem.model, precision, m=m, num_steps=NUM_STEPS
-    )
-    return problem, update
+    return problem, configured_update(changed({"m": m, **keys}), problem.model)
 
 
 @pytest.mark.parametrize("stop_after", range(NUM_STEPS))

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sam.training.precision import Precision
+from sam.training.precision import Precision, float32_products
 
 CPU = torch.device("cpu")
 
@@ -16,11 +16,21 @@ def test_autocast_computes_products_in_the_named_precision(name, dtype):
 
 
 @pytest.mark.parametrize(("name", "mode"), [("fp32", "ieee"), ("tf32", "tf32"), ("bf16", "ieee")])
-def test_precision_sets_the_switches_of_gpu_products_and_convolutions(name, mode):
-    Precision(name, CPU)
-    assert torch.backends.cuda.matmul.fp32_precision == mode
-    assert torch.backends.cudnn.conv.fp32_precision == mode
+def test_float32_products_set_the_switches_of_gpus_and_put_them_back(name, mode):
+    switches = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    before = [switch.fp32_precision for switch in switches]
+    with pytest.raises(ZeroDivisionError), float32_products("tf32"):
+        with float32_products(name):
+            assert [switch.fp32_precision for switch in switches] == [mode, mode]
+        assert [switch.fp32_precision for switch in switches] == ["tf32", "tf32"]
+        raise ZeroDivisionError
+    assert [switch.fp32_precision for switch in switches] == before
+
+
+def test_precision_leaves_the_switches_alone():
+    before = torch.backends.cudnn.conv.fp32_precision
     Precision("fp32", CPU)
+    assert torch.backends.cudnn.conv.fp32_precision == before
 
 
 def test_unscaled_undoes_the_loss_scale():

@@ -34,9 +34,11 @@ def make_problem(num_images=8):
     return Problem(model, images, torch.randint(0, 7, (num_images,)))
 
 
-def make_pass(model, precision="fp32", called=None, **loss):
+def make_pass(model, precision="fp32", called=None, unsynced=None, **loss):
     where = Precision(precision, torch.device("cpu"))
-    return ForwardBackward(model if called is None else called, where, RunningStatistics(model), **loss)
+    called = model if called is None else called
+    unsynced = unsynced or getattr(called, "no_sync", None)  # of DistributedDataParallel
+    return ForwardBackward(called, where, RunningStatistics(model), unsynced=unsynced, **loss)
 
 
 def make_update(model, name, m=None, clip_norm=None, rho=RHO, geometry=None, steps=None, reuse=0.0, **passes):

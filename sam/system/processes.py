@@ -1,0 +1,42 @@
+"""Which process this is among those that share a run: the one place that reads what torchrun says of it."""
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Place:
+    """The place of a process among all that share a run. The default is that of a process alone.
+
+    Attributes:
+        rank: Number of the process, from 0.
+        size: Number of processes.
+        local_rank: Number of the process among those of its machine, from 0.
+        local_size: Number of processes on its machine.
+        is_launched: Whether torchrun or sam.run.launch started the process.
+        may_restart: Whether torchrun starts the processes again after a failure.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    is_launched: bool = False
+    may_restart: bool = False
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and speaks to the user."""
+        return self.rank == 0
+
+
+def own_place() -> Place:
+    """Return the place of this process, from the variables that torchrun sets."""
+    return Place(
+        rank=int(os.environ.get("RANK", "0")),
+        size=int(os.environ.get("WORLD_SIZE", "1")),
+        local_rank=int(os.environ.get("LOCAL_RANK", "0")),
+        local_size=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+        is_launched="WORLD_SIZE" in os.environ,
+        may_restart=os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0",
+    )

@@ -1,0 +1,118 @@
+"""Tests of sam/build/resolved.py: what a config means on this machine and for this number of processes."""
+
+import os
+
+import pytest
+import torch
+
+from sam.build.resolved import resolve
+from sam.system.errors import ConfigError
+from sam.system.processes import Place
+from tests.conftest import changed
+
+
+@pytest.mark.parametrize(
+    ("chosen", "local_size", "threads"), [("", 2, 3), ("2", 2, 6), ("", 100, 1), ("", 1, 6)]
+)
+def test_processes_share_the_threads_of_the_machine_unless_told_otherwise(
+    monkeypatch, chosen, local_size, threads
+):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("sam.build.resolved.DEFAULT_THREADS", 6)
+    if chosen:
+        monkeypatch.setenv("OMP_NUM_THREADS", chosen)
+    assert resolve(changed({}), Place(local_size=local_size)).threads == threads
+    assert resolve(changed({"runtime.threads": 5}), Place(local_size=local_size)).threads == 5
+
+
+@pytest.mark.parametrize(
+    ("gpu", "name", "expected"),
+    [(False, "auto", "cpu"), (True, "auto", "cuda:1"), (True, "cuda", "cuda:1"), (True, "cpu", "cpu")],
+)
+def test_each_process_takes_the_gpu_of_its_number_on_the_machine(monkeypatch, gpu, name, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: None)  # no GPU is needed to name it
+    assert resolve(changed({"runtime.device": name}), Place(local_rank=1)).device == torch.device(expected)
+
+
+@pytest.mark.parametrize("name", ["meta", "nonsense", "cuda:9999"])
+def test_device_that_is_not_there_is_refused_with_its_key(name):
+    with pytest.raises(ConfigError, match=rf"^runtime\.device={name}: not usable here; allowed is auto, cpu"):
+        resolve(changed({"runtime.device": name}))
+    with pytest.raises(ConfigError, match=rf"^--device={name}: not usable here"):
+        resolve(changed({}), device_name=name, key="--device")
+
+
+def test_tf32_trains_on_a_gpu_only_and_may_be_evaluated_anywhere():
+    config = changed({"runtime.precision": "tf32", "runtime.device": "cpu"})
+    with pytest.raises(ConfigError, match="^runtime.precision=tf32 needs a GPU, and the device is cpu; use"):
+        resolve(config)
+    assert resolve(config, device_name="cpu").precision == "tf32"
+
+
+@pytest.mark.parametrize(
+    ("workers", "local_size", "expected"),
+    [(None, 4, 2), (None, 16, 1), (None, 1, 8), (3, 4, 3), (0, 1, 0)],
+)
+def test_workers_by_default_are_as_many_as_the_cores_of_each_process(
+    monkeypatch, workers, local_size, expected
+):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    config = changed({"runtime.workers": workers})
+    assert resolve(config, Place(local_size=local_size)).workers == expected
+
+
+@pytest.mark.parametrize(("cores", "expected"), [(6, 6), (None, 1)])
+def test_workers_are_as_many_as_all_cores_where_no_one_tells_which_are_ours(monkeypatch, cores, expected):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert resolve(changed({})).workers == expected
+
+
+@pytest.mark.parametrize(
+    ("m", "message"),
+    [
+        (None, r"^m=null: each of 2 processes would take its share .*; say m=64, or a divisor of it$"),
+        (48, r"^m=48 does not divide the 64 images of each of 2 processes; choose a divisor$"),
+    ],
+)
+def test_m_has_to_mean_the_same_on_any_number_of_processes(m, message):
+    with pytest.raises(ConfigError, match=message):
+        resolve(changed({"batch_size": 128, "m": m}), Place(0, 2))
+
+
+@pytest.mark.parametrize(
+    ("changes", "size", "expected"),
+    [
+        ({}, 1, None),
+        ({"m": 32}, 1, 32),
+        ({"m": 32, "optimizer.sync_ascent": True}, 1, 32),
+        ({"m": 32}, 2, 32),
+        ({"m": 32, "optimizer.sync_ascent": True}, 2, 16),
+        ({"optimizer.sync_ascent": True}, 4, 32),
+        # SGD shares no perturbation, whatever the key says.
+        ({"m": 32, "optimizer.sync_ascent": True, "optimizer.name": "sgd"}, 2, 32),
+    ],
+)
+def test_images_of_a_process_in_a_micro_batch_are_m_or_its_share_of_m_where_eps_is_shared(
+    changes, size, expected
+):
+    assert resolve(changed({"batch_size": 128, **changes}), Place(0, size)).m == expected
+
+
+def test_m_that_processes_share_is_a_multiple_of_their_number():
+    config = changed({"batch_size": 48, "m": 6, "optimizer.sync_ascent": True})
+    told = r"^m=6 is shared by 4 processes, since optimizer\.sync_ascent=true; choose a multiple$"
+    with pytest.raises(ConfigError, match=told):
+        resolve(config, Place(0, 4)).m
+
+
+def test_part_of_shared_images_that_sees_the_ascent_is_whole_in_every_process():
+    keys = {"batch_size": 48, "m": 8, "optimizer.sync_ascent": True, "optimizer.ascent_fraction": 0.25}
+    told = (
+        r"optimizer\.ascent_fraction=0\.25 of the 2 images of each of 4 processes is 0\.5; choose a fraction"
+    )
+    with pytest.raises(ConfigError, match=told):
+        resolve(changed(keys), Place(0, 4)).m
+    assert resolve(changed(keys), Place(0, 2)).m == 4
+    assert resolve(changed({**keys, "m": 3}), Place(0, 1)).m == 3

@@ -1,0 +1,28 @@
+"""Tests of sam/system/processes.py."""
+
+import pytest
+
+from sam.system.processes import Place, own_place
+
+TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
+
+
+@pytest.fixture(autouse=True)
+def without_torchrun(monkeypatch):
+    for name in (*TORCHRUN, "TORCHELASTIC_MAX_RESTARTS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_process_that_torchrun_has_not_started_is_alone():
+    assert own_place() == Place()
+    assert own_place().is_main
+
+
+def test_place_is_what_torchrun_says(monkeypatch):
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "0")
+    assert own_place() == Place(5, 8, 1, 4, is_launched=True)
+    assert not own_place().is_main
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    assert own_place().may_restart
