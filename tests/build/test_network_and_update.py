@@ -161,7 +161,14 @@ def weights_after_all_updates(update_of):
 def as_configured(changes):
     def configured(network):
         config = changed(changes)
-        return make_update(config.optimizer, network, network, resolve(config), num_steps=NUM_STEPS)
+        return make_update(
+            config.optimizer,
+            network,
+            network,
+            resolve(config),
+            num_steps=NUM_STEPS,
+            label_smoothing=config.label_smoothing,
+        )
 
     return weights_after_all_updates(configured)
 
