@@ -42,7 +42,6 @@ ELSEWHERE = {
     "python scripts/figure.py NAME": "tests/scripts/test_figure.py",
     "python scripts/benchmarks/precision.py RUN": "tests/scripts/benchmarks/test_precision.py",
     "python scripts/reproduce.py": "tests/scripts/test_reproduce.py",
-    "python scripts/benchmarks/capacity.py": "tests/scripts/benchmarks/test_capacity.py",
     "python scripts/benchmarks/benchmark.py optimizer": "tests/scripts/benchmarks/test_benchmark.py",
 }
 READ_RUNS = ("evaluate.py", "scripts/compare.py", "scripts/report.py", "scripts/figure.py")

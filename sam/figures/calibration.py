@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sam.figures.error_panels import (
     SMALL,
-    Family,
+    ErrorPanel,
     add_caption,
     colours_of,
     describe_panel,
-    families,
     make_panels,
+    panels_of,
     range_text,
 )
 from sam.record.evaluations import Bin, Calibration, read_calibration
@@ -60,8 +60,8 @@ def draw_calibration(groups: Sequence[Group]) -> Figure:
     Raises:
         ValueError: If no complete run has been evaluated.
     """
-    panels = [(family, _calibrations(family)) for family in families(groups)]
-    panels = [(family, found) for family, found in panels if found]
+    panels = [(panel, _calibrations(panel)) for panel in panels_of(groups)]
+    panels = [(panel, found) for panel, found in panels if found]
     if not panels:
         raise ValueError(
             "no complete run has an evaluation-test.json with calibration_bins, made after its last epoch; "
@@ -69,8 +69,8 @@ def draw_calibration(groups: Sequence[Group]) -> Figure:
             "python evaluate.py run=FOLDER"
         )
     figure, axes = make_panels(len(panels))
-    for axis, (family, found) in zip(axes, panels, strict=False):
-        _draw_panel(axis, family, found)
+    for axis, (panel, found) in zip(axes, panels, strict=False):
+        _draw_panel(axis, panel, found)
     counts = [len(calibrations) for _, found in panels[: len(axes)] for calibrations in found.values()]
     sentences = [
         f"{NUM_BINS} equal bins of confidence; line: mean over seeds ({range_text(counts)}); "
@@ -108,17 +108,17 @@ def reliability(calibrations: Sequence[Calibration]) -> list[Reliability]:
     return found
 
 
-def _calibrations(family: Family) -> dict[tuple[str, str], list[Calibration]]:
+def _calibrations(panel: ErrorPanel) -> dict[tuple[str, str], list[Calibration]]:
     """Return the calibrations of the runs of each condition that has some, by its key."""
     found = {}
-    for group in family.groups:
-        read = [read_calibration(run.directory, family.split, run.config["epochs"]) for run in group.complete]
+    for group in panel.groups:
+        read = [read_calibration(run.directory, panel.split, run.config["epochs"]) for run in group.complete]
         found[group.key] = [calibration for calibration in read if calibration is not None]
     return {key: calibrations for key, calibrations in found.items() if calibrations}
 
 
-def _draw_panel(axis: Axes, family: Family, found: dict[tuple[str, str], list[Calibration]]) -> None:
-    groups = [group for group in family.groups if group.key in found]
+def _draw_panel(axis: Axes, panel: ErrorPanel, found: dict[tuple[str, str], list[Calibration]]) -> None:
+    groups = [group for group in panel.groups if group.key in found]
     for group, colour in zip(groups, colours_of(groups), strict=True):
         calibrations = found[group.key]
         bins = reliability(calibrations)
@@ -132,6 +132,6 @@ def _draw_panel(axis: Axes, family: Family, found: dict[tuple[str, str], list[Ca
         axis.scatter(confidences, [entry.gap_points for entry in bins], areas, color=colour, zorder=3)
     axis.axhline(0, color="black", linewidth=1)
     axis.set_xlim(0, 100)
-    describe_panel(axis, family.title, "Confidence (%)", "Accuracy minus confidence (points)")
-    title = f"Calibration error on the {family.split} images (%)"
+    describe_panel(axis, panel.title, "Confidence (%)", "Accuracy minus confidence (points)")
+    title = f"Calibration error on the {panel.split} images (%)"
     axis.legend(fontsize=SMALL, title=title, title_fontsize=SMALL)

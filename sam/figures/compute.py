@@ -15,10 +15,10 @@ from sam.figures.error_panels import (
     describe_panel,
     diverged_text,
     draw_line,
-    families,
     final_error,
     make_panels,
     num_seeds_text,
+    panels_of,
     use_log_axis,
 )
 from sam.record.values import values_of
@@ -82,20 +82,20 @@ def draw_error_by_epochs(groups: Sequence[Group]) -> Figure:
     Raises:
         ValueError: If no method has runs of two lengths.
     """
-    panels = [(family, _by_label(family.groups)) for family in families(groups, ["epochs"])]
-    panels = [(family, lines) for family, lines in panels if any(len(line) > 1 for line in lines.values())]
+    panels = [(panel, _by_label(panel.groups)) for panel in panels_of(groups, ["epochs"])]
+    panels = [(panel, lines) for panel, lines in panels if any(len(line) > 1 for line in lines.values())]
     if not panels:
         raise ValueError("no method has complete runs of two lengths (epochs=...) that agree in all else")
     figure, axes = make_panels(len(panels))
-    for axis, (family, lines) in zip(axes, panels, strict=False):
+    for axis, (panel, lines) in zip(axes, panels, strict=False):
         colours = colours_of([line[0] for line in lines.values()])
         for (label, line), colour in zip(lines.items(), colours, strict=True):
             points = [(float(group.config["epochs"]), final_error(group)) for group in line]
             draw_line(axis, points, colour, label)
-        use_log_axis(axis, [int(group.config["epochs"]) for group in family.groups], base=2)
-        describe_panel(axis, family.title, "Epochs of training", family.error_label)
+        use_log_axis(axis, [int(group.config["epochs"]) for group in panel.groups], base=2)
+        describe_panel(axis, panel.title, "Epochs of training", panel.error_label)
         axis.legend(fontsize=SMALL)
-    drawn = [group for family, _ in panels[: len(axes)] for group in family.groups]
+    drawn = [group for panel, _ in panels[: len(axes)] for group in panel.groups]
     sentences = [
         "Error after the last epoch; every mark is a run of its own, whose learning rate ends at 0.",
         f"{INTERVAL} ({num_seeds_text(drawn)}).",

@@ -14,9 +14,9 @@ from sam.figures.error_panels import (
     colours_of,
     describe_panel,
     diverged_text,
-    families,
     final_error,
     make_panels,
+    panels_of,
 )
 from sam.report.groups import Group
 from sam.report.markup import format_estimate
@@ -44,12 +44,12 @@ def draw_error_curves(groups: Sequence[Group]) -> Figure:
     Raises:
         ValueError: If no complete run has an epoch.
     """
-    found = families([group for group in groups if _has_curve(group)])
+    found = panels_of([group for group in groups if _has_curve(group)])
     if not found:
         raise ValueError("no complete run has epochs in its metrics.csv")
     figure, axes = make_panels(len(found))
-    for axis, family in zip(axes, found, strict=False):
-        _draw_panel(axis, family.groups, family.title, family.split)
+    for axis, panel in zip(axes, found, strict=False):
+        _draw_panel(axis, panel.groups, panel.title, panel.split)
     add_caption(figure, [CAPTION, diverged_text(groups)], len(found) - len(axes))
     return figure
 

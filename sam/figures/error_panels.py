@@ -1,4 +1,4 @@
-"""The frame of every picture of errors: families of conditions, panels, lines with intervals, captions.
+"""The frame of every picture of errors: panels and their conditions, lines with intervals, captions.
 
 Imports no matplotlib before it draws, so that what reads and compares runs pays nothing for it.
 """
@@ -26,11 +26,11 @@ NO_BREAK = "\N{NO-BREAK SPACE}"
 INTERVAL = "Bars and bands: 95 % Student-t interval over seeds"
 
 
-class Family(NamedTuple):
-    """Conditions that agree in everything but the keys of a picture's axes.
+class ErrorPanel(NamedTuple):
+    """Conditions that share a panel: they agree in everything but the keys of the picture's axes.
 
     Attributes:
-        title: What tells it from every other family.
+        title: What tells it from every other panel.
         split: What errors were measured on: "test" or "validation".
         groups: Its conditions with a complete run.
     """
@@ -45,12 +45,12 @@ class Family(NamedTuple):
         return f"{self.split.capitalize()} error (%)"
 
 
-def families(groups: Iterable[Group], free: Sequence[str] = ()) -> list[Family]:
-    """Sort conditions with a complete run into families, in the order in which the groups first name them.
+def panels_of(groups: Iterable[Group], free: Sequence[str] = ()) -> list[ErrorPanel]:
+    """Sort conditions with a complete run into panels, in the order in which the groups first name them.
 
     Args:
         groups: Conditions.
-        free: Dotted keys, besides those of SAM, in which the members of a family may differ.
+        free: Dotted keys, besides those of SAM, in which the conditions of a panel may differ.
     """
     members: dict[str, list[Group]] = defaultdict(list)
     settings: dict[str, Setting] = {}
@@ -60,7 +60,7 @@ def families(groups: Iterable[Group], free: Sequence[str] = ()) -> list[Family]:
             settings[setting.key] = setting
             members[setting.key].append(group)
     titles = setting_titles(settings.values())
-    return [Family(titles[key], settings[key].split, found) for key, found in members.items()]
+    return [ErrorPanel(titles[key], settings[key].split, found) for key, found in members.items()]
 
 
 def make_panels(num_panels: int, num_columns: int = 2) -> tuple[Figure, list[Axes]]:

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 from sam.figures.error_panels import (
     INTERVAL,
     SMALL,
-    Family,
+    ErrorPanel,
     add_caption,
     describe_panel,
     diverged_text,
     draw_level,
     draw_line,
-    families,
     final_error,
     make_panels,
     num_seeds_text,
+    panels_of,
     sgd_of,
     use_log_axis,
 )
@@ -53,18 +53,18 @@ def draw_rho_by_m(groups: Sequence[Group]) -> Figure:
         ValueError: If no setting has a method with two rhos, 0 not included.
     """
     panels = [
-        (family, method, _lines_by_m(family.groups, method))
-        for family in families(groups, ["m"])
-        for method in _methods(family.groups)
+        (panel, method, _lines_by_m(panel.groups, method))
+        for panel in panels_of(groups, ["m"])
+        for method in _methods(panel.groups)
     ]
     # A pair of SGD and SAM is no sweep.
     panels = [p for p in panels if any(sum(group.is_sam for group in line) > 1 for line in p[2].values())]
     if not panels:
         raise ValueError("no setting has complete runs of two rhos above 0")
     figure, axes = make_panels(len(panels))
-    for axis, (family, method, lines) in zip(axes, panels, strict=False):
+    for axis, (panel, method, lines) in zip(axes, panels, strict=False):
         _draw_lines_by_m(axis, lines)
-        describe_panel(axis, f"{method}: {family.title}", "rho", family.error_label)
+        describe_panel(axis, f"{method}: {panel.title}", "rho", panel.error_label)
         axis.legend(title="m", fontsize=SMALL, title_fontsize=SMALL)
     drawn = [group for _, _, lines in panels[: len(axes)] for line in lines.values() for group in line]
     sentences = [
@@ -89,8 +89,8 @@ def draw_rho(groups: Sequence[Group]) -> Figure:
     Raises:
         ValueError: If no setting has two rhos of one method.
     """
-    panels = [(family, _sweeps(family.groups)) for family in families(groups)]
-    panels = [(family, lines) for family, lines in panels if lines]
+    panels = [(panel, _sweeps(panel.groups)) for panel in panels_of(groups)]
+    panels = [(panel, lines) for panel, lines in panels if lines]
     if not panels:
         raise ValueError("no setting has complete runs of two rhos of one method")
     return _draw_radii(panels, str, "rho", diverged_text(groups))
@@ -111,13 +111,13 @@ def draw_balls(groups: Sequence[Group]) -> Figure:
         ValueError: If no setting has runs of two of the balls.
     """
     panels = []
-    for family in families(groups):
+    for panel in panels_of(groups):
         lines: dict[str, list[Group]] = defaultdict(list)
-        for group in family.groups:
+        for group in panel.groups:
             if group.method in BALLS and group.rho:
                 lines[group.method].append(group)
         if len(lines) > 1:
-            panels.append((family, lines))
+            panels.append((panel, lines))
     if not panels:
         raise ValueError(
             "no setting has complete runs of two of optimizer.p=2, optimizer.p=inf and "
@@ -127,15 +127,15 @@ def draw_balls(groups: Sequence[Group]) -> Figure:
 
 
 def _draw_radii(
-    panels: Sequence[tuple[Family, Mapping[str, Sequence[Group]]]],
+    panels: Sequence[tuple[ErrorPanel, Mapping[str, Sequence[Group]]]],
     name_of: Callable[[str], str],
     x_label: str,
     diverged: str,
 ) -> Figure:
     figure, axes = make_panels(len(panels))
-    for axis, (family, lines) in zip(axes, panels, strict=False):
-        _draw_radius_panel(axis, family, lines, name_of)
-        describe_panel(axis, family.title, x_label, family.error_label)
+    for axis, (panel, lines) in zip(axes, panels, strict=False):
+        _draw_radius_panel(axis, panel, lines, name_of)
+        describe_panel(axis, panel.title, x_label, panel.error_label)
         axis.legend(fontsize=SMALL)
     drawn = [group for _, lines in panels[: len(axes)] for line in lines.values() for group in line]
     sentences = ["Error after the last epoch.", f"{INTERVAL} ({num_seeds_text(drawn)}).", diverged]
@@ -144,12 +144,12 @@ def _draw_radii(
 
 
 def _draw_radius_panel(
-    axis: Axes, family: Family, lines: Mapping[str, Sequence[Group]], name_of: Callable[[str], str]
+    axis: Axes, panel: ErrorPanel, lines: Mapping[str, Sequence[Group]], name_of: Callable[[str], str]
 ) -> None:
     for position, (method, line) in enumerate(lines.items()):
         colour = COLOURS[position % len(COLOURS)]
         draw_line(axis, [(_rho(group), final_error(group)) for group in line], colour, name_of(method))
-    if (sgd := sgd_of(family.groups)) is not None:
+    if (sgd := sgd_of(panel.groups)) is not None:
         draw_level(axis, final_error(sgd), SGD_COLOUR, f"SGD (n = {len(sgd.complete)})")
     use_log_axis(axis, [_rho(group) for line in lines.values() for group in line])
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from sam.figures.error_panels import SMALL, add_caption, families, final_error, range_text, sgd_of
+from sam.figures.error_panels import SMALL, add_caption, final_error, panels_of, range_text, sgd_of
 from sam.figures.style import DOTS_PER_INCH, SAM_COLOUR
 from sam.paper.cells import Cell, Match, Printed
 from sam.report.beside_paper import PaperRow, compare_with_paper
@@ -178,11 +178,11 @@ def measured_dots(
             reduction = reduction_of_runs(base, row.group)
             dots.append(Dot(_section_of_cell(row.cell), row.cell.name, MEASURED, reduction))
             paired.add(row.group.key)
-    for family in families(groups):
-        base = sgd_of(family.groups)
-        for group in family.groups if base is not None and final_error(base).mean > 0 else ():
+    for panel in panels_of(groups):
+        base = sgd_of(panel.groups)
+        for group in panel.groups if base is not None and final_error(base).mean > 0 else ():
             if base is not None and group.is_sam and group.key not in paired:
-                place = f"{family.title} {group.label}"
+                place = f"{panel.title} {group.label}"
                 dots.append(Dot(_section_of(group), place, MEASURED_OTHER, reduction_of_runs(base, group)))
     return dots
 

@@ -32,8 +32,8 @@ AXES = {
 }
 
 
-class Surface(NamedTuple):
-    """A loss over a plane.
+class LossGrid(NamedTuple):
+    """The loss at the points of a grid over a plane.
 
     Attributes:
         steps_1: Coordinates along the first direction, float [n1].
@@ -105,7 +105,7 @@ def fig1_surfaces(groups: Sequence[Group]) -> Figure:
     return figure
 
 
-def read_surface(analysis: Analysis) -> Surface:
+def read_surface(analysis: Analysis) -> LossGrid:
     """Read the loss of a landscape of two dimensions.
 
     Raises:
@@ -115,7 +115,7 @@ def read_surface(analysis: Analysis) -> Surface:
     if loss.shape != (len(steps_1), len(steps_2)):
         raise ValueError(f"{analysis.arrays}: loss is {loss.shape}, not {(len(steps_1), len(steps_2))}")
     _require_points(analysis, loss)
-    return Surface(steps_1, steps_2, np.where(np.isfinite(loss), loss, np.nan))
+    return LossGrid(steps_1, steps_2, np.where(np.isfinite(loss), loss, np.nan))
 
 
 def _draw_line(analysis: Analysis) -> Figure:
@@ -142,7 +142,7 @@ def _draw_line(analysis: Analysis) -> Figure:
 
 
 def _draw_contours(
-    axis: Axes, surface: Surface, bounds: tuple[float, float], analysis: Analysis
+    axis: Axes, surface: LossGrid, bounds: tuple[float, float], analysis: Analysis
 ) -> ContourSet:
     plane = (surface.steps_1, surface.steps_2, np.ma.masked_invalid(surface.loss.T))
     # Above the last level it stays white.
@@ -164,7 +164,7 @@ def _draw_contours(
 def _draw_surface(
     figure: Figure,
     place: tuple[int, int, int],
-    surface: Surface,
+    surface: LossGrid,
     bounds: tuple[float, float],
 ) -> Any:
     axis = figure.add_subplot(*place, projection="3d")
@@ -190,11 +190,11 @@ def _draw_surface(
     return axis
 
 
-def _refined(surface: Surface) -> Surface:
+def _refined(surface: LossGrid) -> LossGrid:
     """Return a surface with points between its own, on the planes through those, for a smooth rim."""
     fine = [_between(steps) for steps in (surface.steps_1, surface.steps_2)]
     linear = RegularGridInterpolator((surface.steps_1, surface.steps_2), surface.loss)
-    return Surface(fine[0], fine[1], linear(tuple(np.meshgrid(*fine, indexing="ij"))))
+    return LossGrid(fine[0], fine[1], linear(tuple(np.meshgrid(*fine, indexing="ij"))))
 
 
 def _between(steps: Array) -> Array:
@@ -203,7 +203,7 @@ def _between(steps: Array) -> Array:
     return np.interp(positions, np.arange(len(steps)), steps)
 
 
-def _bounds(surfaces: Sequence[Surface]) -> tuple[float, float]:
+def _bounds(surfaces: Sequence[LossGrid]) -> tuple[float, float]:
     """Return the losses between which surfaces are drawn on one scale, up to twice the median.
 
     Far from the minimum the loss grows by orders of magnitude; on its full scale every bowl is flat.

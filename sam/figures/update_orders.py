@@ -13,9 +13,9 @@ from sam.figures.error_panels import (
     add_caption,
     describe_panel,
     diverged_text,
-    families,
     make_panels,
     num_seeds_text,
+    panels_of,
 )
 from sam.figures.style import SAM_COLOUR
 from sam.report.groups import Group
@@ -71,13 +71,13 @@ def draw_update_orders(groups: Sequence[Group]) -> Figure:
 def _pairs(groups: Sequence[Group]) -> list[tuple[str, str, list[Group]]]:
     """Return title, split and the conditions of both orders, for each setting and rho that has both."""
     pairs = []
-    for family in families(groups):
+    for panel in panels_of(groups):
         by_rho: dict[float | None, list[Group]] = defaultdict(list)
-        for group in family.groups:
+        for group in panel.groups:
             if group.method in ORDERS and all(error_curve(group, column).epochs for column in COLUMNS):
                 by_rho[group.rho].append(group)
         pairs += [
-            (f"rho {rho:g}: {family.title}", family.split, sorted(found, key=lambda group: group.method))
+            (f"rho {rho:g}: {panel.title}", panel.split, sorted(found, key=lambda group: group.method))
             for rho, found in by_rho.items()
             if len({group.method for group in found}) == len(ORDERS)
         ]

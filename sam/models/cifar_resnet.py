@@ -15,7 +15,7 @@ from torch.nn import functional
 from sam.models.layers import block_shapes, blocks_per_stage, conv3x3, initialise, pad_channels
 
 
-class Block(nn.Module):
+class CifarResNetBlock(nn.Module):
     """conv - BN - ReLU - conv - BN, plus the shortcut if there is one, then ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, skip: bool = True) -> None:
@@ -67,7 +67,7 @@ class CifarResNet(nn.Module):
         self.conv = conv3x3(in_channels, width)
         self.bn = nn.BatchNorm2d(width)
         shapes = block_shapes(width, (width, 2 * width, 4 * width), num_blocks)
-        self.blocks = nn.Sequential(*(Block(*shape, skip=skip) for shape in shapes))
+        self.blocks = nn.Sequential(*(CifarResNetBlock(*shape, skip=skip) for shape in shapes))
         self.classifier = nn.Linear(4 * width, num_classes)
         initialise(self, init)
 

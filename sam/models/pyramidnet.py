@@ -21,7 +21,7 @@ EXPANSION = 4
 FINAL_KEEP_PROBABILITY = 0.5
 
 
-class Block(nn.Module):
+class PyramidNetBlock(nn.Module):
     """BN - conv 1 x 1 - BN - ReLU - conv 3 x 3 - BN - ReLU - conv 1 x 1 - BN - gate, plus the shortcut.
 
     Args:
@@ -95,7 +95,7 @@ class PyramidNet(nn.Module):
             block_width = round(width + alpha * share)
             stride = 2 if number in (num_blocks + 1, 2 * num_blocks + 1) else 1
             gate = ShakeDrop(1 - (1 - FINAL_KEEP_PROBABILITY) * share) if shakedrop else nn.Identity()
-            blocks.append(Block(channels, block_width, stride, gate))
+            blocks.append(PyramidNetBlock(channels, block_width, stride, gate))
             channels = EXPANSION * block_width
         self.blocks = nn.Sequential(*blocks)
         self.bn2 = nn.BatchNorm2d(channels)

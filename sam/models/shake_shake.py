@@ -46,7 +46,7 @@ def branch(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
     )
 
 
-class Block(nn.Module):
+class ShakeShakeBlock(nn.Module):
     """The shortcut plus two branches in random shares."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
@@ -89,7 +89,7 @@ class ShakeShakeNet(nn.Module):
         self.conv = conv3x3(in_channels, 16)
         self.bn = nn.BatchNorm2d(16)
         shapes = block_shapes(16, (width, 2 * width, 4 * width), num_blocks)
-        self.blocks = nn.Sequential(*(Block(*shape) for shape in shapes))
+        self.blocks = nn.Sequential(*(ShakeShakeBlock(*shape) for shape in shapes))
         self.classifier = nn.Linear(4 * width, num_classes)
         initialise(self, init)
 

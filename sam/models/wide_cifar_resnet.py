@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sam.models.layers import block_shapes, blocks_per_stage, conv3x3, initialise
-from sam.models.wide_resnet import Block
+from sam.models.wide_resnet import WideResNetBlock
 
 
 class WideCifarResNet(nn.Module):
@@ -48,7 +48,10 @@ class WideCifarResNet(nn.Module):
         self.conv = conv3x3(in_channels, width)
         shapes = block_shapes(width, (2 * width, 4 * width, 8 * width), num_blocks)
         self.blocks = nn.Sequential(
-            *(Block(*shape, number == 0, activation=self.activation) for number, shape in enumerate(shapes))
+            *(
+                WideResNetBlock(*shape, number == 0, activation=self.activation)
+                for number, shape in enumerate(shapes)
+            )
         )
         self.bn = nn.BatchNorm2d(8 * width)
         self.classifier = nn.Linear(8 * width, num_classes)

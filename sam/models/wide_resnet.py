@@ -35,7 +35,7 @@ def norm(num_channels: int, batch_norm: bool) -> nn.Module:
     return nn.BatchNorm2d(num_channels) if batch_norm else nn.Identity()
 
 
-class Block(nn.Module):
+class WideResNetBlock(nn.Module):
     """BN - ReLU - conv - BN - ReLU - conv, plus the shortcut.
 
     Args:
@@ -118,7 +118,7 @@ class WideResNet(nn.Module):
         blocks = []
         for number, (from_channels, to_channels, stride) in enumerate(shapes):
             convolve = shortcut == "conv" and from_channels != to_channels
-            block = Block(
+            block = WideResNetBlock(
                 from_channels,
                 to_channels,
                 stride,

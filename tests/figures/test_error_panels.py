@@ -9,9 +9,9 @@ from sam.figures.error_panels import (
     add_caption,
     colours_of,
     draw_line,
-    families,
     make_panels,
     num_seeds_text,
+    panels_of,
     sgd_of,
     use_log_axis,
 )
@@ -21,15 +21,15 @@ from tests.figures.drawn import caption_of, groups_of, lines_of
 from tests.record.run_directories import write_run
 
 
-def test_families_differ_in_what_is_not_free(tmp_path: Path) -> None:
+def test_panels_differ_in_what_is_not_free(tmp_path: Path) -> None:
     for m in (16, 32):
         for epochs in (100, 200):
             write_run(tmp_path, m=m, epochs=epochs)
     write_run(tmp_path, {"status": "diverged"}, m=64)
-    by_epochs = families(groups_of(tmp_path), ["m"])
-    assert [[group.config["m"] for group in family.groups] for family in by_epochs] == [[16, 32], [16, 32]]
-    assert len({family.title for family in by_epochs}) == 2
-    assert len(families(groups_of(tmp_path))) == 4
+    by_epochs = panels_of(groups_of(tmp_path), ["m"])
+    assert [[group.config["m"] for group in panel.groups] for panel in by_epochs] == [[16, 32], [16, 32]]
+    assert len({panel.title for panel in by_epochs}) == 2
+    assert len(panels_of(groups_of(tmp_path))) == 4
 
 
 def test_colours_are_two_for_sgd_and_one_sam(tmp_path: Path) -> None:

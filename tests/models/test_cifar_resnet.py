@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sam.models.cifar_resnet import Block, CifarResNet
+from sam.models.cifar_resnet import CifarResNet, CifarResNetBlock
 
 # What batch norm in evaluation multiplies with while its running variance is 1.
 SCALE = (1 + 1e-5) ** -0.5
@@ -72,7 +72,7 @@ def test_resnet_halves_the_size_and_doubles_the_channels_twice() -> None:
 
 
 def test_block_shortcut_takes_every_second_pixel_and_zeros() -> None:
-    block = Block(1, 3, stride=2)
+    block = CifarResNetBlock(1, 3, stride=2)
     nn.init.zeros_(block.bn2.weight)
     images = torch.tensor([[[[1.0, 2, 3, 4], [5, 6, 7, 8], [-9, 10, 11, 12], [13, 14, 15, 16]]]])
     # Every second row and column, starting with the first, then ReLU.
@@ -82,14 +82,14 @@ def test_block_shortcut_takes_every_second_pixel_and_zeros() -> None:
 
 
 def test_block_shortcut_is_the_identity_at_equal_shapes() -> None:
-    block = Block(3, 3, stride=1)
+    block = CifarResNetBlock(3, 3, stride=1)
     nn.init.zeros_(block.bn2.weight)
     images = torch.rand(2, 3, 5, 5)
     assert torch.equal(block(images), images)
 
 
 def test_block_rectifies_after_the_first_norm_and_after_the_sum() -> None:
-    block = Block(1, 1, stride=1).eval()
+    block = CifarResNetBlock(1, 1, stride=1).eval()
     nn.init.dirac_(block.conv1.weight)
     nn.init.dirac_(block.conv2.weight)
     block.bn1.bias.data.fill_(-3.0)
@@ -130,7 +130,7 @@ def test_resnet_keeps_channels_last_through_every_block(in_channels: int) -> Non
         kept.append(output.is_contiguous(memory_format=torch.channels_last))
 
     for module in model.modules():
-        if isinstance(module, Block | nn.Conv2d | nn.BatchNorm2d):
+        if isinstance(module, CifarResNetBlock | nn.Conv2d | nn.BatchNorm2d):
             module.register_forward_hook(look)
     images = torch.randn(2, in_channels, 16, 16).to(memory_format=torch.channels_last)
     model(images)

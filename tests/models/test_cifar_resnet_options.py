@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from sam.models.cifar_resnet import Block, CifarResNet
+from sam.models.cifar_resnet import CifarResNet, CifarResNetBlock
 
 
 def resnet(depth: int, width: int, skip: bool) -> CifarResNet:
@@ -27,7 +27,7 @@ def test_resnet56_without_skips_has_the_published_number_of_parameters() -> None
 
 def test_block_without_skip_is_a_plain_chain() -> None:
     torch.manual_seed(0)
-    block = Block(2, 3, 2, skip=False)
+    block = CifarResNetBlock(2, 3, 2, skip=False)
     chain = nn.Sequential(block.conv1, block.bn1, nn.ReLU(), block.conv2, block.bn2, nn.ReLU())
     images = torch.randn(4, 2, 6, 6)
     assert torch.equal(block(images), chain(images))

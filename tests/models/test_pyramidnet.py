@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sam.models.gates import ShakeDrop
-from sam.models.pyramidnet import Block, PyramidNet
+from sam.models.pyramidnet import PyramidNet, PyramidNetBlock
 
 
 def pyramidnet(
@@ -83,7 +83,7 @@ def test_pyramidnet_widens_by_equal_steps_and_halves_twice() -> None:
 
 
 def test_block_has_norms_around_every_convolution_and_two_rectifiers() -> None:
-    block = Block(4, 2, 2, nn.Identity())
+    block = PyramidNetBlock(4, 2, 2, nn.Identity())
     names = [type(module).__name__ for module in block.branch]
     assert names == [
         *("BatchNorm2d", "Conv2d", "BatchNorm2d", "ReLU", "Conv2d", "BatchNorm2d", "ReLU", "Conv2d"),
@@ -96,7 +96,7 @@ def test_block_has_norms_around_every_convolution_and_two_rectifiers() -> None:
 
 
 def test_block_shortcut_averages_squares_and_appends_zeros() -> None:
-    block = Block(1, 1, 2, nn.Identity())
+    block = PyramidNetBlock(1, 1, 2, nn.Identity())
     nn.init.zeros_(block.branch[8].weight)
     images = torch.tensor([[1.0, 2, 3, 4], [5, 6, 7, 8], [-9, 10, 11, 12], [13, 14, 15, 16]]).view(1, 1, 4, 4)
     expected = torch.zeros(1, 4, 2, 2)
@@ -106,7 +106,7 @@ def test_block_shortcut_averages_squares_and_appends_zeros() -> None:
 
 def test_block_gates_the_branch_and_not_the_shortcut() -> None:
     torch.manual_seed(0)
-    block = Block(4, 1, 1, ShakeDrop(0.25)).eval()
+    block = PyramidNetBlock(4, 1, 1, ShakeDrop(0.25)).eval()
     images = torch.randn(2, 4, 5, 5)
     expected = images + 0.25 * block.branch[:-1](images)
     torch.testing.assert_close(block(images), expected, rtol=0, atol=1e-6)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sam.models.shake_shake import Block, ShakeShakeNet, TwoPathShortcut
+from sam.models.shake_shake import ShakeShakeBlock, ShakeShakeNet, TwoPathShortcut
 
 # What batch norm in evaluation multiplies with while its running variance is 1.
 SCALE = (1 + 1e-5) ** -0.5
@@ -82,7 +82,7 @@ def test_shake_shake_shortcuts_have_parameters_where_channels_change(width: int)
 
 def test_block_in_evaluation_is_the_shortcut_plus_the_mean_of_its_branches() -> None:
     torch.manual_seed(0)
-    block = Block(4, 4, 1).eval()
+    block = ShakeShakeBlock(4, 4, 1).eval()
     images = torch.randn(2, 4, 5, 5)
     names = ["ReLU", "Conv2d", "BatchNorm2d"] * 2
     for branch in (block.branch1, block.branch2):
@@ -93,7 +93,7 @@ def test_block_in_evaluation_is_the_shortcut_plus_the_mean_of_its_branches() -> 
 
 def test_block_in_training_mixes_its_branches_by_one_number_per_image() -> None:
     torch.manual_seed(0)
-    block = Block(4, 4, 1)
+    block = ShakeShakeBlock(4, 4, 1)
     images = torch.randn(3, 4, 5, 5)
     torch.manual_seed(1)
     alpha = torch.rand(2, 3)[0].view(3, 1, 1, 1)

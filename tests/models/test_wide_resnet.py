@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sam.models.wide_resnet import Block, WideResNet
+from sam.models.wide_resnet import WideResNet, WideResNetBlock
 
 # What batch norm in evaluation multiplies with while its running variance is 1.
 SCALE = (1 + 1e-5) ** -0.5
@@ -100,7 +100,7 @@ def test_wide_resnet_branches_off_after_the_norm_in_the_first_block_only() -> No
 
 
 def test_block_shortcut_averages_squares_of_pixels_and_appends_zeros() -> None:
-    block = Block(1, 3, stride=2, activate_before_shortcut=False)
+    block = WideResNetBlock(1, 3, stride=2, activate_before_shortcut=False)
     nn.init.zeros_(block.conv2.weight)
     images = torch.tensor([[[[1.0, 2, 3, 4], [5, 6, 7, 8], [-9, 10, 11, 12], [13, 14, 15, 16]]]])
     expected = torch.zeros(1, 3, 2, 2)
@@ -111,14 +111,14 @@ def test_block_shortcut_averages_squares_of_pixels_and_appends_zeros() -> None:
 
 @pytest.mark.parametrize(("activate", "expected"), [(False, [-2.0, 1.0]), (True, [0.0, SCALE])])
 def test_block_shortcut_branches_off_before_or_after_the_norm(activate: bool, expected: list[float]) -> None:
-    block = Block(1, 1, stride=1, activate_before_shortcut=activate).eval()
+    block = WideResNetBlock(1, 1, stride=1, activate_before_shortcut=activate).eval()
     nn.init.zeros_(block.conv2.weight)
     result = block(torch.tensor([-2.0, 1.0]).view(2, 1, 1, 1))
     torch.testing.assert_close(result.flatten(), torch.tensor(expected), rtol=0, atol=1e-7)
 
 
 def test_block_normalises_and_rectifies_before_each_convolution() -> None:
-    block = Block(1, 1, stride=1, activate_before_shortcut=False).eval()
+    block = WideResNetBlock(1, 1, stride=1, activate_before_shortcut=False).eval()
     nn.init.dirac_(block.conv1.weight)
     nn.init.dirac_(block.conv2.weight)
     block.bn1.bias.data.fill_(1.0)
@@ -152,7 +152,7 @@ def test_wide_resnet_keeps_channels_last_through_every_block(in_channels: int) -
         kept.append(output.is_contiguous(memory_format=torch.channels_last))
 
     for module in model.modules():
-        if isinstance(module, Block | nn.Conv2d | nn.BatchNorm2d):
+        if isinstance(module, WideResNetBlock | nn.Conv2d | nn.BatchNorm2d):
             module.register_forward_hook(look)
     model(torch.randn(2, in_channels, 16, 16).to(memory_format=torch.channels_last))
     # 6 blocks, 13 convolutions, 13 batch norms.

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sam.models.wide_resnet import Block, WideResNet
+from sam.models.wide_resnet import WideResNet, WideResNetBlock
 
 # What batch norm in evaluation multiplies with while its running variance is 1.
 SCALE = (1 + 1e-5) ** -0.5
@@ -74,7 +74,7 @@ def test_wide_resnet_convolves_the_shortcuts_that_change_the_shape(width: int, c
 
 
 def test_block_convolves_what_is_normalised_and_rectified() -> None:
-    block = Block(1, 2, 2, activate_before_shortcut=True, convolve_shortcut=True).eval()
+    block = WideResNetBlock(1, 2, 2, activate_before_shortcut=True, convolve_shortcut=True).eval()
     nn.init.zeros_(block.conv2.weight)
     block.shortcut.weight.data.copy_(torch.tensor([2.0, -3.0]).view(2, 1, 1, 1))
     block.bn1.bias.data.fill_(-1.0)
@@ -86,7 +86,9 @@ def test_block_convolves_what_is_normalised_and_rectified() -> None:
 
 def test_block_without_norms_computes_its_formula() -> None:
     torch.manual_seed(0)
-    block = Block(3, 4, 2, activate_before_shortcut=False, batch_norm=False, branch_scale=0.3).double()
+    block = WideResNetBlock(
+        3, 4, 2, activate_before_shortcut=False, batch_norm=False, branch_scale=0.3
+    ).double()
     images = torch.randn(2, 3, 6, 6, dtype=torch.float64)
     for convolution in (block.conv1, block.conv2):
         nn.init.normal_(convolution.bias)
