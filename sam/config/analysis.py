@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+from sam.config.runtime import RuntimeConfig
 from sam.config.setting import setting
 
 
@@ -82,3 +83,17 @@ def analysis_clashes(analysis: AnalysisConfig) -> Iterator[str]:
         )
     if analysis.points % 2 == 0:
         yield f"analysis.points={analysis.points} leaves out the run itself; choose an odd number"
+
+
+def schedule_clashes(analysis: AnalysisConfig, runtime: RuntimeConfig) -> Iterator[str]:
+    """Yield one message for each key that does not go with an analysis during training."""
+    if analysis.name != "none" and runtime.parallel == "fsdp":
+        yield (
+            f"analysis={analysis.name} needs whole weights during training, but runtime.parallel=fsdp shards "
+            "them; analyse the run afterwards: python evaluate.py run=... analysis=..."
+        )
+    if analysis.name == "landscape" and analysis.directions == "eigenvectors":
+        yield (
+            "analysis.directions=eigenvectors needs those of an earlier hessian analysis; use evaluate.py "
+            "once the run has ended"
+        )

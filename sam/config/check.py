@@ -5,12 +5,12 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from sam.config.analysis import AnalysisConfig, analysis_clashes
+from sam.config.analysis import analysis_clashes, schedule_clashes
 from sam.config.augmentation import augmentation_clashes
 from sam.config.dataset import dataset_clashes
 from sam.config.model import model_clashes
-from sam.config.optimizer import OptimizerConfig, optimizer_clashes
-from sam.config.runtime import RuntimeConfig
+from sam.config.optimizer import optimizer_clashes
+from sam.config.runtime import runtime_clashes
 from sam.config.schema import EvaluateConfig, TrainConfig, leaves
 from sam.system.errors import ConfigError
 
@@ -44,67 +44,16 @@ def range_fault(value: Any, rules: Any) -> str | None:
 
 def clashes(config: TrainConfig) -> Iterator[str]:
     """Yield one message for each set of keys that are allowed alone but not together."""
-    runtime = config.runtime
     if config.m and config.batch_size % config.m:
         yield f"m={config.m} does not divide batch_size={config.batch_size}; choose a divisor or m=null"
-    images = config.m or config.batch_size
-    if config.optimizer.name == "sam" and config.optimizer.ascent_fraction * images < 1:
-        yield (
-            f"optimizer.ascent_fraction={config.optimizer.ascent_fraction} of {images} images (m) is not one "
-            "image; make one of them larger"
-        )
     if not config.outputs:
         yield "outputs is empty; name a folder"
     yield from dataset_clashes(config.dataset, config.batch_size)
     yield from model_clashes(config.model)
     yield from augmentation_clashes(config.augmentation, config.dataset)
-    yield from optimizer_clashes(config.optimizer, runtime)
-    yield from parallel_clashes(config.optimizer, runtime)
-    yield from schedule_clashes(config.analysis, runtime)
-    if runtime.precision == "tf32" and not runtime.device.startswith(("cuda", "auto")):
-        yield f"runtime.precision=tf32 needs a GPU, but runtime.device={runtime.device}; use fp32"
-    if runtime.grad_checkpointing and config.model.architecture != "timm":
-        yield (
-            f"runtime.grad_checkpointing=true: only timm models have it, not {config.model.architecture}; "
-            "lower m or batch_size to save memory"
-        )
-
-
-def parallel_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig) -> Iterator[str]:
-    """Yield one message for each key that does not go with sharded weights."""
-    if runtime.parallel != "fsdp":
-        return
-    if runtime.precision == "fp16":
-        yield (
-            "runtime.parallel=fsdp needs runtime.precision=fp32, tf32 or bf16: of fp16, each process sees "
-            "the overflows of its shard alone"
-        )
-    for key in ("compile", "grad_checkpointing"):
-        if getattr(runtime, key):
-            yield f"runtime.parallel=fsdp does not go with runtime.{key}=true; use runtime.parallel=ddp"
-    if optimizer.name != "sam":
-        return
-    if not optimizer.sync_ascent:
-        yield (
-            "runtime.parallel=fsdp needs optimizer.sync_ascent=true: a perturbation of each process's own "
-            "cannot live on weights of which it holds a shard"
-        )
-    if optimizer.p != 2 or optimizer.reuse:
-        yield ("runtime.parallel=fsdp needs optimizer.p=2 and optimizer.reuse=0; use runtime.parallel=ddp")
-
-
-def schedule_clashes(analysis: AnalysisConfig, runtime: RuntimeConfig) -> Iterator[str]:
-    """Yield one message for each key that does not go with an analysis during training."""
-    if analysis.name != "none" and runtime.parallel == "fsdp":
-        yield (
-            f"analysis={analysis.name} needs whole weights during training, but runtime.parallel=fsdp shards "
-            "them; analyse the run afterwards: python evaluate.py run=... analysis=..."
-        )
-    if analysis.name == "landscape" and analysis.directions == "eigenvectors":
-        yield (
-            "analysis.directions=eigenvectors needs those of an earlier hessian analysis; use evaluate.py "
-            "once the run has ended"
-        )
+    yield from optimizer_clashes(config.optimizer, config.runtime, config.m or config.batch_size)
+    yield from schedule_clashes(config.analysis, config.runtime)
+    yield from runtime_clashes(config.runtime, config.model)
 
 
 def check(config: Any) -> None:

@@ -66,12 +66,23 @@ class OptimizerConfig:
     stop: float = setting(1.0, above=0, at_most=1, sam_only=True)
 
 
-def optimizer_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig) -> Iterator[str]:
-    """Yield one message for each set of optimizer keys that do not go together."""
+def optimizer_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig, micro_batch: int) -> Iterator[str]:
+    """Yield one message for each set of optimizer keys that do not go together.
+
+    Args:
+        optimizer: The keys of the optimizer.
+        runtime: The keys of the runtime.
+        micro_batch: Number of images that share one perturbation.
+    """
     if optimizer.nesterov and optimizer.momentum == 0:
         yield "optimizer.nesterov=true needs optimizer.momentum > 0; set optimizer.nesterov=false"
     if optimizer.name != "sam":
         return
+    if optimizer.ascent_fraction * micro_batch < 1:
+        yield (
+            f"optimizer.ascent_fraction={optimizer.ascent_fraction} of {micro_batch} images (m) is not one "
+            "image; make one of them larger"
+        )
     variants = {
         "adaptive=true": optimizer.adaptive,
         f"p={optimizer.p:g}": optimizer.p != 2,
@@ -90,6 +101,8 @@ def optimizer_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig) -> Ite
     yield from cheaper_rule_clashes(optimizer, runtime)
     if optimizer.second_order:
         yield from second_order_clashes(optimizer, runtime)
+    if runtime.parallel == "fsdp":
+        yield from sharding_clashes(optimizer)
 
 
 def cheaper_rule_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig) -> Iterator[str]:
@@ -142,3 +155,14 @@ def second_order_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig) -> 
         value, default = getattr(optimizer, key), getattr(OptimizerConfig(), key)
         if value != default:
             yield f"optimizer.second_order=true does not go with optimizer.{key}={value}; leave it out"
+
+
+def sharding_clashes(optimizer: OptimizerConfig) -> Iterator[str]:
+    """Yield one message for each optimizer key that does not go with sharded weights."""
+    if not optimizer.sync_ascent:
+        yield (
+            "runtime.parallel=fsdp needs optimizer.sync_ascent=true: a perturbation of each process's own "
+            "cannot live on weights of which it holds a shard"
+        )
+    if optimizer.p != 2 or optimizer.reuse:
+        yield "runtime.parallel=fsdp needs optimizer.p=2 and optimizer.reuse=0; use runtime.parallel=ddp"

@@ -1,7 +1,9 @@
-"""The keys that say where and how a run is computed."""
+"""The keys that say where and how a run is computed, and which of them do not go together."""
 
 import dataclasses
+from collections.abc import Iterator
 
+from sam.config.model import ModelConfig
 from sam.config.setting import setting
 
 
@@ -32,3 +34,24 @@ class RuntimeConfig:
     timeout_minutes: float = setting(10.0, above=0, at_most=10080, science=False)
     # Save at least this often inside an epoch. Every epoch ends with a save anyway.
     checkpoint_minutes: float = setting(5.0, above=0, science=False)
+
+
+def runtime_clashes(runtime: RuntimeConfig, model: ModelConfig) -> Iterator[str]:
+    """Yield one message for each runtime key that the device, the model or sharded weights do not allow."""
+    if runtime.precision == "tf32" and not runtime.device.startswith(("cuda", "auto")):
+        yield f"runtime.precision=tf32 needs a GPU, but runtime.device={runtime.device}; use fp32"
+    if runtime.grad_checkpointing and model.architecture != "timm":
+        yield (
+            f"runtime.grad_checkpointing=true: only timm models have it, not {model.architecture}; "
+            "lower m or batch_size to save memory"
+        )
+    if runtime.parallel != "fsdp":
+        return
+    if runtime.precision == "fp16":
+        yield (
+            "runtime.parallel=fsdp needs runtime.precision=fp32, tf32 or bf16: of fp16, each process sees "
+            "the overflows of its shard alone"
+        )
+    for key in ("compile", "grad_checkpointing"):
+        if getattr(runtime, key):
+            yield f"runtime.parallel=fsdp does not go with runtime.{key}=true; use runtime.parallel=ddp"
