@@ -13,7 +13,7 @@ import hydra
 from omegaconf import DictConfig
 
 from sam.config.compose import checked
-from sam.config.mistakes import report_mistakes, told_at_once
+from sam.config.mistakes import refuses_mistakes, report_mistakes, told_at_once
 from sam.config.schema import EvaluateConfig, TrainConfig
 from sam.record.directory import read_config, refuse_links
 from sam.record.reader import find_runs
@@ -24,6 +24,7 @@ from sam.system.files import write_json
 CONFIGS = str(pathlib.Path(__file__).resolve().parent / "configs")
 
 
+@refuses_mistakes(EvaluateConfig)
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="evaluate")
 def main(composed: DictConfig) -> None:
     """Evaluate or analyse one run, or all below a folder."""

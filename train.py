@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from sam.config.compose import checked
-from sam.config.mistakes import report_mistakes, told_at_once
+from sam.config.mistakes import refuses_mistakes, report_mistakes, told_at_once
 from sam.config.schema import TrainConfig
 from sam.record.directory import read_result
 from sam.record.identity import path_of
@@ -25,6 +25,7 @@ from sam.system.processes import own_place
 CONFIGS = str(pathlib.Path(__file__).resolve().parent / "configs")
 
 
+@refuses_mistakes(TrainConfig)
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="train")
 def main(composed: DictConfig) -> None:
     """Do one run."""

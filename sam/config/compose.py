@@ -7,24 +7,21 @@ from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
-from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 
+from sam.config import hydra_adapter
 from sam.config.check import check
+from sam.config.overrides import refuse_mistakes
 from sam.config.schema import EvaluateConfig, TrainConfig
 from sam.system.errors import ConfigError
 
 Config = TypeVar("Config", TrainConfig, EvaluateConfig)
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
 SCHEMAS: dict[str, type[Any]] = {"train_schema": TrainConfig, "evaluate_schema": EvaluateConfig}
-GROUPS = ("dataset", "model", "augmentation", "optimizer", "recipe", "runtime", "experiment", "analysis")
 
 for _name, _schema in SCHEMAS.items():
     ConfigStore.instance().store(_name, _schema)
-Plugins.instance()  # which brings the launchers that are installed, with configs of their own
-for _path in (CONFIGS / "hydra" / "launcher").glob("*.yaml"):
-    # Beside a namesake, Hydra takes ours only with a warning.
-    ConfigStore.instance().repo["hydra"]["launcher"].pop(_path.name, None)
+hydra_adapter.prefer_our_launchers(path.name for path in (CONFIGS / "hydra" / "launcher").glob("*.yaml"))
 
 
 def _by_dataset(values: dict[str, Any], *, _root_: DictConfig) -> Any:
@@ -69,5 +66,7 @@ def composed(overrides: Iterable[str]) -> TrainConfig:
     Raises:
         ConfigError: If anything on it is not allowed.
     """
+    words = list(overrides)
+    refuse_mistakes(words, TrainConfig)
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return checked(compose("train", list(overrides)), TrainConfig)
+        return checked(compose("train", words), TrainConfig)

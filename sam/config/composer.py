@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType, Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from sam.config.compose import GROUPS
+from sam.config.schema import GROUPS
 from sam.system.files import write_text
 
 

@@ -17,6 +17,9 @@ from sam.config.optimizer import OptimizerConfig
 from sam.config.runtime import RuntimeConfig
 from sam.config.setting import setting
 
+# The folders in configs/ of which train.py takes one choice each.
+GROUPS = ("dataset", "model", "augmentation", "optimizer", "recipe", "runtime", "experiment", "analysis")
+
 
 @dataclasses.dataclass
 class TrainConfig:

@@ -12,26 +12,28 @@ import pathlib
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
+from sam.config import hydra_adapter
 from sam.config.compose import checked
 from sam.config.composer import Composer, write_list
 from sam.config.mistakes import MISTAKES, explain
+from sam.config.overrides import refuse_mistakes
 from sam.config.schema import TrainConfig
 from sam.record.directory import read_result, result_if_any
 from sam.record.identity import path_of
+from sam.run import ray_adapter, submitit_adapter
 from sam.run.launch import refuse_sweep_under_torchrun
 from sam.system.errors import ConfigError
 
@@ -41,7 +43,7 @@ PACKAGES = {
 }
 
 
-class Run(NamedTuple):
+class SweepRun(NamedTuple):
     """One run of a sweep.
 
     Attributes:
@@ -112,7 +114,9 @@ class RunSweeper(Sweeper):
             SystemExit: If one failed: 2 if all of these are mistakes of the user, else 1.
         """
         refuse_sweep_under_torchrun()
-        runs, failures = self._plan(self._jobs(arguments))
+        jobs = self._jobs(arguments)
+        refuse_mistakes((word for job in jobs for word in job), TrainConfig)
+        runs, failures = self._plan(jobs)
         if self._name != "basic" and any(run.force for run in runs):
             raise ConfigError(
                 f"force=true with hydra/launcher={self._name} would throw a run away whenever its job is "
@@ -133,7 +137,7 @@ class RunSweeper(Sweeper):
         self._conclude(runs, failures)
         return []
 
-    def _tell_of_stop(self, runs: Sequence[Run]) -> None:
+    def _tell_of_stop(self, runs: Sequence[SweepRun]) -> None:
         num_ended = sum(result_if_any(run.directory) is not None for run in runs if not run.force)
         print(f"stopped; {num_ended} of {len(runs)} runs ended; the same command goes on", end="")
         print(" without force=true" if any(run.force for run in runs) else "", end="")
@@ -143,7 +147,7 @@ class RunSweeper(Sweeper):
         """Return every combination of the values of a command line; after each line of the file, if any."""
         parser = OverridesParser.create(config_loader=self._loader)
         overrides = parser.parse_overrides([*self._first_overrides, *arguments])
-        [jobs] = BasicSweeper.split_arguments(overrides, None)
+        jobs = hydra_adapter.combinations(overrides)
         if self._file is None:
             return jobs
         try:
@@ -156,14 +160,14 @@ class RunSweeper(Sweeper):
             ) from error
         return [[*line, *job] for line in listed if line for job in jobs]
 
-    def _plan(self, jobs: Iterable[list[str]]) -> tuple[list[Run], list[Failure]]:
+    def _plan(self, jobs: Iterable[list[str]]) -> tuple[list[SweepRun], list[Failure]]:
         """Return the runs, each once, and what cannot be one.
 
         Raises:
             HydraException: If the command line says what is not there; nothing is started then.
         """
         composed = Composer(self._loader, self._config)
-        runs: dict[pathlib.Path, Run] = {}
+        runs: dict[pathlib.Path, SweepRun] = {}
         failures = []
         for job in jobs:
             try:
@@ -176,12 +180,12 @@ class RunSweeper(Sweeper):
                 print(f"error: {explain(error)} (job {' '.join(job)})", file=sys.stderr)
                 failures.append(Failure(job, error))
                 continue
-            runs.setdefault(directory, Run(job, directory, config.force, has_ended))
+            runs.setdefault(directory, SweepRun(job, directory, config.force, has_ended))
         return list(runs.values()), failures
 
-    def _launched(self, runs: Sequence[Run]) -> list[Failure]:
+    def _launched(self, runs: Sequence[SweepRun]) -> list[Failure]:
         """Have the launcher train runs; return those that failed."""
-        _found_elsewhere()
+        _export_checkout_path()
         failures = []
         size = self._max_batch_size or max(1, len(runs))
         if runs and self._logs:
@@ -190,8 +194,8 @@ class RunSweeper(Sweeper):
             batch = runs[first : first + size]
             returns = self._handed_on([run.overrides for run in batch], first)
             for run, job in zip(batch, returns, strict=True):
-                error = job if isinstance(job, Exception) else job._return_value
-                if isinstance(job, Exception) or job.status is not JobStatus.COMPLETED:
+                error = job if isinstance(job, Exception) else hydra_adapter.error_of(job)
+                if error is not None:
                     failures.append(Failure(_going_on(run), error, run.directory))
         return failures
 
@@ -202,7 +206,7 @@ class RunSweeper(Sweeper):
             ConfigError: If it did not take them.
         """
         try:
-            with self._every_one_awaited():
+            with self._with_errors_returned():
                 return self._launcher.launch(jobs, initial_job_idx=first)
         except MISTAKES:
             raise
@@ -210,20 +214,15 @@ class RunSweeper(Sweeper):
             told = " ".join(str(error).split())
             raise ConfigError(f"hydra/launcher={self._name} did not take the runs: {told}") from error
 
-    def _every_one_awaited(self) -> AbstractContextManager[None]:
-        """Have the launcher return the error of a job that died, where it raises it and leaves the others."""
-        module = type(self._launcher).__module__
-        if "submitit" in module:
-            from submitit import Job
-
-            return _errors_returned(Job, "results", lambda error: [error])
-        if "ray" in module:
-            import ray
-
-            return _errors_returned(ray, "get", lambda error: error)
+    def _with_errors_returned(self) -> AbstractContextManager[None]:
+        module = type(self._launcher).__module__.split(".")
+        if "hydra_submitit_launcher" in module:
+            return submitit_adapter.with_errors_returned()
+        if "hydra_ray_launcher" in module:
+            return ray_adapter.with_errors_returned()
         return nullcontext()
 
-    def _conclude(self, runs: Sequence[Run], failures: Sequence[Failure]) -> None:
+    def _conclude(self, runs: Sequence[SweepRun], failures: Sequence[Failure]) -> None:
         """Say how all runs are.
 
         Raises:
@@ -267,36 +266,17 @@ def summary(ended: Iterable[pathlib.Path], num_failed: int) -> str:
     return f"{len(statuses) + num_failed} runs: {', '.join(counts)}, {num_failed} failed"
 
 
-def _going_on(run: Run) -> list[str]:
+def _going_on(run: SweepRun) -> list[str]:
     """Return the overrides of a run; without force where it has done its work, and would throw away more."""
     has_begun = run.force and result_if_any(run.directory) is None
     return [word for word in run.overrides if not (has_begun and word.startswith("force="))]
 
 
-@contextmanager
-def _errors_returned(owner: Any, name: str, made: Callable[[Exception], Any]) -> Iterator[None]:
-    """Have a function return what is made of an error, instead of raising it."""
-    original = getattr(owner, name)
-
-    def returning(*arguments: Any, **keywords: Any) -> Any:
-        try:
-            return original(*arguments, **keywords)
-        except Exception as error:  # its first lines say what became of the job, and where its output is
-            return made(RuntimeError(" ".join(str(error).splitlines()[:2])))
-
-    setattr(owner, name, returning)
-    try:
-        yield
-    finally:
-        setattr(owner, name, original)
-
-
-def _found_elsewhere() -> None:
-    """Have jobs find this program, in whatever folder and on whatever machine they start."""
+def _export_checkout_path() -> None:
+    """Put this checkout into PYTHONPATH, so that jobs find it in whatever folder or machine they start."""
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if str(ROOT) not in paths:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), *paths]))
 
 
-# Hydra takes plugins from packages of the namespace hydra_plugins, of which a program alone has none.
-Plugins.instance().class_name_to_class["hydra_plugins.sam.RunSweeper"] = RunSweeper
+hydra_adapter.register_plugin("hydra_plugins.sam.RunSweeper", RunSweeper)

@@ -27,13 +27,19 @@ BAD_COMMANDS = {
     "datset=cifar10": "datset: there is no such key; did you mean dataset?",
     "+foo=1": "foo: there is no such key; allowed is one of epochs",
     "+optimizer.beta=1": "optimizer.beta: there is no such key; allowed is one of optimizer.name",
-    "optimizer.lr.x=1": "optimizer.lr.x=1: there is no such key",
+    "optimizer.lr.x=1": "optimizer.lr.x: there is no such key",
     "hydra.foo=1": "Hydra has no such key; see train.py --hydra-help",
     "~epochs.x": "epochs.x",
+    "optimizer={rhoo:1}": "optimizer.rhoo: there is no such key; did you mean optimizer.rho?",
+    "optimizer@foo=sam": "Could not override 'optimizer@foo'",
+    "+optimizer.rho=1": "Could not append to config. An item is already at 'optimizer.rho'",
     # choices
     "model=wrn2810": "model=wrn2810: there is no such choice; allowed is one of efficientnet_b7",
     "optimizer=adam": "optimizer=adam: there is no such choice; allowed is one of sam, sgd",
-    "experiment=null": "experiment=null",
+    "experiment=null": "experiment=null: a group needs one choice; leave it out",
+    "model=5": "model=5: a group needs one choice; leave it out",
+    "~experiment=5": "~experiment=5: a group needs one choice; leave it out",
+    "-m experiment=null,finetune": "experiment=null: a group needs one choice; leave it out",
     "experiment=nope": "experiment=nope: there is no such choice; allowed is one of finetune",
     "-m optimizer=sgd,adam": "optimizer=adam: there is no such choice; allowed is one of sam, sgd",
     "runtime.precision=fp8": "runtime.precision=fp8: allowed is one of fp32, tf32, bf16, fp16",
@@ -46,7 +52,15 @@ BAD_COMMANDS = {
     "m=x": "m=x: allowed is a whole number or null",
     "optimizer.nesterov=maybe": "optimizer.nesterov=maybe: allowed is true or false",
     "optimizer.rho=0.1,0.2": "optimizer.rho=0.1,0.2: several values need a sweep; add -m",
+    "optimizer.rho=range(1,3)": "optimizer.rho=range(1,3): several values need a sweep; add -m\n",
     "optimizer.rho=[": "optimizer.rho=[: cannot be read",
+    "=3": "=3: wanted is KEY=VALUE",
+    "optimizer={rho:abc}": "optimizer.rho=abc: allowed is a number",
+    "hydra.run.dir=[1]": "Error merging override hydra.run.dir=[1]: Cannot convert",
+    # interpolations
+    "dataset.root='${'": "dataset.root='${': no viable alternative at input '${'; to mean the characters ${",
+    "dataset.root=${nope}": "Interpolation key 'nope' not found; to mean the characters ${ themselves, write",
+    "optimizer.rho=${outputs}": "optimizer.rho=outputs: allowed is a number",
     # ranges
     "optimizer.rho=-1": "optimizer.rho=-1.0: allowed is a number >= 0",
     "optimizer.lr=0": "optimizer.lr=0.0: allowed is a number > 0",
@@ -112,6 +126,12 @@ def test_train_shows_all_faults_of_a_config_together(command):
         "error: optimizer.lr=0.0: allowed is a number > 0",
         "optimizer.rho=-1.0: allowed is a number >= 0",
         "m=7 does not divide batch_size=128; choose a divisor or m=null",
+    ]
+    _, _, err = command("train.py", "epochs=abc", "optimizer.rhoo=2", "m=x")
+    assert err.splitlines() == [
+        "error: epochs=abc: allowed is a whole number",
+        "optimizer.rhoo: there is no such key; did you mean optimizer.rho?",
+        "m=x: allowed is a whole number or null",
     ]
 
 

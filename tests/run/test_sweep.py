@@ -162,7 +162,7 @@ def test_forced_run_that_fails_before_it_begins_is_no_ended_run(command, tmp_pat
 def test_program_is_found_by_jobs_that_start_elsewhere(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
     for _ in range(2):
-        sweep._found_elsewhere()
+        sweep._export_checkout_path()
         assert os.environ["PYTHONPATH"] == f"{ROOT}{os.pathsep}/elsewhere"
 
 
