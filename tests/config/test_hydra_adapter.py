@@ -3,7 +3,6 @@
 import sys
 from importlib.metadata import version
 
-import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
