@@ -20,8 +20,8 @@ from tests.tiny import TINY
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-MEASURED = sorted((ROOT / "results" / "measured").glob("*.md"))
-TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in (*PAGES, *MEASURED)}
+RESULTS = sorted((ROOT / "results").glob("*/*.md"))
+TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in (*PAGES, *RESULTS)}
 PROGRAMS = ("python", "bash", "pip", "make", "mkdocs", "torchrun", "srun")
 # Commands that no page test runs, by their beginning, and the file that does run them.
 ELSEWHERE = {
