@@ -1,4 +1,4 @@
-"""SAM around any torch optimizer, and the learning-rate schedule."""
+"""The SAM optimizer, which wraps any torch optimizer, and the learning-rate schedule."""
 
 from sam.optim.sam import SAM
 

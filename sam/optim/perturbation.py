@@ -1,12 +1,12 @@
 """The geometry of SAM: from a gradient to the point of highest linearised loss in a ball around the weights.
 
 Foret et al. (2021), Eq. 2, with 1/p + 1/q = 1:  eps = rho * sign(g) |g|^(q-1) / (||g||_q^q)^(1/p).
-For p = 2 that is rho * g / ||g||_2. One norm over all parameters together, so ||eps||_p = rho.
-Appendix C.5 prints the squared norm; that is a slip, Eq. 2 and the released code use the plain one.
-Departures: at g = 0, and where g is not finite, eps is zero (the released code divides 0 by 0).
+For p = 2 this is rho * g / ||g||_2. The norm is taken over all parameters together, so ||eps||_p = rho.
+Appendix C.5 prints the squared norm. That is a misprint: Eq. 2 and the released code use the plain norm.
+Departure: eps is zero where g is zero or not finite (the released code divides 0 by 0).
 
-Weights and gradients may be sharded over processes (DTensor, as torch's fully_shard makes them): each process
-moves its own shards, and norms are over all of them.
+Weights and gradients may be sharded over processes (DTensor, as made by torch's fully_shard). Each process
+then moves its own shards, and norms are taken over the shards of all processes.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ from torch.optim.sgd import sgd
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """Return whether a tensor is a DTensor, without importing that class, which takes most of a second."""
+    """Return whether a tensor is a DTensor. The class is not imported: that takes most of a second."""
     return hasattr(tensor, "device_mesh")
 
 
 def local_part(tensor: Tensor) -> Tensor:
-    """Return what this process holds of a tensor: its shard, or all of it."""
+    """Return the part of a tensor that this process holds: its shard, or the whole tensor."""
     return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
@@ -31,13 +31,13 @@ def global_norm(tensors: Sequence[Tensor], p: float = 2.0) -> Tensor:
     """Return the p-norm of all entries of all tensors together.
 
     Args:
-        tensors: At least one, of any shapes; half precision is summed in float32.
-        p: From 1 to infinity.
+        tensors: At least one tensor, of any shape. Half precision is summed in float32.
+        p: 1 <= p <= infinity.
 
     Returns:
-        A 0-dimensional tensor on the device of the first one, float64 if any is, else float32; the same in
-        all processes if the tensors are sharded. (On a CPU, torch's float32 sum over ten million entries
-        may be off by 1e-3, as in clip_grad_norm_; in float64 it takes 30 times as long.)
+        A 0-dimensional tensor on the device of the first tensor: float64 if any tensor is, else float32. For
+        sharded tensors it is the same in all processes. (On a CPU, torch's float32 sum over ten million
+        entries has an error of up to 1e-3, as in clip_grad_norm_. A float64 sum takes 30 times as long.)
     """
     dtype = torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
     norms = list(torch._foreach_norm([local_part(tensor) for tensor in tensors], p, dtype=dtype))
@@ -49,7 +49,7 @@ def global_norm(tensors: Sequence[Tensor], p: float = 2.0) -> Tensor:
 
 
 def _joined_over_shards(norm: Tensor, tensors: Sequence[Tensor], p: float) -> Tensor:
-    """Return the norm over all processes that hold shards of the tensors, from that of this one's shards."""
+    """Return the norm over the shards of all processes, given the norm over the shards of this process."""
     if not any(map(is_sharded, tensors)):
         return norm
     first: Any = tensors[0]
@@ -68,16 +68,16 @@ def _joined_over_shards(norm: Tensor, tensors: Sequence[Tensor], p: float) -> Te
 def dual_directions(grads: Sequence[Tensor], p: float) -> tuple[list[Tensor], Tensor]:
     """Return directions d and their p-norm, such that rho * d / ||d||_p is eps of Eq. 2.
 
-    d = sign(g) * (|g| / max |g|)^(q-1), with q - 1 = 1 / (p - 1). Dividing by the largest entry changes
-    nothing in eps, and keeps every power between 0 and 1 however large q is.
+    d = sign(g) * (|g| / max |g|)^(q-1), with q - 1 = 1 / (p - 1). The division by the largest entry does not
+    change eps. It keeps every power between 0 and 1, however large q is.
 
     Args:
-        grads: One per parameter; left unchanged.
+        grads: One gradient per parameter; left unchanged.
         p: 1 < p <= infinity.
 
     Returns:
-        One direction per gradient, in its shape, and a 0-dimensional norm: nan if all gradients are zero, or
-        one is not finite, so that move_() does not move.
+        One direction per gradient, in the gradient's shape, and a 0-dimensional norm. The norm is nan if all
+        gradients are zero or one is not finite; move_() then does not move.
     """
     largest = global_norm(grads, float("inf"))
     directions = [grad.sign() * (grad.abs() / largest).pow_(1 / (p - 1)) for grad in grads]
@@ -86,27 +86,27 @@ def dual_directions(grads: Sequence[Tensor], p: float) -> tuple[list[Tensor], Te
 
 
 def scaled_by_weights(weights: Sequence[Tensor], tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Return w * t, entry by entry, as one copy.
+    """Return w * t for each entry, as new tensors.
 
-    Of a gradient g, this is T g of ASAM (Kwon et al. 2021, Eq. 6, eps = rho * T^2 g / ||T g||_2 with
-    T = |w|) up to signs, which its norm does not see; applied twice it is T^2 g.
-    Departs from that paper's code, which adds 0.01 to |w| and leaves biases unscaled.
+    ASAM (Kwon et al. 2021, Eq. 6) uses eps = rho * T^2 g / ||T g||_2 with T = |w|. For t = g this function
+    returns T g up to signs, which do not change the norm; applied twice it returns T^2 g.
+    Departs from that paper's code, which adds 0.01 to |w| and does not scale biases.
     """
     return torch._foreach_mul(list(weights), list(tensors))
 
 
 def move_(weights: Sequence[Tensor], directions: Sequence[Tensor], rho: float, norm: Tensor) -> None:
-    """Add rho * direction / norm to the weights in place; leave them alone if norm is 0 or not finite.
+    """Add rho * direction / norm to the weights in place; leave them unchanged if norm is 0 or not finite.
 
-    The decision is made on the device, so nothing waits for it. No copy is made: the kernel is that of
-    fused SGD going uphill, with the step rho / norm and the "found inf" switch of mixed precision.
-    (Multiplying by zero would not do: 0 * nan is nan.)
+    The device decides whether to move, so the host does not wait. No copy is made: the kernel of fused SGD
+    is used with maximize=True, lr = rho / norm, and the found_inf flag of mixed precision to skip the move.
+    (A multiplication by zero would not skip it: 0 * nan is nan.)
 
     Args:
         weights: Parameters, changed in place.
         directions: One per parameter, in its shape; left unchanged.
-        rho: Length of the move where the joint norm of the directions is `norm`; >= 0.
-        norm: 0-dimensional, float32 or float64. On a GPU the step is rounded to float32.
+        rho: Length of the move if the joint norm of the directions is `norm`; >= 0.
+        norm: 0-dimensional, float32 or float64. On a GPU, rho / norm is rounded to float32.
     """
     usable = torch.isfinite(norm) & (norm > 0)
     step = torch.where(usable, rho / norm, 0)
@@ -128,13 +128,13 @@ def move_(weights: Sequence[Tensor], directions: Sequence[Tensor], rho: float, n
 
 
 def project_(weights: Sequence[Tensor], centres: Sequence[Tensor], rho: float) -> None:
-    """Bring the weights back into the 2-ball of radius rho around the centres, in place and without a copy.
+    """Project the weights onto the 2-ball of radius rho around the centres, in place and without a copy.
 
-    w <- c + (w - c) * min(1, rho / ||w - c||_2), one norm over all parameters together.
+    w <- c + (w - c) * min(1, rho / ||w - c||_2), with one norm over all parameters together.
 
     Args:
-        weights: Changed in place.
-        centres: One per weight (of sharded weights, of this process's part); left unchanged.
+        weights: Parameters, changed in place.
+        centres: One per weight; for a sharded weight, the part that this process holds. Left unchanged.
         rho: Radius of the ball; >= 0.
     """
     parts = [local_part(weight) for weight in weights]
@@ -145,18 +145,18 @@ def project_(weights: Sequence[Tensor], centres: Sequence[Tensor], rho: float) -
 
 
 def cosine_of_move_(weights: Sequence[Tensor], centres: Sequence[Tensor], grads: Sequence[Tensor]) -> Tensor:
-    """Return the cosine between w - c and g, worked out in the place of the weights, which are spoiled.
+    """Return the cosine between w - c and g. The computation overwrites the weights.
 
-    With w - c stretched to the length of g, cos = ||w - c + g||^2 / (2 ||g||^2) - 1. (A difference of squared
-    lengths would lose the cosine of a short move to rounding.)
+    First w - c is scaled to the length of g; then cos = ||w - c + g||^2 / (2 ||g||^2) - 1. (A difference of
+    squared norms would lose the cosine of a short move to rounding.)
 
     Args:
-        weights: Spoiled.
-        centres: One per weight (of sharded weights, of this process's part); left unchanged.
+        weights: Overwritten; their values afterwards have no meaning.
+        centres: One per weight; for a sharded weight, the part that this process holds. Left unchanged.
         grads: One per weight; left unchanged.
 
     Returns:
-        0-dimensional; nan where w - c or g is zero.
+        A 0-dimensional tensor; nan if w - c or g is zero.
     """
     parts = [local_part(weight) for weight in weights]
     torch._foreach_sub_(parts, list(centres))
@@ -167,11 +167,11 @@ def cosine_of_move_(weights: Sequence[Tensor], centres: Sequence[Tensor], grads:
 
 
 def orthogonal_part(vectors: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
-    """Return v - (v . u / u . u) u, the part of one vector at right angles to another, over all tensors.
+    """Return v - (v . u / u . u) u, the part of v that is orthogonal to u.
 
     Args:
-        vectors: v, in parts; left unchanged.
-        others: u, likewise. Where it is zero, v is returned.
+        vectors: The tensors that together are the vector v; left unchanged.
+        others: The tensors that together are the vector u, in the same shapes. If u is zero, v is returned.
     """
     product, square = (
         torch.stack([(left * right).sum() for left, right in zip(some, others, strict=True)]).sum()
@@ -185,21 +185,21 @@ def orthogonal_part(vectors: Sequence[Tensor], others: Sequence[Tensor]) -> list
 def differentiable_perturbation(grads: Sequence[Tensor], rho: float) -> tuple[list[Tensor], Tensor]:
     """Return eps = rho * g / ||g||_2 as a function of g that autograd can differentiate, and ||g||_2.
 
-    At g = 0, eps and its derivative are zero; where g is not finite, eps is nan.
+    If g is zero, eps and its derivative are zero. If g is not finite, eps is nan.
 
     Args:
-        grads: One per parameter; left unchanged.
+        grads: One gradient per parameter; left unchanged.
         rho: Length of eps; >= 0.
     """
     norm = global_norm(grads)
-    # The derivative of rho / 0 would be infinite even where it is not chosen.
+    # torch.where() also differentiates the branch it does not take, and rho / 0 has an infinite derivative.
     divisor = torch.where(norm > 0, norm, 1)
     factor = torch.where(norm > 0, rho / divisor, 0)
     return [grad * factor for grad in grads], norm
 
 
 def _laid_out_as(weight: Tensor, direction: Tensor) -> Tensor:
-    """Return the direction with the strides of the weight, which the fused kernel takes for granted."""
+    """Return the direction with the strides of the weight: the fused kernel assumes that they are equal."""
     if direction.stride() == weight.stride():
         return direction
     return torch.empty_like(weight).copy_(direction)

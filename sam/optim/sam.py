@@ -1,7 +1,7 @@
 """Sharpness-Aware Minimization as a torch optimizer around another torch optimizer.
 
-Foret et al. (2021), Algorithm 1: take the gradient at w, move to w + eps, take the gradient of the same
-batch there, return to w and let the base optimizer step with that second gradient.
+Foret et al. (2021), Algorithm 1: compute the gradient at w, move to w + eps, compute the gradient of the
+same batch there, return to w, and let the base optimizer step with that second gradient.
 
 In a training loop:
 
@@ -11,7 +11,7 @@ In a training loop:
     loss(model(images), targets).backward()
     optimizer.second_step()                       # back to w, then the base optimizer's step
 
-The file is longer than 300 lines for its docstrings: it is what people read before they use it.
+The file is longer than 300 lines because of its docstrings: they are the optimizer's reference.
 """
 
 import dataclasses
@@ -37,45 +37,46 @@ from sam.optim.perturbation import (
 
 @dataclasses.dataclass
 class _Between:
-    """What is known between the passes: one object, since wrappers such as Lightning's copy attributes."""
+    """The state between the two passes, in one object: wrappers such as Lightning's copy the attributes."""
 
-    perturbed: list[Tensor] | None = None  # weights that stand at w + eps
-    has_gradient_of_update: bool = False  # the second pass is made, and the base optimizer has not stepped
+    perturbed: list[Tensor] | None = None  # the weights that are at w + eps now
+    has_gradient_of_update: bool = False  # the second pass is done, but the base optimizer has not stepped
     num_not_finite: Tensor | None = None
 
 
 class SAM(Optimizer):
-    """SAM with the ball of Eq. 2, or that of ASAM, around any torch optimizer.
+    """SAM with the ball of Eq. 2 or the ball of ASAM, around any torch optimizer.
 
-    Weights come back by copy from a buffer (one copy of the perturbed parameters, allocated once) into the
-    place where they were, never by subtraction, so rho = 0 is the base optimizer to the bit. Nothing waits
-    for the device. Where the gradient of the first pass is zero or not finite, eps is zero. Any base
-    optimizer will do whose step() needs no closure, and any dense real parameters. (Helpers that call step()
-    to make a state, as those of torch.distributed.checkpoint, are to be given `base_optimizer`.)
+    The second step copies the weights back from a buffer (one copy of the perturbed parameters, allocated
+    once). It does not subtract eps, so SAM with rho = 0 is bit-identical to the base optimizer. The steps do
+    not wait for the device. If the gradient of the first pass is zero or not finite, eps is zero.
+    Works with every base optimizer whose step() needs no closure, and with all dense real parameters. (Some
+    helpers call step() to create the state, for example those of torch.distributed.checkpoint: give them
+    `base_optimizer`.)
 
-    Parameter groups are those of the base optimizer; learning-rate schedulers may attach to either. A group
-    may have its own `rho` and `adaptive`, and with `perturbed=False` it is left out of eps and of its norm.
-    Parameters without a gradient in the first pass are not perturbed, those without one in the second are
-    not updated. p and the kind of direction belong to the one norm: they are no part of the saved state.
+    The parameter groups are those of the base optimizer; a learning-rate scheduler may use either optimizer.
+    A group may have its own `rho` and `adaptive`. A group with `perturbed=False` is left out of eps and of
+    its norm. A parameter without a gradient in the first pass is not perturbed; a parameter without a
+    gradient in the second pass is not updated. p and random_direction are not part of the saved state.
 
-    Departs from the released code of the paper in weight decay, which the base optimizer adds at w: there it
-    is part of the loss of both passes. Adding it to your loss gives that.
+    Departs from the paper's released code in weight decay. Here the base optimizer adds it at w; there it is
+    part of the loss of both passes. To get that behaviour, add weight decay to your loss.
 
     Args:
         params: Parameters or parameter groups.
         base_optimizer: A torch optimizer class, such as torch.optim.SGD, or an optimizer of the same
-            parameters, whose groups (a rho or adaptive in them included) and state are used as they are.
+            parameters. An optimizer keeps its groups (with any rho or adaptive in them) and its state.
         rho: Radius of the ball, in weight units; finite and >= 0. The paper uses 0.01 to 0.5.
-        adaptive: Scale the ball by |w| (ASAM); rho is then about ten times larger.
-        p: Norm of the ball, 1 < p <= infinity: eps of Eq. 2 has p-norm rho. Only 2 costs no copy of g.
-        random_direction: Move to rho * z / ||z||_2 instead, z Gaussian from torch's default generator of
-            the weights' device, also where the gradient is zero: the paper's comparison with random
+        adaptive: Scale the ball by |w| (ASAM). A good rho is then about ten times larger.
+        p: Norm of the ball, 1 < p <= infinity: eps of Eq. 2 has p-norm rho. All but p = 2 need a copy of g.
+        random_direction: Use eps = rho * z / ||z||_2, also where the gradient is zero. z is Gaussian, from
+            torch's default generator of the weights' device. This is the paper's comparison with random
             perturbations (appendix C.5).
-        **base_arguments: For the base optimizer class, such as lr.
+        **base_arguments: Arguments of the base optimizer class, such as lr.
 
     Raises:
-        ValueError: If rho is negative or not finite, if p is out of range, if more than one of adaptive, a p
-            other than 2, and random_direction is asked for, or if an optimizer comes with other parameters.
+        ValueError: If rho is negative or not finite; if p is out of range; if two of adaptive, p != 2 and
+            random_direction are combined; or if params are not the parameters of the given optimizer.
     """
 
     def __init__(
@@ -110,17 +111,22 @@ class SAM(Optimizer):
         """Share parameter groups and state with the base optimizer."""
         self.base_optimizer = base
         self.param_groups, self.state = base.param_groups, base.state
-        self.defaults = {**base.defaults, **self.defaults}  # schedulers ask it what there is to schedule
+        self.defaults = {**base.defaults, **self.defaults}  # schedulers look here for lr and momentum
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "step"}  # a scheduler's wrap
+        # A scheduler replaces step() on the instance by a wrapper, which cannot be pickled.
+        return {name: value for name, value in self.__dict__.items() if name != "step"}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group of parameters, with its own rho, adaptive, perturbed and base settings if given.
+        """Add a group of parameters.
+
+        Args:
+            param_group: The parameters under "params", and any settings of its own: rho, adaptive, perturbed,
+                and those of the base optimizer.
 
         Raises:
-            ValueError: If the group's rho is negative or not finite, or adaptive does not go with p or
-                random_direction.
+            ValueError: If the group's rho is negative or not finite, or if adaptive is combined with p != 2
+                or random_direction.
         """
         rho = param_group.get("rho", self.defaults["rho"])
         if not 0 <= rho < float("inf"):
@@ -130,7 +136,7 @@ class SAM(Optimizer):
                 f"adaptive=True needs p=2 and random_direction=False, got p={self._p} and "
                 f"random_direction={self._random_direction}"
             )
-        if not hasattr(self, "base_optimizer"):  # called by the constructor of torch's Optimizer
+        if not hasattr(self, "base_optimizer"):  # the constructor of torch's Optimizer calls this method
             super().add_param_group(param_group)
             return
         self._complete(param_group)
@@ -146,33 +152,33 @@ class SAM(Optimizer):
 
     @property
     def follows_gradient(self) -> bool:
-        """Whether eps is a multiple of the gradient: p = 2, not random, not adaptive."""
+        """Whether eps is a multiple of the gradient: p = 2, not adaptive, no random direction."""
         return self._is_plain and not any(group["adaptive"] for group in self.param_groups)
 
     @property
     def is_perturbed(self) -> bool:
-        """Whether the weights stand at w + eps."""
+        """Whether the weights are at w + eps."""
         return self._between.perturbed is not None
 
     @property
     def num_not_finite(self) -> int:
-        """How often eps was zero since a first gradient was not finite; asking waits for the device."""
+        """How often eps was zero because the first gradient was not finite; a read waits for the device."""
         return 0 if self._between.num_not_finite is None else int(self._between.num_not_finite)
 
     @torch.no_grad()
     def perturb(self) -> Tensor:
-        """Save the weights and move them to w + eps, from the gradients in `.grad`, which stay as they are.
+        """Save the weights and move them to w + eps, computed from the gradients in `.grad`; keep these.
 
         Returns:
-            The 2-norm of g, or of |w| g where adaptive; 0-dimensional.
+            The 2-norm of g as a 0-dimensional tensor; adaptive groups enter it with |w| g.
 
         Raises:
             RuntimeError: If the weights are already perturbed, or no parameter has a gradient.
-            ValueError: If parameters are sharded over processes and the ball is not that of p = 2.
+            ValueError: If parameters are sharded over processes, with p != 2 or random_direction.
         """
         if self.is_perturbed:
             raise RuntimeError("the weights are already perturbed; call second_step() or restore() first")
-        # By rho: the weights of groups that share it move in one call.
+        # Sorted by rho: all weights with the same rho move in one call.
         groups = sorted((group for group in self.param_groups if group["perturbed"]), key=lambda g: g["rho"])
         chosen = [(group, w) for group in groups for w in group["params"] if w.grad is not None]
         weights = [weight for _, weight in chosen]
@@ -195,7 +201,7 @@ class SAM(Optimizer):
     def _directions(
         self, weights: list[Tensor], adaptive: list[Tensor]
     ) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Return directions, the length they are divided by to have norm 1, and the gradient's norm."""
+        """Return the directions, the divisor that gives them norm 1, and the gradient's norm."""
         grads: list[Any] = [weight.grad for weight in weights]
         if not self._is_plain and any(map(is_sharded, weights)):
             raise ValueError("sharded parameters need p=2 and random_direction=False")
@@ -221,20 +227,21 @@ class SAM(Optimizer):
 
     @torch.no_grad()
     def climb(self, step_size: float = 1.0) -> Tensor:
-        """Take one more step of projected gradient ascent, from w + eps and the gradients in `.grad` there.
+        """Take one more step of projected gradient ascent from w + eps, with the gradients in `.grad`.
 
-        eps <- P(eps + step_size * rho * g / ||g||_2), P being the projection onto ||eps||_2 <= rho. The paper
-        (appendix C.5, Table 11) does not give its step size. Parameters that perturb() left alone stay there.
+        eps <- P(eps + step_size * rho * g / ||g||_2), where P is the projection onto ||eps||_2 <= rho. The
+        paper (appendix C.5, Table 11) does not give its step size. Parameters that perturb() did not move
+        are not moved here either.
 
         Args:
             step_size: Length of the step in units of rho; > 0.
 
         Returns:
-            ||g||_2 over the perturbed parameters, 0-dimensional; where it is 0 or not finite eps stays.
+            ||g||_2 over the perturbed parameters, 0-dimensional. If it is 0 or not finite, eps is unchanged.
 
         Raises:
             RuntimeError: If the weights are not perturbed, or none of them has a gradient.
-            ValueError: If the ball is not the plain one of p = 2, or rho differs by group.
+            ValueError: If p != 2, adaptive or random_direction is used, or rho differs between groups.
         """
         if not self.follows_gradient:
             raise ValueError("climb() needs p=2, adaptive=False and random_direction=False")
@@ -260,7 +267,7 @@ class SAM(Optimizer):
         self._between.has_gradient_of_update = False
 
     def _copies(self, weights: Iterable[Tensor]) -> list[Tensor]:
-        """Return what was saved of weights; of sharded ones, the part of this process."""
+        """Return the saved copies of the weights; for a sharded weight, the part that this process holds."""
         return [self._saved[weight] for weight in weights]
 
     def _perturbed_weights(self) -> list[Tensor]:
@@ -270,7 +277,7 @@ class SAM(Optimizer):
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Copy the weights of before the perturbation back into their places.
+        """Copy the saved weights back: the weights are at w again.
 
         Raises:
             RuntimeError: If the weights are not perturbed.
@@ -283,13 +290,14 @@ class SAM(Optimizer):
 
     @torch.no_grad()
     def restore_and_compare(self) -> Tensor:
-        """Restore, and return the cosine between eps and the gradients in `.grad`.
+        """Restore the weights, and return the cosine between eps and the gradients in `.grad`.
 
-        After one step along the gradient (see follows_gradient) that is the cosine between the gradients of
-        the two passes (over the perturbed parameters), without a copy of the first.
+        After one ascent step with follows_gradient, eps points along the first gradient. The result is then
+        the cosine between the gradients of the two passes (over the perturbed parameters). It needs no copy
+        of the first gradient.
 
         Returns:
-            0-dimensional; nan where eps or the gradient is zero.
+            A 0-dimensional tensor; nan if eps or the gradient is zero.
         """
         weights = self._perturbed_weights()
         grads = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
@@ -300,10 +308,10 @@ class SAM(Optimizer):
 
     @contextmanager
     def perturbed_weights(self) -> Iterator[None]:
-        """Go to w + eps for the second pass, and back to w whatever happens in it.
+        """Move to w + eps for the second pass inside the context, and back to w at its end, also on an error.
 
-        Takes the gradients of the first pass, and clears them. After it, `step()` without a closure is the
-        base optimizer's step, so that a GradScaler, or whatever else calls `step()`, can be in between:
+        Entering uses the gradients of the first pass and clears them. Afterwards `step()` without a closure
+        is the base optimizer's step. So a GradScaler, or any other wrapper, can call `step()`:
 
             scaler.scale(loss()).backward()          # eps does not depend on the scale
             with optimizer.perturbed_weights():
@@ -321,22 +329,27 @@ class SAM(Optimizer):
         self.restore()
 
     def _give_up(self) -> None:
-        """Restore after a failure, and clear `.grad`: what is in it is the gradient of neither pass."""
+        """Restore after a failure, and clear `.grad`: it holds the complete gradient of neither pass."""
         if self.is_perturbed:
             self.restore()
         self.zero_grad()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clear the gradients; zeros, without set_to_none, count in step(closure) as a first pass."""
+        """Clear the gradients.
+
+        Args:
+            set_to_none: Remove them. If False, they become zeros, which step(closure) takes for the gradients
+                of a first pass.
+        """
         super().zero_grad(set_to_none)
         self._between.has_gradient_of_update = False
 
     @torch.no_grad()
     def first_step(self, zero_grad: bool = True) -> None:
-        """Move to w + eps (Eq. 2), from the gradients of the first pass.
+        """Move to w + eps (Eq. 2), computed from the gradients of the first pass.
 
         Args:
-            zero_grad: Clear the gradients, so that the second backward starts from nothing.
+            zero_grad: Clear the gradients, so that the second backward() does not add to them.
         """
         self.perturb()
         if zero_grad:
@@ -344,7 +357,7 @@ class SAM(Optimizer):
 
     @torch.no_grad()
     def second_step(self, zero_grad: bool = True) -> None:
-        """Return to w and let the base optimizer step with the gradients taken at w + eps (Eq. 3).
+        """Return to w and let the base optimizer step with the gradients computed at w + eps (Eq. 3).
 
         Args:
             zero_grad: Clear the gradients afterwards.
@@ -355,21 +368,21 @@ class SAM(Optimizer):
             self.zero_grad()
 
     def step(self, closure: Callable[[], float | Tensor] | None = None) -> Any:
-        """Do both passes of one update; after perturbed_weights(), only its end, the base optimizer's step.
+        """Make one update with a closure; after perturbed_weights(), make only the base optimizer's step.
 
         Args:
-            closure: Computes the loss, calls backward and returns the loss. It is called at w + eps; and
-                before that at w, unless gradients of the first pass are already there. Afterwards they are
-                cleared.
+            closure: Computes the loss, calls backward() and returns the loss. It is called at w, unless the
+                gradients of the first pass are already in `.grad`, and then at w + eps. The gradients are
+                cleared afterwards.
 
         Returns:
-            What the last call of the closure returned.
+            The value of the closure's last call.
 
         Raises:
-            ValueError: If there is no closure, and no second pass has been made and restored from.
+            ValueError: If there is no closure, and no second pass has been made before.
         """
         if self._between.has_gradient_of_update:
-            # Both passes are made. Lightning, for one, calls step() with a closure that does nothing.
+            # Both passes are done. A closure may be given all the same: that of Lightning does nothing.
             self._between.has_gradient_of_update = False
             return self.base_optimizer.step(closure)  # type: ignore[arg-type]
         if closure is None:
@@ -395,9 +408,9 @@ class SAM(Optimizer):
             raise
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the base optimizer's state, whose groups hold rho and adaptive, and what SAM adds, as "sam".
+        """Return the base optimizer's state, with SAM's own state under "sam".
 
-        Between the two passes that includes the weights to return to.
+        The groups hold rho and adaptive. Between the two passes, "sam" includes the saved weights w.
         """
         weights = [weight for group in self.param_groups for weight in group["params"]]
         perturbed = set(self._between.perturbed or ())
@@ -411,7 +424,7 @@ class SAM(Optimizer):
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what state_dict() returned, of a SAM or of its base optimizer alone."""
+        """Load the result of state_dict(), either that of a SAM or that of the base optimizer alone."""
         self.base_optimizer.load_state_dict({k: v for k, v in state_dict.items() if k != "sam"})
         self._attach(self.base_optimizer)
         for group in self.param_groups:
@@ -428,15 +441,15 @@ class SAM(Optimizer):
 
 
 def _check_same_parameters(params: Any, base: Optimizer, base_arguments: dict[str, Any]) -> None:
-    """Make sure that a given base optimizer is one of the given parameters, and complete."""
+    """Make sure that a given base optimizer has the given parameters and needs no further arguments."""
     if base_arguments:
         named = ", ".join(base_arguments)
-        raise ValueError(f"{named}: the base optimizer is there already; set this when you make it")
+        raise ValueError(f"{named}: the base optimizer already exists; set this when you create it")
     given = list(params)
     if any(isinstance(item, dict) for item in given):
         raise ValueError(
-            "params must be parameters where the base optimizer is there already, which has the groups; "
-            'set rho in its param_groups[i]["rho"]'
+            "params must be parameters, not groups, when base_optimizer is an optimizer: it has the groups "
+            'already; set rho in its param_groups[i]["rho"]'
         )
     given = [item[1] if isinstance(item, tuple) else item for item in given]
     if set(given) != {weight for group in base.param_groups for weight in group["params"]}:

@@ -1,4 +1,4 @@
-"""The learning rate, and when SAM perturbs, as pure functions of the step: there is no state to save."""
+"""The learning rate, and the updates in which SAM perturbs, as pure functions of the step (no state)."""
 
 import dataclasses
 import math
@@ -6,43 +6,45 @@ import sys
 
 
 def cosine(step: int, num_steps: int) -> float:
-    """Return the factor of the learning rate: 0.5 * (1 + cos(pi * step / num_steps)), no warm-up.
+    """Return the factor of the learning rate: 0.5 * (1 + cos(pi * step / num_steps)), without warm-up.
 
     Args:
         step: Number of updates already made, 0 .. num_steps.
-        num_steps: Updates of the whole run, at least 1.
+        num_steps: Number of updates in the whole run, at least 1.
 
     Returns:
-        1 at the first step, falling to 0 after the last.
+        1 at the first step; it falls to 0 after the last step.
     """
     return 0.5 * (1 + math.cos(math.pi * step / num_steps))
 
 
 @dataclasses.dataclass(frozen=True)
 class Ascents:
-    """Which updates perturb: every interval-th from the first on, up to the end of SAM's phase.
+    """The updates that perturb: within SAM's phase, the first update and every interval-th update after it.
 
-    Periodic SAM (Liu et al. 2022), and SAM in a phase of training only (Zhou et al. 2025).
+    Periodic SAM (Liu et al. 2022), and SAM in one phase of training only (Zhou et al. 2025).
     """
 
-    first: int  # number of the first update of the phase, from 0
-    end: int  # of the one after its last
+    first: int  # number of the phase's first update, counted from 0
+    end: int  # number of the first update after the phase
     interval: int = 1
 
     @classmethod
     def between(cls, start: float, stop: float, num_steps: int, interval: int = 1) -> "Ascents":
-        """Make a phase from shares of a run: step t belongs to it if start <= t / num_steps < stop.
+        """Return the phase from the share `start` to the share `stop` of a run.
+
+        Step t belongs to the phase if start <= t / num_steps < stop.
 
         Args:
             start: 0 <= start < 1.
             stop: 0 < stop <= 1.
-            num_steps: Updates of the whole run.
-            interval: At least 1.
+            num_steps: Number of updates in the whole run.
+            interval: Every interval-th update of the phase perturbs; at least 1.
 
         Raises:
             ValueError: If no update belongs to the phase.
         """
-        # Shares are not exact: 0.07 * 100 is a bit more than 7.
+        # Floating point: 0.07 * 100 is a bit more than 7.
         first, end = (math.ceil(share * num_steps - 1e-6) for share in (start, stop))
         if first >= end:
             raise ValueError(

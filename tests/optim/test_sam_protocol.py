@@ -105,9 +105,9 @@ def test_a_given_base_optimizer_of_other_parameters_is_refused():
     for params in (model[0].parameters(), [*model.parameters(), nn.Parameter(torch.ones(1))]):
         with pytest.raises(ValueError, match=message):
             SAM(params, given)
-    with pytest.raises(ValueError, match="lr, momentum: the base optimizer is there already; set this when"):
+    with pytest.raises(ValueError, match="lr, momentum: the base optimizer already exists; set this when"):
         SAM(model.parameters(), given, lr=0.1, momentum=0.9)
-    with pytest.raises(ValueError, match="params must be parameters where the base optimizer is there alr"):
+    with pytest.raises(ValueError, match="params must be parameters, not groups, when base_optimizer is an"):
         SAM([{"params": model.parameters(), "rho": 0.1}], given)
     with pytest.raises(ValueError, match="rho must be finite and >= 0, got -1"):
         SAM(model.parameters(), given, rho=-1)
