@@ -22,7 +22,6 @@ KINDS = {
     "float": "number",
     "str": "text",
     "bool": "true, false",
-    " | None": " or null",
 }
 BOUNDS = {"at_least": ">=", "above": ">", "at_most": "<=", "below": "<"}
 
@@ -82,9 +81,10 @@ def _allowed(field: "dataclasses.Field[Any]") -> str:
         return ", ".join(f"`{choice}`" for choice in rules["choices"])
     bounds = [f"{sign} {rules[rule]}" for rule, sign in BOUNDS.items() if rule in rules]
     kind = str(field.type).removeprefix("<class '").removesuffix("'>")
-    for name, word in KINDS.items():
-        kind = kind.replace(name, word)
-    return " ".join([kind, " and ".join(bounds)]).strip()
+    is_optional = kind.endswith(" | None")
+    word = KINDS[kind.removesuffix(" | None")]
+    infinity = ", or inf" if rules.get("infinite") else ""
+    return " ".join(["null or" if is_optional else "", word, " and ".join(bounds)]).strip() + infinity
 
 
 def _comments(config: type) -> dict[str, str]:
