@@ -5,14 +5,13 @@ several processes: python train.py runtime=ddp runtime.processes=2 m=64, or the 
 torchrun --nproc_per_node=2 train.py, which takes one run and no sweep.
 """
 
-import pathlib
 import shlex
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from sam.config.compose import checked
+from sam.config.compose import CONFIGS, checked
 from sam.config.mistakes import refuses_mistakes, report_mistakes, told_at_once
 from sam.config.schema import TrainConfig
 from sam.record.directory import read_result
@@ -21,12 +20,9 @@ from sam.run.launch import start
 from sam.run.sweep import RunSweeper  # noqa: F401 - importing it registers it with Hydra
 from sam.system.processes import own_place
 
-# Absolute, so that this module may also be imported, as worker processes and tests do.
-CONFIGS = str(pathlib.Path(__file__).resolve().parent / "configs")
-
 
 @refuses_mistakes(TrainConfig)
-@hydra.main(version_base="1.3", config_path=CONFIGS, config_name="train")
+@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
 def main(composed: DictConfig) -> None:
     """Do one run."""
     with told_at_once():

@@ -23,6 +23,7 @@ from torchvision.datasets.utils import check_integrity, download_url
 
 from sam.data.fashion_mnist_mini import PATH as MINI_PATH
 from sam.data.images import Dataset, Images
+from sam.system.errors import MissingDataset
 
 FASHION_MNIST_CLASSES = tuple(torchvision.datasets.FashionMNIST.classes)
 FASHION_MNIST_STATISTICS = ((0.2860,), (0.3530,))
@@ -150,7 +151,7 @@ def _provide(
             problem = f"the download failed: {error}"
     for path, md5 in files.items():
         if not path.exists():
-            raise FileNotFoundError(
+            raise MissingDataset(
                 f"{name} is not there: {path.absolute()} is missing ({problem}). Either let it be fetched "
                 f"(network and dataset.download=true), or put a copy there, or name the folder above "
                 f"{path.relative_to(root).parts[0]} with dataset.root=..."

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sam.data.image_files import ImageFiles
 from sam.data.images import Dataset, Images
+from sam.system.errors import MissingDataset
 
 IMAGENET_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # Path and class of each image.
@@ -189,7 +190,7 @@ def _list_or_fetch(
         except Exception as error:
             problem = f"the download failed: {error}"
     folder = (root / source.folder).absolute()
-    raise FileNotFoundError(
+    raise MissingDataset(
         f"{source.title} is not there: {folder} is missing or incomplete ({problem}). "
         f"{source.provide}, or name the folder above {source.folder} with dataset.root=..."
     )

@@ -1,17 +1,79 @@
-"""The evaluation of a run by its newest checkpoint."""
+"""What evaluate.py does with runs: the evaluation of each by its newest checkpoint, or an analysis."""
 
+import dataclasses
 import pathlib
+from collections.abc import Sequence
 
 from sam.build.data import make_evaluation_batches
 from sam.build.from_run import dataset_as_trained, trained_network
 from sam.build.resolved import resolve
-from sam.config.schema import TrainConfig
+from sam.config.schema import EvaluateConfig, TrainConfig
 from sam.data.images import with_true_labels
 from sam.data.loading import end_workers
-from sam.system.errors import user_errors
+from sam.record.directory import read_config, refuse_links
+from sam.system.errors import ConfigError, MissingDataset, user_errors
+from sam.system.files import write_json
 from sam.training.distributed import World
 from sam.training.evaluation import Evaluation, evaluate
 from sam.training.precision import Precision, float32_products
+
+
+def look_at_all(directories: Sequence[pathlib.Path], config: EvaluateConfig) -> None:
+    """Evaluate or analyse runs one after another; leave out those that cannot be read.
+
+    Raises:
+        ConfigError: If some were left out: which, and why.
+    """
+    faults = []
+    for directory in directories:
+        try:
+            look_at(directory, config)
+        except ConfigError as error:
+            no_data = config.root is None and isinstance(error.__cause__, MissingDataset)
+            told = f"{error}; for evaluate.py that is root=FOLDER" if no_data else str(error)
+            if len(directories) == 1:
+                raise ConfigError(told) from error
+            faults.append(f"{directory}: {told}")
+    if faults:
+        raise ConfigError("\n".join([f"{len(faults)} of {len(directories)} runs were left out:", *faults]))
+
+
+def look_at(directory: pathlib.Path, config: EvaluateConfig) -> None:
+    """Evaluate or analyse one run."""
+    training = read_config(directory)
+    refuse_links(directory)
+    if config.root is not None:
+        training.dataset.root = config.root
+    else:
+        # Nothing is fetched into a folder that only the run names: it may come from elsewhere.
+        training.dataset.download = False
+    if config.analysis.name == "none":
+        evaluate_and_write(directory, training, config)
+        return
+    from sam.run.inspection import analyse_run
+
+    print(directory)
+    analyse_run(training, directory, config.analysis, config.device)
+
+
+def evaluate_and_write(directory: pathlib.Path, training: TrainConfig, config: EvaluateConfig) -> None:
+    """Evaluate one run, print its errors, and write them to its evaluation-<split>.json."""
+    moment, class_names, evaluation = evaluate_run(training, directory, config.split, config.device)
+    held_out = config.split == "test" and training.dataset.validation != "none"
+    split = "validation" if held_out else config.split
+    print(f"{directory}\n{split} split, {evaluation.num_images} images, after {moment}")
+    for label, value in (
+        ("loss", f"{evaluation.loss:.4f}"),
+        ("top-1 error", f"{evaluation.error_pct:.2f} %"),
+        ("top-5 error", f"{evaluation.top5_error_pct:.2f} %"),
+        ("calibration error", f"{evaluation.calibration_error_pct:.2f} %"),
+        *((f"  {n}", f"{e:.2f} %") for n, e in zip(class_names, evaluation.class_error_pct, strict=True)),
+    ):
+        print(f"{label:<24}{value:>10}")
+    path = directory / f"evaluation-{split}.json"
+    record = {"split": split, "after": moment, "class_names": class_names}
+    write_json(path, record | dataclasses.asdict(evaluation))
+    print(f"written to {path}")
 
 
 def evaluate_run(

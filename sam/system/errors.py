@@ -21,6 +21,10 @@ class ConfigError(ValueError):
     """A mistake of the user, told in full by its message: exit code 2, no traceback."""
 
 
+class MissingDataset(FileNotFoundError):
+    """A dataset that a library can fetch is not in its folder, and was not fetched."""
+
+
 @contextmanager
 def user_errors(key: str) -> Iterator[None]:
     """Turn what readers and constructors say about files and values into a ConfigError that names a key."""
