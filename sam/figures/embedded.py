@@ -6,6 +6,7 @@ import re
 from typing import Any
 from xml.etree import ElementTree
 
+from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
@@ -14,43 +15,50 @@ MAX_SVG_BYTES = 250_000
 OPTIONS: Any = {
     # Text stays text: it can be selected and searched, and takes a tenth of the space of its outlines.
     "svg.fonttype": "none",
-    # Names depend on what is drawn alone, so that two reports of the same runs are equal.
-    "svg.hashsalt": "report",
     # In pixels: 1,800 epochs need no point each in a width of 500.
     "path.simplify_threshold": 0.3,
 }
 # What XML has no way to write; a title may hold it.
 NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 SVG, XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
+# The metadata says nothing; the style would be one for all elements of the page.
+LEFT_OUT = (f"{SVG}metadata", f"{SVG}style")
 
 
-def embed(figure: Figure, label: str, prefix: str) -> ElementTree.Element:
+def embed(figure: Figure, label: str, name: str) -> Markup:
     """Turn a figure into an element.
 
     Args:
         figure: It is drawn, not changed.
         label: What it shows, for those who do not see it.
-        prefix: Of all names in its SVG, which must be those of no other picture of the page.
+        name: No other picture of the page has it. It decides the names in the SVG, which must be those of no
+            other picture, and the same in every report of the same runs.
 
     Returns:
         An svg element, or an img element where its SVG would be large.
     """
-    with rc_context(OPTIONS):
+    with rc_context({**OPTIONS, "svg.hashsalt": name}):
         content = _saved(figure, format="svg", metadata={"Date": None})
     if len(content) > MAX_SVG_BYTES:
         return embed_png(_saved(figure, format="png"), label)
-    return _plain(ElementTree.fromstring(NO_XML.sub("", content.decode())), label, prefix)
+    svg = ElementTree.fromstring(NO_XML.sub("", content.decode()))
+    # A name that nothing refers to is of no use.
+    used = set(re.findall(rb'(?:url\(|href=")#([^")]+)', content))
+    _clean(svg, {name.decode() for name in used})
+    svg.attrib = {"viewBox": svg.attrib["viewBox"], "role": "img", "aria-label": label}
+    # ElementTree has escaped all texts and attributes.
+    return Markup(ElementTree.tostring(svg, encoding="unicode"))
 
 
-def embed_png(content: bytes, label: str) -> ElementTree.Element:
+def embed_png(content: bytes, label: str) -> Markup:
     """Turn the bytes of a PNG into an img element.
 
     Args:
         content: Of the file.
         label: What it shows, for those who do not see it.
     """
-    source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
-    return ElementTree.Element("img", {"alt": label, "src": source})
+    source = base64.b64encode(content).decode()
+    return Markup('<img alt="{}" src="data:image/png;base64,{}">').format(label, source)
 
 
 def _saved(figure: Figure, **options: Any) -> bytes:
@@ -59,41 +67,25 @@ def _saved(figure: Figure, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _plain(element: ElementTree.Element, label: str, prefix: str) -> ElementTree.Element:
-    svg = _renamed(element, prefix)
-    view = {"viewBox": svg.attrib["viewBox"], "role": "img", "aria-label": label}
-    svg.attrib.clear()
-    svg.attrib.update(view)
-    # A name that nothing refers to is of no use.
-    text = ElementTree.tostring(svg, encoding="unicode")
-    used = set(re.findall(r"url\(#([^)]+)\)", text)) | set(re.findall(r'href="#([^"]+)"', text))
-    for part in svg.iter():
-        if part.get("id") not in used:
-            part.attrib.pop("id", None)
-    return svg
-
-
-def _renamed(element: ElementTree.Element, prefix: str) -> ElementTree.Element:
-    """Return an element as HTML has it: without namespaces, and without what is said for the whole page."""
-    made = ElementTree.Element(element.tag.removeprefix(SVG))
-    made.text, made.tail = (text.strip() or None if text else None for text in (element.text, element.tail))
-    for name, value in element.items():
-        made.set(name.removeprefix(XLINK), _value(name.removeprefix(XLINK), value, prefix))
-    # The metadata says nothing; the style is one for all elements of the page.
-    made.extend(
-        _renamed(child, prefix) for child in element if child.tag not in (f"{SVG}metadata", f"{SVG}style")
+def _clean(element: ElementTree.Element, used: set[str]) -> None:
+    """Make an element and all that it holds as HTML has them: without namespaces, and short."""
+    element.tag = element.tag.removeprefix(SVG)
+    element.text, element.tail = (
+        text.strip() or None if text else None for text in (element.text, element.tail)
     )
-    return made
+    element.attrib = {
+        name.removeprefix(XLINK): _value(name, value)
+        for name, value in element.items()
+        if name != "id" or value in used
+    }
+    element[:] = [child for child in element if child.tag not in LEFT_OUT]
+    for child in element:
+        _clean(child, used)
 
 
-def _value(name: str, value: str, prefix: str) -> str:
-    if name == "id":
-        return prefix + value
-    if name == "href":
-        return value.replace("#", f"#{prefix}", 1)
+def _value(name: str, value: str) -> str:
     if name == "d":
         # Two digits are a hundredth of a point; line breaks only fill the file.
         return " ".join(re.sub(r"(\.\d\d)\d+", r"\1", value).split())
-    if name == "style":
-        value = re.sub(r"font-family: [^;]*;? ?", "", value)
-    return value.replace("url(#", f"url(#{prefix}")
+    # The font is that of the page.
+    return re.sub(r"font-family: [^;]*;? ?", "", value) if name == "style" else value

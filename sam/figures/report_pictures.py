@@ -12,14 +12,14 @@ from sam.figures.sharpness import sharpness_by_condition
 from sam.record.analyses import NAMES, Analysis, read_analyses
 from sam.report.comparison import Comparison
 from sam.report.groups import Group
-from sam.report.html.page import Pictures
-from sam.report.html.tables import Picture
+from sam.report.html.page import Picture, Pictures
 from sam.report.settings import setting_titles
 
 # A picture takes a tenth of a second to draw and a screen to show.
 MAX_CURVES = 12
 MAX_SHARPNESS = 6
 MAX_ANALYSES = 12
+WIDE_INCHES = 8
 PNG_START = b"\x89PNG\r\n\x1a\n"
 KINDS = {
     "sharpness": "m-sharpness",
@@ -48,11 +48,12 @@ def draw_pictures(comparison: Comparison) -> Pictures:
             key = members[0].setting.key
             label = f"{what}: {titles[key]}"
             try:
-                picture = embed(function(members), label, f"{function.__name__}-{len(drawn)}-")
+                figure = function(members)
             except ValueError as error:
                 left_out.append(f"{label}: {error}")
             else:
-                drawn[key] = Picture(picture, f"{what}.")
+                drawing = embed(figure, label, f"{function.__name__}-{len(drawn)}")
+                drawn[key] = Picture(drawing, f"{what}.", _is_wide(figure))
         if len(found) > most:
             left_out.append(
                 f"{what}: not drawn for {len(found) - most} of the settings, which have fewer runs"
@@ -112,7 +113,13 @@ def _draw_run(group: Group, analysis: Analysis, number: int) -> Picture:
         # A link may lead to what is nobody's business.
         if content.startswith(PNG_START):
             return Picture(embed_png(content, label), label)
-    return Picture(embed(draw_analysis(analysis), label, f"run-{number}-"), label)
+    figure = draw_analysis(analysis)
+    return Picture(embed(figure, label, f"run-{number}"), label, _is_wide(figure))
+
+
+def _is_wide(figure: Figure) -> bool:
+    """Return whether two panels stand side by side in a figure, which need the room of two pictures."""
+    return bool(figure.get_figwidth() > WIDE_INCHES)
 
 
 def _files(group: Group, name: str) -> list[Path]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sam.report.html.shelves import MANY
+from sam.report.html.tables import MANY
 from tests.record.analysis_files import write_hessian, write_sharpness
 from tests.record.run_directories import falling_errors, write_run
 

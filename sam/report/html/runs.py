@@ -1,16 +1,13 @@
-"""The runs of each condition as HTML: how they were configured, where they come from, how they ended."""
+"""The runs of each condition: how they were configured, where they come from, how they ended."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
-from xml.etree.ElementTree import Element
+from typing import Any, NamedTuple
 
 from sam.record.reader import Run, number
 from sam.record.values import DEFAULTS, RULES, values_of
 from sam.report.comparison import Comparison
-from sam.report.html.nodes import node
-from sam.report.html.shelves import MANY, Block, shelve
-from sam.report.html.tables import folded, settings_line, table
+from sam.report.html.tables import MANY
 from sam.report.markup import NOTHING
 from sam.report.settings import setting_titles
 from sam.report.text_tables import TextTable
@@ -30,7 +27,27 @@ HEADER = [
 ORIGIN = ("device", "precision", "threads", "processes", "commit", "versions")
 
 
-def render_runs(comparison: Comparison) -> list[Element]:
+class RunList(NamedTuple):
+    """The runs of one condition, or of one setting.
+
+    Attributes:
+        title: Of the setting, after the label of a single condition.
+        num_runs: How many runs.
+        folder: What the paths of the runs of a setting start from; None for a single condition.
+        changed: KEY=VALUE for what all of them have set otherwise than by default.
+        origin: What they have in common of device, software and the like.
+        text: The table of the runs.
+    """
+
+    title: str
+    num_runs: int
+    folder: str | None
+    changed: list[str]
+    origin: list[str]
+    text: TextTable
+
+
+def run_lists(comparison: Comparison) -> list[RunList]:
     """List the ended runs, condition by condition; of many conditions, those of a setting in one table.
 
     Args:
@@ -45,18 +62,15 @@ def render_runs(comparison: Comparison) -> list[Element]:
         if run.result is not None:
             by_identity[run.result["identity"]].append(run)
     if len(by_identity) <= MANY:
-        return [
-            _list(": ".join(names[identity]), ["Run"], [[str(run.directory)] for run in runs], runs)
-            for identity, runs in by_identity.items()
-        ]
+        return [_of_condition(": ".join(names[identity]), runs) for identity, runs in by_identity.items()]
     by_title: dict[str, list[tuple[str, Run]]] = {}
     for identity, runs in by_identity.items():
         label, title = names[identity]
         by_title.setdefault(title, []).extend((label, run) for run in runs)
-    return shelve([Block(title, [_setting(title, labelled)]) for title, labelled in by_title.items()])
+    return [_of_setting(title, labelled) for title, labelled in by_title.items()]
 
 
-def render_interrupted(runs: Sequence[Run]) -> Element:
+def interrupted_table(runs: Sequence[Run]) -> TextTable:
     """List the runs that have not ended: interrupted, or still going on.
 
     Args:
@@ -65,22 +79,26 @@ def render_interrupted(runs: Sequence[Run]) -> Element:
     rows = [
         [str(run.directory), f"{run.last_epoch} of {run.config['epochs']}", _last_error(run)] for run in runs
     ]
-    header = ["Run", "Epochs", "Test error so far (%)"]
-    made = table(TextTable(header, rows), "Interrupted or still running")
-    return made if len(runs) <= MANY else folded(f"{len(runs)} runs", made)
+    return TextTable(["Run", "Epochs", "Test error so far (%)"], rows)
 
 
-def _setting(title: str, labelled: Sequence[tuple[str, Run]]) -> Element:
+def _of_condition(title: str, runs: Sequence[Run]) -> RunList:
+    text, changed, origin = _table(["Run"], [[str(run.directory)] for run in runs], runs)
+    return RunList(title, len(runs), None, changed, origin, text)
+
+
+def _of_setting(title: str, labelled: Sequence[tuple[str, Run]]) -> RunList:
     """List the runs of one setting, each with its method and the part of its path that is its own."""
     folder = os.path.commonpath([run.directory.parent.absolute() for _, run in labelled])
     leads = [[os.path.relpath(run.directory, folder), label] for label, run in labelled]
-    made = _list(title, ["Run", "Method"], leads, [run for _, run in labelled])
-    made.insert(1, node("p", f"In {folder}:", class_="aid"))
-    return made
+    text, changed, origin = _table(["Run", "Method"], leads, [run for _, run in labelled])
+    return RunList(title, len(labelled), folder, changed, origin, text)
 
 
-def _list(title: str, head: Sequence[str], leads: Sequence[Sequence[str]], runs: Sequence[Run]) -> Element:
-    """Make a folded table of runs; `leads` are its first cells, under `head`."""
+def _table(
+    head: Sequence[str], leads: Sequence[Sequence[str]], runs: Sequence[Run]
+) -> tuple[TextTable, list[str], list[str]]:
+    """Return the table of runs, whose first cells are `leads` under `head`, and what all of them share."""
     values = [values_of(run.config) for run in runs]
     names = [
         name
@@ -105,15 +123,8 @@ def _list(title: str, head: Sequence[str], leads: Sequence[Sequence[str]], runs:
         ]
         for lead, run, origin, one in zip(leads, runs, origins, values, strict=True)
     ]
-    text = TextTable([*head, *HEADER, *(name.capitalize() for name in parted), *differing], rows)
-    count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
-    return folded(
-        f"{title} ({count})",
-        node("p", "Set otherwise than by default:", class_="aid"),
-        settings_line(changed),
-        node("p", f"Made with {', '.join(shared)}.", class_="aid") if shared else None,
-        table(text, f"Runs of this {'setting' if 'Method' in head else 'condition'}"),
-    )
+    header = [*head, *HEADER, *(name.capitalize() for name in parted), *differing]
+    return TextTable(header, rows), changed, shared
 
 
 def _is_of_method(name: str) -> bool:

@@ -7,16 +7,16 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from markupsafe import Markup
 
 from sam.report.comparison import read_comparison
-from sam.report.html.nodes import VOID, node
-from sam.report.html.page import Pictures, render_report
-from sam.report.html.tables import Picture
+from sam.report.html.page import Picture, Pictures, render_report
 from sam.report.sharpness_tables import sharpness_tables
 from tests.record.analysis_files import write_hessian, write_sharpness
 from tests.record.run_directories import falling_errors, write_run
 
 CELLS = Path(__file__).resolve().parents[3] / "results" / "paper" / "cells.csv"
+VOID = ("meta", "link", "img")
 NO_PICTURES = Pictures({}, {}, [], [])
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp;"
 
@@ -127,11 +127,18 @@ def test_report_takes_hostile_names_for_text(tmp_path: Path) -> None:
 def test_report_shows_pictures_where_they_belong(outputs: Path) -> None:
     comparison = read_comparison([outputs], CELLS)
     key = comparison.blocks[0].setting.key
-    curves, sharp, single = (Picture(node("svg", aria_label=name), name) for name in ("one", "two", "three"))
+    curves, sharp, single = (Picture(Markup("<svg></svg>"), name) for name in ("one", "two", "three"))
     text = _report(outputs, Pictures({key: curves}, {key: sharp}, [single], ["too many to draw"]))
     places = [text.index(mark) for mark in ('id="settings"', ">one<", 'id="sharpness"', ">two<", ">three<")]
     assert places == sorted(places)
     assert "<li>too many to draw</li>" in text
+
+
+def test_report_without_the_numbers_of_the_paper_leaves_their_section_out(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    text = render_report(read_comparison([tmp_path], tmp_path / "absent.csv"), [], NO_PICTURES)
+    assert 'id="paper"' not in text
+    assert "the paper&#39;s numbers are not shown" in text
 
 
 def test_report_repeats_itself(outputs: Path) -> None:

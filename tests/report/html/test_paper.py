@@ -1,20 +1,24 @@
-"""Tests of sam/report/html/paper.py."""
+"""Tests of sam/report/html/paper.py and its template."""
 
 from pathlib import Path
 from typing import Any
-from xml.etree.ElementTree import Element
+from xml.etree.ElementTree import Element, fromstring
 
 from sam.report.comparison import read_comparison
-from sam.report.html.nodes import node, to_html
-from sam.report.html.paper import render_paper
+from sam.report.html.page import environment
 from tests.record.run_directories import write_run
 
 CELLS = Path(__file__).resolve().parents[3] / "results" / "paper" / "cells.csv"
 EXACT = {"optimizer__weight_decay_in": "loss", "model__init_seed": 0}
 
 
+def _text(root: Path) -> str:
+    comparison = read_comparison([root], CELLS)
+    return f"<section>{environment().get_template('paper.html').render(comparison=comparison)}</section>"
+
+
 def _render(root: Path) -> Element:
-    return node("section", render_paper(read_comparison([root], CELLS)))
+    return fromstring(_text(root))
 
 
 def _write(root: Path, errors: list[float], **changes: Any) -> None:
@@ -49,8 +53,7 @@ def test_paper_table_has_ours_beside_the_printed_number(tmp_path: Path) -> None:
 
 def test_paper_table_says_with_word_and_sign_what_is_outside(tmp_path: Path) -> None:
     _write(tmp_path, [9.0, 9.1, 9.2], optimizer__name="sam")
-    text = to_html(_render(tmp_path))
-    assert '<div class="outside">✗ outside both</div>' in text
+    assert '<div class="outside">✗ outside both</div>' in _text(tmp_path)
 
 
 def test_paper_notes_are_where_their_links_lead(tmp_path: Path) -> None:
@@ -88,11 +91,6 @@ def test_paper_tables_of_other_runs_are_all_folded(tmp_path: Path) -> None:
     section = _render(tmp_path)
     assert section.findtext("p") == "None of the runs repeats a condition of the paper."
     assert len(section.findall("details")) == 5
-
-
-def test_paper_tables_need_the_file_of_the_paper(tmp_path: Path) -> None:
-    write_run(tmp_path)
-    assert render_paper(read_comparison([tmp_path], tmp_path / "absent.csv")) == []
 
 
 def test_paper_table_shows_the_closest_runs_and_the_list_all(tmp_path: Path) -> None:

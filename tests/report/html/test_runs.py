@@ -1,20 +1,21 @@
-"""Tests of sam/report/html/runs.py."""
+"""Tests of sam/report/html/runs.py and its templates."""
 
 import re
 from pathlib import Path
 
 from sam.report.comparison import read_comparison
-from sam.report.html.nodes import node, to_html
-from sam.report.html.runs import render_interrupted, render_runs
-from sam.report.html.shelves import MANY
+from sam.report.html.page import environment
+from sam.report.html.runs import run_lists
+from sam.report.html.tables import MANY
 from tests.record.run_directories import falling_errors, write_run
 
 CELLS = Path(__file__).resolve().parents[3] / "results" / "paper" / "cells.csv"
 ORIGIN = {"device": "cpu", "threads": 2, "commit": "0123abcd", "versions": {"torch": "2.9", "sam": "0.1"}}
 
 
-def _render(root: Path) -> str:
-    return to_html(node("section", render_runs(read_comparison([root], CELLS))))
+def _render(root: Path, section: str = "runs") -> str:
+    comparison = read_comparison([root], CELLS)
+    return environment().get_template(f"{section}.html").render(comparison=comparison)
 
 
 def test_runs_of_a_condition_stand_together_with_their_config(tmp_path: Path) -> None:
@@ -51,11 +52,10 @@ def test_runs_that_diverged_say_where_they_stopped(tmp_path: Path) -> None:
 
 def test_interrupted_runs_tell_how_far_they_came(tmp_path: Path) -> None:
     write_run(tmp_path, {"status": "interrupted"}, falling_errors(4, 9.0))
-    comparison = read_comparison([tmp_path], CELLS)
-    text = to_html(render_interrupted(comparison.interrupted))
+    text = _render(tmp_path, "not-ended")
     assert "<td>4 of 200</td>" in text
     assert "<td>9.00</td>" in text
-    assert render_runs(comparison) == []
+    assert run_lists(read_comparison([tmp_path], CELLS)) == []
 
 
 def test_runs_of_many_conditions_stand_together_by_setting(tmp_path: Path) -> None:
@@ -77,6 +77,6 @@ def test_runs_of_many_conditions_stand_together_by_setting(tmp_path: Path) -> No
 def test_many_interrupted_runs_are_folded(tmp_path: Path) -> None:
     for seed in range(MANY + 1):
         write_run(tmp_path, {"status": "interrupted"}, seed=seed)
-    text = to_html(render_interrupted(read_comparison([tmp_path], CELLS).interrupted))
+    text = _render(tmp_path, "not-ended")
     assert text.startswith("<details>")
     assert f"<summary>{MANY + 1} runs</summary>" in text
