@@ -146,7 +146,7 @@ def test_tensorboard_log_without_restart_is_refused(tmp_path: Path) -> None:
 def test_tensorboard_log_on_a_full_disk_is_one_error_that_names_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    full = "sam.logs.tensorboard.open"
+    full = "sam.logs.tensorboard_adapter.open"
     monkeypatch.setattr(full, lambda path, mode: open("/dev/full", mode), raising=False)
     threads = threading.active_count()
     log = make_log(tmp_path)
