@@ -80,10 +80,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _render(comparison: Comparison) -> str:
     sections = [
         render_beside_paper(comparison.paper_rows),
-        render_families(comparison.families),
-        render_sweeps(comparison.sweeps),
+        render_families(comparison.compute_families),
+        render_sweeps(comparison.rho_sweeps),
     ]
-    return render_comparison(comparison.blocks, sections, comparison.interrupted, comparison.warnings)
+    return render_comparison(comparison.setting_tables, sections, comparison.interrupted, comparison.warnings)
 
 
 def _write(out: Path, text: str, groups: Sequence[Group], with_figure: bool) -> None:

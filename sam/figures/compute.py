@@ -22,7 +22,7 @@ from sam.figures.error_panels import (
     use_log_axis,
 )
 from sam.record.values import values_of
-from sam.report.equal_compute import ComputeRow, Family, build_families
+from sam.report.equal_compute import ComputeFamily, ComputeRow, build_compute_families
 from sam.report.groups import Group
 from sam.report.interval import Estimate
 
@@ -49,7 +49,7 @@ def draw_error_by_compute(groups: Sequence[Group]) -> Figure:
     Raises:
         ValueError: If SGD and something that spends more passes an image stand side by side nowhere.
     """
-    found = build_families(groups)
+    found = build_compute_families(groups)
     if not found:
         raise ValueError("no setting, epochs aside, has complete runs of both SGD and SAM")
     shown = found[:MAX_FAMILIES]
@@ -105,7 +105,7 @@ def draw_error_by_epochs(groups: Sequence[Group]) -> Figure:
     return figure
 
 
-def _draw_family(axis: Axes, family: Family, x_label: str) -> None:
+def _draw_family(axis: Axes, family: ComputeFamily, x_label: str) -> None:
     rows: dict[str, list[ComputeRow]] = defaultdict(list)
     for row in family.rows:
         rows[row.group.label].append(row)

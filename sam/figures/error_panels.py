@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sam.figures.style import DOTS_PER_INCH, PANEL_INCHES, SGD_COLOUR, shades
+from sam.report.families import families
 from sam.report.groups import Group
 from sam.report.interval import Estimate, estimate
-from sam.report.settings import Setting, setting_titles, without
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,15 +51,8 @@ def panels_of(groups: Iterable[Group], free: Sequence[str] = ()) -> list[ErrorPa
         groups: Conditions.
         free: Dotted keys, besides those of SAM, in which the conditions of a panel may differ.
     """
-    members: dict[str, list[Group]] = defaultdict(list)
-    settings: dict[str, Setting] = {}
-    for group in groups:
-        if group.complete:
-            setting = without(group.setting, free)
-            settings[setting.key] = setting
-            members[setting.key].append(group)
-    titles = setting_titles(settings.values())
-    return [ErrorPanel(titles[key], settings[key].split, found) for key, found in members.items()]
+    found = families([group for group in groups if group.complete], free)
+    return [ErrorPanel(family.title, family.setting.split, family.groups) for family in found]
 
 
 def make_panels(num_panels: int, num_columns: int = 2) -> tuple[Figure, list[Axes]]:
@@ -177,13 +169,6 @@ def final_error(group: Group) -> Estimate:
     mean = estimate(list(group.values("test_error_pct").values()))
     assert mean is not None, "a complete run has a test error"
     return mean
-
-
-def sgd_of(groups: Iterable[Group]) -> Group | None:
-    """Return the SGD condition of one setting; None where there is none, or more than one."""
-    found = [group for group in groups if group.config["optimizer"]["name"] == "sgd"]
-    # Two SGD conditions in one setting differ in something unknown: neither is the one to beat.
-    return found[0] if len(found) == 1 else None
 
 
 def num_seeds_text(groups: Iterable[Group]) -> str:

@@ -20,10 +20,10 @@ from sam.figures.error_panels import (
     make_panels,
     num_seeds_text,
     panels_of,
-    sgd_of,
     use_log_axis,
 )
 from sam.figures.style import SGD_COLOUR, shades
+from sam.report.families import sgd_of
 from sam.report.groups import Group
 
 if TYPE_CHECKING:

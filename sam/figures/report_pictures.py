@@ -11,9 +11,9 @@ from sam.figures.embedded import embed, embed_png
 from sam.figures.sharpness import sharpness_by_condition
 from sam.record.analyses import NAMES, Analysis, read_analyses
 from sam.report.comparison import Comparison
+from sam.report.families import Family, families
 from sam.report.groups import Group
 from sam.report.html.page import Picture, Pictures
-from sam.report.settings import setting_titles
 
 # A picture takes a tenth of a second to draw and a screen to show.
 MAX_CURVES = 12
@@ -35,25 +35,25 @@ def draw_pictures(comparison: Comparison) -> Pictures:
     Args:
         comparison: What was read.
     """
-    settings = _by_interest(comparison.groups)
-    titles = setting_titles(members[0].setting for members in settings)
-    sharp = [members for members in settings if any(_files(group, "sharpness") for group in members)]
+    settings = sorted(
+        families(group for group in comparison.groups if group.complete), key=_interest, reverse=True
+    )
+    sharp = [family for family in settings if any(_files(group, "sharpness") for group in family.groups)]
     left_out: list[str] = []
 
     def draw(
-        what: str, function: Callable[[Sequence[Group]], Figure], found: Sequence[list[Group]], most: int
+        what: str, function: Callable[[Sequence[Group]], Figure], found: Sequence[Family], most: int
     ) -> dict[str, Picture]:
         drawn: dict[str, Picture] = {}
-        for members in found[:most]:
-            key = members[0].setting.key
-            label = f"{what}: {titles[key]}"
+        for family in found[:most]:
+            label = f"{what}: {family.title}"
             try:
-                figure = function(members)
+                figure = function(family.groups)
             except ValueError as error:
                 left_out.append(f"{label}: {error}")
             else:
                 drawing = embed(figure, label, f"{function.__name__}-{len(drawn)}")
-                drawn[key] = Picture(drawing, f"{what}.", _is_wide(figure))
+                drawn[family.setting.key] = Picture(drawing, f"{what}.", _is_wide(figure))
         if len(found) > most:
             left_out.append(
                 f"{what}: not drawn for {len(found) - most} of the settings, which have fewer runs"
@@ -63,22 +63,15 @@ def draw_pictures(comparison: Comparison) -> Pictures:
     return Pictures(
         curves=draw("Error against the epoch", draw_error_curves, settings, MAX_CURVES),
         sharpness=draw("m-sharpness by condition", sharpness_by_condition, sharp, MAX_SHARPNESS),
-        analyses=_draw_runs([group for members in settings for group in members], left_out),
+        analyses=_draw_runs([group for family in settings for group in family.groups], left_out),
         left_out=left_out,
     )
 
 
-def _by_interest(groups: Sequence[Group]) -> list[list[Group]]:
-    """Return the settings with a complete run, those first that compare methods and have most runs."""
-    by_key: dict[str, list[Group]] = {}
-    for group in groups:
-        if group.complete:
-            by_key.setdefault(group.setting.key, []).append(group)
-    return sorted(by_key.values(), key=_interest, reverse=True)
-
-
-def _interest(members: Sequence[Group]) -> tuple[int, int]:
-    return len({group.is_sam for group in members}), sum(len(group.complete) for group in members)
+def _interest(family: Family) -> tuple[int, int]:
+    """Return what puts first the settings that compare methods and have most runs."""
+    groups = family.groups
+    return len({group.is_sam for group in groups}), sum(len(group.complete) for group in groups)
 
 
 def _draw_runs(groups: Sequence[Group], left_out: list[str]) -> list[Picture]:

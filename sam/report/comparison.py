@@ -8,10 +8,10 @@ from pathlib import Path
 from sam.paper.cells import Cell, Match, read_cells
 from sam.record.reader import Run, find_runs
 from sam.report.beside_paper import PaperRow, compare_with_paper, match_paper
-from sam.report.equal_compute import Family, build_families
+from sam.report.equal_compute import ComputeFamily, build_compute_families
 from sam.report.groups import Group, group_runs
-from sam.report.rho_sweeps import Sweep, build_sweeps
-from sam.report.table import Block, build_blocks
+from sam.report.rho_sweeps import RhoSweep, build_rho_sweeps
+from sam.report.table import SettingTable, build_setting_tables
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Comparison:
     warnings: Sequence[str]
 
     @cached_property
-    def blocks(self) -> list[Block]:
+    def setting_tables(self) -> list[SettingTable]:
         """SGD beside SAM, setting by setting."""
-        return build_blocks(self.groups, self.matches)
+        return build_setting_tables(self.groups, self.matches)
 
     @cached_property
     def paper_rows(self) -> list[PaperRow]:
@@ -43,14 +43,14 @@ class Comparison:
         return compare_with_paper(self.groups, self.matches, self.cells)
 
     @cached_property
-    def families(self) -> list[Family]:
+    def compute_families(self) -> list[ComputeFamily]:
         """What can be compared at equal compute."""
-        return build_families(self.groups)
+        return build_compute_families(self.groups)
 
     @cached_property
-    def sweeps(self) -> list[Sweep]:
+    def rho_sweeps(self) -> list[RhoSweep]:
         """What each rho reached."""
-        return build_sweeps(self.groups)
+        return build_rho_sweeps(self.groups)
 
     @property
     def interrupted(self) -> list[Run]:

@@ -1,13 +1,13 @@
 """Conditions that differ in their method and length alone, beside SGD that makes as many passes."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sam.record.values import DEFAULTS
+from sam.report.families import families
 from sam.report.groups import Group
 from sam.report.interval import Estimate, estimate, paired_difference
-from sam.report.settings import setting_titles, without
 
 # Largest share by which numbers of passes differ that count as equal.
 TOLERANCE = 0.02
@@ -42,7 +42,7 @@ class ComputeRow:
 
 
 @dataclass(frozen=True)
-class Family:
+class ComputeFamily:
     """Conditions that agree in everything but method and epochs.
 
     Attributes:
@@ -56,7 +56,7 @@ class Family:
     rows: list[ComputeRow]
 
 
-def build_families(groups: Sequence[Group]) -> list[Family]:
+def build_compute_families(groups: Sequence[Group]) -> list[ComputeFamily]:
     """Lay out what can be compared at equal compute.
 
     A family is shown where it has SGD, and something that spends more than one pass per image and epoch. On
@@ -68,16 +68,12 @@ def build_families(groups: Sequence[Group]) -> list[Family]:
     Returns:
         The families in the order in which the groups first name them.
     """
-    members: dict[str, list[Group]] = defaultdict(list)
-    settings = {}
-    for group in groups:
-        if _passes_per_epoch(group) is not None:
-            setting = without(group.setting, ["epochs"])
-            settings[setting.key] = setting
-            members[setting.key].append(group)
-    titles = setting_titles(settings.values())
-    families = [Family(titles[key], settings[key].split, _rows(members[key])) for key in members]
-    return [family for family in families if _is_shown(family)]
+    counted = [group for group in groups if _passes_per_epoch(group) is not None]
+    found = [
+        ComputeFamily(family.title, family.setting.split, _rows(family.groups))
+        for family in families(counted, ["epochs"])
+    ]
+    return [family for family in found if _is_shown(family)]
 
 
 def _passes_per_epoch(group: Group) -> float | None:
@@ -128,7 +124,7 @@ def _is_sgd(group: Group) -> bool:
     return bool(group.config["optimizer"]["name"] == "sgd")
 
 
-def _is_shown(family: Family) -> bool:
+def _is_shown(family: ComputeFamily) -> bool:
     has_sgd = any(_is_sgd(row.group) for row in family.rows)
     costs_more = any(
         row.passes_per_image > (1 + TOLERANCE) * row.epochs * _num_repeats(row.group) for row in family.rows

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sam.record.reader import Run
 from sam.report.markup import escape, render_list, render_table
-from sam.report.table import Block
+from sam.report.table import SettingTable
 from sam.report.text_tables import describe_interrupted, setting_table
 
 READING_AID = """\
@@ -24,7 +24,7 @@ that was trained on / their true class."""
 
 
 def render_comparison(
-    blocks: Sequence[Block],
+    blocks: Sequence[SettingTable],
     sections: Sequence[str] = (),
     interrupted: Sequence[Run] = (),
     warnings: Sequence[str] = (),
@@ -55,7 +55,7 @@ def render_comparison(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def reading_notes(blocks: Sequence[Block]) -> list[str]:
+def reading_notes(blocks: Sequence[SettingTable]) -> list[str]:
     """Return what a reader must know of the tables of some settings, a paragraph each."""
     rows = [row for block in blocks for row in block.rows]
     tested = [row for block in blocks for row in block.rows if block.setting.split == "test"]

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from sam.report.beside_paper import PaperRow
-from sam.report.equal_compute import Family
+from sam.report.equal_compute import ComputeFamily
 from sam.report.markup import escape, render_list, render_table
-from sam.report.rho_sweeps import Sweep
+from sam.report.rho_sweeps import RhoSweep
 from sam.report.text_tables import (
     advice,
     beside_paper_table,
@@ -49,7 +49,7 @@ def render_beside_paper(rows: Sequence[PaperRow]) -> str:
     return "\n\n".join([*parts, BESIDE_NOTE])
 
 
-def render_families(families: Sequence[Family]) -> str:
+def render_families(families: Sequence[ComputeFamily]) -> str:
     """Write what can be compared at equal compute; "" for nothing.
 
     Args:
@@ -62,7 +62,7 @@ def render_families(families: Sequence[Family]) -> str:
     return "\n\n".join(filter(None, [*parts, COMPUTE_NOTE])) if families else ""
 
 
-def render_sweeps(sweeps: Sequence[Sweep]) -> str:
+def render_sweeps(sweeps: Sequence[RhoSweep]) -> str:
     """Write what each rho reached, and which one is selected; "" for no sweep.
 
     Args:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from sam.record.analyses import Analysis, read_analyses
 from sam.record.reader import Run, number
+from sam.report.families import families
 from sam.report.groups import Group
 
 # Two analyses are made alike where they agree in these; what else they were asked for only adds numbers.
@@ -98,10 +99,9 @@ def by_setting(measured: Sequence[Measured]) -> list[list[Measured]]:
     Args:
         measured: Conditions of any settings.
     """
-    by_key: dict[str, list[Measured]] = {}
-    for one in measured:
-        by_key.setdefault(one.group.setting.key, []).append(one)
-    return list(by_key.values())
+    of_group = {one.group.key: one for one in measured}
+    found = families(one.group for one in measured)
+    return [[of_group[group.key] for group in family.groups] for family in found]
 
 
 def largest_comparison(measured: Sequence[Measured]) -> list[Measured]:

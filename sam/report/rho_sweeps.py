@@ -1,16 +1,15 @@
 """Sweeps over rho: the error on held-out training images beside the test error, and the rho they select."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from sam.report.families import families
 from sam.report.groups import Group
 from sam.report.interval import Estimate, estimate
-from sam.report.settings import Setting, setting_titles, without
 
 
 @dataclass(frozen=True)
-class SweepRow:
+class RhoRow:
     """One rho.
 
     Attributes:
@@ -35,7 +34,7 @@ class SweepRow:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class RhoSweep:
     """One method in one setting, for several rho.
 
     Attributes:
@@ -50,12 +49,12 @@ class Sweep:
     title: str
     method: str
     validation: str
-    rows: list[SweepRow]
-    selected: SweepRow
+    rows: list[RhoRow]
+    selected: RhoRow
     split: str
 
 
-def build_sweeps(groups: Sequence[Group]) -> list[Sweep]:
+def build_rho_sweeps(groups: Sequence[Group]) -> list[RhoSweep]:
     """Find every sweep: the same method and setting, but for rho and for what is held out.
 
     Runs that hold out the last tenth and runs that hold out a random one make two sweeps, which share their
@@ -67,42 +66,35 @@ def build_sweeps(groups: Sequence[Group]) -> list[Sweep]:
     Returns:
         The sweeps in the order in which the groups first name them; only those with two rhos to choose from.
     """
-    members: dict[tuple[str, str], list[Group]] = defaultdict(list)
-    settings: dict[str, Setting] = {}
-    for group in groups:
-        if group.rho is not None:
-            setting = without(group.setting, ["dataset.validation"])
-            settings[setting.key] = setting
-            members[setting.key, group.method].append(group)
-    titles = setting_titles(settings.values())
     sweeps = []
-    for (key, method), found in members.items():
+    with_rho = [group for group in groups if group.rho is not None]
+    for title, _, found in families(with_rho, ["dataset.validation"], by_method=True):
         tested = [group for group in found if _held_out(group) == "none"]
         for validation in sorted({_held_out(group) for group in found} - {"none"}) or ["none"]:
             validated = [group for group in found if _held_out(group) == validation]
             rows = _rows(validated if validation != "none" else [], tested)
-            sweeps.append(_make_sweep(titles[key], method, validation, rows))
+            sweeps.append(_make_sweep(title, found[0].method, validation, rows))
     return [sweep for sweep in sweeps if sweep is not None]
 
 
-def _rows(validated: Iterable[Group], tested: Iterable[Group]) -> list[SweepRow]:
+def _rows(validated: Iterable[Group], tested: Iterable[Group]) -> list[RhoRow]:
     by_label = {group.label: group for group in validated}, {group.label: group for group in tested}
     rhos = {label: group.rho for groups in by_label for label, group in groups.items()}
     rows = [
-        SweepRow(rho, *(groups.get(label) for groups in by_label))
+        RhoRow(rho, *(groups.get(label) for groups in by_label))
         for label, rho in rhos.items()
         if rho is not None
     ]
     return sorted(rows, key=lambda row: row.rho)
 
 
-def _make_sweep(title: str, method: str, validation: str, rows: list[SweepRow]) -> Sweep | None:
+def _make_sweep(title: str, method: str, validation: str, rows: list[RhoRow]) -> RhoSweep | None:
     for split in ("validation", "test"):
         errors = [row.validation_error_pct if split == "validation" else row.test_error_pct for row in rows]
         found = [(error.mean, row.rho, row) for error, row in zip(errors, rows, strict=True) if error]
         if len({rho for _, rho, _ in found}) > 1:
             selected = min(found, key=lambda item: item[:2])[2]
-            return Sweep(title, method, validation, rows, selected, split)
+            return RhoSweep(title, method, validation, rows, selected, split)
     return None
 
 

@@ -1,17 +1,17 @@
 """The comparison as data: one block per setting, one row per condition, SGD beside SAM."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sam.paper.cells import Match
+from sam.report.families import families, sgd_of
 from sam.report.groups import Group
 from sam.report.interval import Estimate, estimate, paired_difference
-from sam.report.settings import Setting, setting_titles
+from sam.report.settings import Setting
 
 
 @dataclass(frozen=True)
-class Row:
+class SettingRow:
     """One condition; an estimate is None where no run has the number.
 
     Attributes:
@@ -36,7 +36,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Block:
+class SettingTable:
     """One setting.
 
     Attributes:
@@ -47,10 +47,12 @@ class Block:
 
     title: str
     setting: Setting
-    rows: list[Row]
+    rows: list[SettingRow]
 
 
-def build_blocks(groups: Sequence[Group], matches: Mapping[tuple[str, str], Sequence[Match]]) -> list[Block]:
+def build_setting_tables(
+    groups: Sequence[Group], matches: Mapping[tuple[str, str], Sequence[Match]]
+) -> list[SettingTable]:
     """Lay out a comparison.
 
     Args:
@@ -60,24 +62,20 @@ def build_blocks(groups: Sequence[Group], matches: Mapping[tuple[str, str], Sequ
     Returns:
         One block per setting, in the order in which the groups first name it.
     """
-    titles = setting_titles(group.setting for group in groups)
-    by_setting: dict[str, list[Group]] = defaultdict(list)
-    for group in groups:
-        by_setting[group.setting.key].append(group)
-    blocks = []
-    for key, members in by_setting.items():
-        baseline = _baseline(members)
-        rows = [_make_row(group, baseline, matches.get(group.key, ())) for group in members]
-        blocks.append(Block(titles[key], members[0].setting, rows))
-    return blocks
+    tables = []
+    for family in families(groups):
+        baseline = sgd_of(family.groups)
+        rows = [_make_row(group, baseline, matches.get(group.key, ())) for group in family.groups]
+        tables.append(SettingTable(family.title, family.setting, rows))
+    return tables
 
 
-def _make_row(group: Group, baseline: Group | None, matches: Sequence[Match]) -> Row:
+def _make_row(group: Group, baseline: Group | None, matches: Sequence[Match]) -> SettingRow:
     test_errors = group.values("test_error_pct")
     difference = None
     if baseline is not None and group is not baseline:
         difference = paired_difference(test_errors, baseline.values("test_error_pct"))
-    return Row(
+    return SettingRow(
         group=group,
         test_error_pct=estimate(list(test_errors.values())),
         test_top5_error_pct=_mean_of(group, "test_top5_error_pct"),
@@ -91,9 +89,3 @@ def _make_row(group: Group, baseline: Group | None, matches: Sequence[Match]) ->
 
 def _mean_of(group: Group, name: str) -> Estimate | None:
     return estimate(list(group.values(name).values()))
-
-
-def _baseline(groups: Sequence[Group]) -> Group | None:
-    candidates = [group for group in groups if group.config["optimizer"]["name"] == "sgd"]
-    # Two SGD conditions in one setting differ in something unknown: neither is the one to beat.
-    return candidates[0] if len(candidates) == 1 else None

@@ -5,13 +5,13 @@ from typing import NamedTuple
 
 from sam.record.reader import Run
 from sam.report.beside_paper import PaperRow
-from sam.report.equal_compute import ComputeRow, Family
+from sam.report.equal_compute import ComputeFamily, ComputeRow
 from sam.report.groups import Group
 from sam.report.interval import Estimate
 from sam.report.markup import NOTHING, format_estimate
-from sam.report.rho_sweeps import Sweep, SweepRow
+from sam.report.rho_sweeps import RhoRow, RhoSweep
 from sam.report.settings import HELD_OUT, Setting
-from sam.report.table import Block, Row
+from sam.report.table import SettingRow, SettingTable
 
 
 class TextTable(NamedTuple):
@@ -26,7 +26,7 @@ class TextTable(NamedTuple):
     rows: list[list[str]]
 
 
-def setting_table(block: Block) -> TextTable:
+def setting_table(block: SettingTable) -> TextTable:
     """Lay out the conditions of one setting, SGD beside SAM.
 
     Args:
@@ -70,7 +70,7 @@ def beside_paper_table(rows: Sequence[PaperRow]) -> tuple[TextTable, list[str]]:
     return TextTable([*header, "Notes"], table), list(notes)
 
 
-def compute_table(family: Family) -> TextTable:
+def compute_table(family: ComputeFamily) -> TextTable:
     """Lay out conditions beside SGD of as many passes.
 
     Args:
@@ -81,7 +81,7 @@ def compute_table(family: Family) -> TextTable:
     return TextTable(header, [_compute_cells(row) for row in family.rows])
 
 
-def sweep_table(sweep: Sweep) -> TextTable:
+def sweep_table(sweep: RhoSweep) -> TextTable:
     """Lay out what each rho reached.
 
     Args:
@@ -105,7 +105,7 @@ def paper_notes(row: PaperRow) -> list[str]:
     return notes
 
 
-def missing_baselines(family: Family) -> list[str]:
+def missing_baselines(family: ComputeFamily) -> list[str]:
     """Name the SGD runs that a family lacks, a line for each length."""
     missing: dict[int, list[str]] = {}
     for row in family.rows:
@@ -116,7 +116,7 @@ def missing_baselines(family: Family) -> list[str]:
     ]
 
 
-def held_out(sweep: Sweep) -> str:
+def held_out(sweep: RhoSweep) -> str:
     """Say which images a sweep was validated on."""
     if sweep.validation == "none":
         return "No training images were held out (dataset.validation=last or random does)."
@@ -124,7 +124,7 @@ def held_out(sweep: Sweep) -> str:
     return f"Validation: {share} of the training images (dataset.validation={sweep.validation})."
 
 
-def advice(sweep: Sweep) -> str:
+def advice(sweep: RhoSweep) -> str:
     """Say what is yet to be run with the selected rho; "" for nothing."""
     if sweep.selected.test_error_pct is not None:
         return ""
@@ -138,7 +138,7 @@ def describe_interrupted(run: Run) -> str:
     return f"{run.directory}: interrupted or still running, {progress}"
 
 
-def _setting_cells(row: Row, setting: Setting) -> list[str]:
+def _setting_cells(row: SettingRow, setting: Setting) -> list[str]:
     num_runs = len(row.group.complete)
     train_errors = [format_estimate(row.train_error_pct, num_runs)]
     if not setting.has_clean_labels:
@@ -155,7 +155,7 @@ def _setting_cells(row: Row, setting: Setting) -> list[str]:
     ]
 
 
-def _paper(row: Row) -> str:
+def _paper(row: SettingRow) -> str:
     if row.paper is None:
         return NOTHING
     mark = "*" if row.paper.departures else ""
@@ -178,7 +178,7 @@ def _compute_cells(row: ComputeRow) -> list[str]:
     ]
 
 
-def _rho_cells(row: SweepRow, sweep: Sweep) -> list[str]:
+def _rho_cells(row: RhoRow, sweep: RhoSweep) -> list[str]:
     mark = ""
     if row is sweep.selected:
         mark = "selected" if sweep.split == "validation" else "selected on the test split: optimistic"

@@ -12,10 +12,10 @@ from sam.figures.error_panels import (
     make_panels,
     num_seeds_text,
     panels_of,
-    sgd_of,
     use_log_axis,
 )
 from sam.figures.style import SAM_COLOUR, SGD_COLOUR
+from sam.report.families import sgd_of
 from sam.report.interval import Estimate
 from tests.figures.drawn import caption_of, groups_of, lines_of
 from tests.record.run_directories import write_run

@@ -25,7 +25,7 @@ def test_pictures_are_those_of_curves_sharpness_and_single_runs(tmp_path: Path) 
         write_sharpness(run, {1: 0.2, 16: 0.1})
     comparison = _read(tmp_path)
     pictures = draw_pictures(comparison)
-    key = comparison.blocks[0].setting.key
+    key = comparison.setting_tables[0].setting.key
     assert list(pictures.curves) == list(pictures.sharpness) == [key]
     assert [picture.caption for picture in pictures.analyses] == [
         f"{kind}, {method}, seed0, after epoch 200"

@@ -18,7 +18,7 @@ def test_comparison_holds_runs_and_what_is_wrong_with_others(tmp_path: Path) -> 
     comparison = read_comparison([tmp_path], CELLS)
     assert len(comparison.runs) == 3
     assert [run.config["seed"] for run in comparison.interrupted] == [1]
-    assert len(comparison.groups) == len(comparison.blocks) == 1
+    assert len(comparison.groups) == len(comparison.setting_tables) == 1
     assert comparison.paper_rows[0].cell.name == "table1/cifar10/wrn_28_10_200/basic/sgd"
     assert ["cannot be read" in line for line in comparison.warnings] == [True, False]
     assert "1 copy of a run" in comparison.warnings[1]

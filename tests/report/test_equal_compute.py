@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sam.record.reader import find_runs
-from sam.report.equal_compute import ComputeRow, Family, build_families
+from sam.report.equal_compute import ComputeFamily, ComputeRow, build_compute_families
 from sam.report.groups import group_runs
 from tests.record.run_directories import write_run
 
@@ -20,11 +20,11 @@ def _write(
         write_run(root, result, seed=seed, optimizer__name=name, epochs=epochs, **changes)
 
 
-def _families(root: Path) -> list[Family]:
-    return build_families(group_runs(find_runs([root])[0])[0])
+def _families(root: Path) -> list[ComputeFamily]:
+    return build_compute_families(group_runs(find_runs([root])[0])[0])
 
 
-def _row(family: Family, label: str, epochs: int) -> ComputeRow:
+def _row(family: ComputeFamily, label: str, epochs: int) -> ComputeRow:
     (row,) = [row for row in family.rows if (row.group.label, row.epochs) == (label, epochs)]
     return row
 

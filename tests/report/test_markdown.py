@@ -8,7 +8,7 @@ from sam.record.reader import find_runs
 from sam.report.beside_paper import match_paper
 from sam.report.groups import group_runs
 from sam.report.markdown import render_comparison
-from sam.report.table import build_blocks
+from sam.report.table import build_setting_tables
 from tests.record.run_directories import falling_errors, write_run
 
 CELLS = read_cells(Path(__file__).resolve().parents[2] / "results" / "paper" / "cells.csv")
@@ -19,7 +19,7 @@ def _render(root: Path) -> str:
     runs, problems = find_runs([root])
     groups, _ = group_runs(runs)
     interrupted = [run for run in runs if run.result is None]
-    blocks = build_blocks(groups, match_paper(groups, runs, CELLS))
+    blocks = build_setting_tables(groups, match_paper(groups, runs, CELLS))
     return render_comparison(blocks, [], interrupted, [str(problem) for problem in problems])
 
 

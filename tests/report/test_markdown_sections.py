@@ -6,10 +6,10 @@ from typing import Any
 from sam.paper.cells import read_cells
 from sam.record.reader import find_runs
 from sam.report.beside_paper import compare_with_paper, match_paper
-from sam.report.equal_compute import build_families
+from sam.report.equal_compute import build_compute_families
 from sam.report.groups import group_runs
 from sam.report.markdown_sections import render_beside_paper, render_families, render_sweeps
-from sam.report.rho_sweeps import build_sweeps
+from sam.report.rho_sweeps import build_rho_sweeps
 from tests.record.run_directories import write_run
 
 CELLS = read_cells(Path(__file__).resolve().parents[2] / "results" / "paper" / "cells.csv")
@@ -93,8 +93,8 @@ def test_sections_without_content_are_empty(tmp_path: Path) -> None:
     write_run(tmp_path, model__name="resnet8")
     groups, _ = group_runs(find_runs([tmp_path])[0])
     assert _beside(tmp_path) == ""
-    assert render_families(build_families(groups)) == ""
-    assert render_sweeps(build_sweeps(groups)) == ""
+    assert render_families(build_compute_families(groups)) == ""
+    assert render_sweeps(build_rho_sweeps(groups)) == ""
 
 
 def test_equal_compute_reads_as_expected(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_equal_compute_reads_as_expected(tmp_path: Path) -> None:
             counts = {"steps": epochs, "forward_backward_passes": epochs * passes}
             result = {"test_error_pct": error, **counts, "seconds": 10.0 * epochs}
             write_run(tmp_path, result, seed=seed, optimizer__name=name, epochs=epochs)
-    text = render_families(build_families(group_runs(find_runs([tmp_path])[0])[0]))
+    text = render_families(build_compute_families(group_runs(find_runs([tmp_path])[0])[0]))
     assert "\n### cifar10, wrn_28_10, basic, batch 256, m 32\n" in text
     assert _table(text)[1:] == [
         ["SGD", "200", "200", "4.00 ± 0.00", "-", "2000", "2"],
@@ -128,7 +128,7 @@ def _write_sweep(root: Path, validation: str, errors: dict[float, float]) -> Non
 
 
 def _sweeps(root: Path) -> str:
-    return render_sweeps(build_sweeps(group_runs(find_runs([root])[0])[0]))
+    return render_sweeps(build_rho_sweeps(group_runs(find_runs([root])[0])[0]))
 
 
 def test_sweep_by_validation_reads_as_expected(tmp_path: Path) -> None:

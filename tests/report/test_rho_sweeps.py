@@ -5,7 +5,7 @@ from typing import Any
 
 from sam.record.reader import find_runs
 from sam.report.groups import group_runs
-from sam.report.rho_sweeps import Sweep, build_sweeps
+from sam.report.rho_sweeps import RhoSweep, build_rho_sweeps
 from tests.record.run_directories import write_run
 
 
@@ -15,11 +15,11 @@ def _write(root: Path, validation: str, errors: dict[float, float], **changes: A
         write_run(root, {"test_error_pct": error}, **sweep, **changes)
 
 
-def _sweeps(root: Path) -> list[Sweep]:
-    return build_sweeps(group_runs(find_runs([root])[0])[0])
+def _sweeps(root: Path) -> list[RhoSweep]:
+    return build_rho_sweeps(group_runs(find_runs([root])[0])[0])
 
 
-def _errors(sweep: Sweep) -> list[tuple[float, float | None, float | None]]:
+def _errors(sweep: RhoSweep) -> list[tuple[float, float | None, float | None]]:
     errors = [(row.rho, row.validation_error_pct, row.test_error_pct) for row in sweep.rows]
     return [(rho, val and val.mean, test and test.mean) for rho, val, test in errors]
 

@@ -7,14 +7,14 @@ import pytest
 from sam.paper.cells import Match, read_cells
 from sam.record.reader import find_runs
 from sam.report.groups import group_runs
-from sam.report.table import Block, build_blocks
+from sam.report.table import SettingTable, build_setting_tables
 from tests.record.run_directories import write_run
 
 CELLS = Path(__file__).resolve().parents[2] / "results" / "paper" / "cells.csv"
 
 
-def _blocks(root: Path) -> list[Block]:
-    return build_blocks(group_runs(find_runs([root])[0])[0], {})
+def _blocks(root: Path) -> list[SettingTable]:
+    return build_setting_tables(group_runs(find_runs([root])[0])[0], {})
 
 
 def test_blocks_put_sgd_beside_sam_of_the_same_setting(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_blocks_put_the_closest_cell_in_its_row(tmp_path: Path) -> None:
     write_run(tmp_path, optimizer__name="sam")
     groups, _ = group_runs(find_runs([tmp_path])[0])
     first, second = (Match(cell, ()) for cell in read_cells(CELLS)[:2])
-    rows = build_blocks(groups, {groups[1].key: [first, second], ("other", "SGD"): [second]})[0].rows
+    rows = build_setting_tables(groups, {groups[1].key: [first, second], ("other", "SGD"): [second]})[0].rows
     assert [row.paper for row in rows] == [None, first]
 
 

@@ -130,9 +130,9 @@ def _sections(comparison: Comparison, sharpness: Sequence[object], left_out: Seq
     """Return the titles of the sections that have something to show, by the names of their templates."""
     sections = {
         "paper": ("Beside the paper", comparison.cells),
-        "settings": ("SGD beside SAM", comparison.blocks),
-        "compute": ("At equal compute", comparison.families),
-        "rho": ("Choice of rho", comparison.sweeps),
+        "settings": ("SGD beside SAM", comparison.setting_tables),
+        "compute": ("At equal compute", comparison.compute_families),
+        "rho": ("Choice of rho", comparison.rho_sweeps),
         "sharpness": ("Sharpness", sharpness),
         "runs": ("Runs", comparison.groups),
         "not-ended": ("Not ended", comparison.interrupted),
@@ -151,7 +151,7 @@ def _facts(comparison: Comparison) -> dict[str, str]:
         "Diverged": str(len(results) - complete),
         "Not ended": str(len(comparison.interrupted)),
         "Conditions": str(len(comparison.groups)),
-        "Settings": str(len(comparison.blocks)),
+        "Settings": str(len(comparison.setting_tables)),
         "Hours of training": f"{seconds / 3600:.1f}",
         "Last ended (UTC)": last_ended.replace("T", " "),
     }

@@ -22,7 +22,7 @@ class Titled(Protocol):
         """The title."""
 
 
-Block = TypeVar("Block", bound=Titled)
+Shelved = TypeVar("Shelved", bound=Titled)
 
 
 class ShownTable(NamedTuple):
@@ -59,7 +59,7 @@ def shown_columns(text: TextTable) -> ShownTable:
     )
 
 
-def shelves(blocks: Iterable[Block]) -> dict[str, list[Block]]:
+def shelves(blocks: Iterable[Shelved]) -> dict[str, list[Shelved]]:
     """Part blocks by dataset and model.
 
     Args:
@@ -68,7 +68,7 @@ def shelves(blocks: Iterable[Block]) -> dict[str, list[Block]]:
     Returns:
         The blocks of each shelf, by its name.
     """
-    found: dict[str, list[Block]] = {}
+    found: dict[str, list[Shelved]] = {}
     for block in blocks:
         found.setdefault(", ".join(block.title.split(", ")[:2]), []).append(block)
     return found

@@ -126,7 +126,7 @@ def test_report_takes_hostile_names_for_text(tmp_path: Path) -> None:
 
 def test_report_shows_pictures_where_they_belong(outputs: Path) -> None:
     comparison = read_comparison([outputs], CELLS)
-    key = comparison.blocks[0].setting.key
+    key = comparison.setting_tables[0].setting.key
     curves, sharp, single = (Picture(Markup("<svg></svg>"), name) for name in ("one", "two", "three"))
     text = _report(outputs, Pictures({key: curves}, {key: sharp}, [single], ["too many to draw"]))
     places = [text.index(mark) for mark in ('id="settings"', ">one<", 'id="sharpness"', ">two<", ">three<")]
