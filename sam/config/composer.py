@@ -6,13 +6,17 @@ import pathlib
 import re
 import shlex
 from collections.abc import Iterable, Sequence
+from functools import cache
 
+from hydra import compose, initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType, Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from sam.config.schema import GROUPS
+from sam.config.compose import CONFIGS, checked
+from sam.config.schema import GROUPS, TrainConfig
 from sam.system.files import write_text
 
 
@@ -66,6 +70,23 @@ class Composer:
         with open_dict(config):
             del config["hydra"]
         return config
+
+
+def composed_quickly(overrides: Sequence[str]) -> TrainConfig:
+    """Return what `composed` returns: quicker where many command lines choose the same groups.
+
+    Raises:
+        HydraException: If it cannot be composed.
+        ConfigError: If anything on it is not allowed.
+    """
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return checked(_train_composer()(overrides), TrainConfig)
+
+
+@cache
+def _train_composer() -> Composer:
+    master = compose("train", return_hydra_config=True)
+    return Composer(GlobalHydra.instance().config_loader(), master)
 
 
 def quoted(path: str) -> str:

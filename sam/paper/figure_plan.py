@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from sam.config.compose import CONFIGS, composed
-from sam.config.composer import quoted
+from sam.config.compose import CONFIGS
+from sam.config.composer import composed_quickly, quoted
 from sam.config.schema import TrainConfig
 from sam.paper.cells import CELLS, Cell, read_cells
 from sam.paper.runs import alternatives, runs_of
@@ -182,7 +182,7 @@ def _outputs_key(outputs: str) -> list[str]:
 
 @cache
 def _composed(overrides: tuple[str, ...]) -> TrainConfig:
-    return composed(overrides)
+    return composed_quickly(overrides)
 
 
 @cache

@@ -10,8 +10,7 @@ import pathlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sam.config.compose import composed
-from sam.config.composer import quoted
+from sam.config.composer import composed_quickly, quoted
 from sam.config.dataset import FILE_READERS
 from sam.config.schema import TrainConfig
 from sam.paper.cells import Cell
@@ -75,14 +74,16 @@ def runs_of(cell: Cell, seeds: Sequence[int], more: Sequence[str] = ()) -> list[
     for alternative in alternatives(cell, more) or [""]:
         overrides = (*cell.overrides, *filter(None, [alternative]), *more)
         if not cell.labels_from:
-            runs += _with_seeds(overrides, composed(overrides), seeds)
+            runs += _with_seeds(overrides, composed_quickly(overrides), seeds)
             continue
         key = cell.labels_from.partition("=")[0]
         others = tuple(text for text in overrides if not text.startswith(f"{key}="))
-        sources = _with_seeds((*others, cell.labels_from), composed((*others, cell.labels_from)), seeds)
+        sources = _with_seeds(
+            (*others, cell.labels_from), composed_quickly((*others, cell.labels_from)), seeds
+        )
         # What is said of the noise is said of theirs.
         own = tuple(text for text in overrides if not text.startswith("dataset.label_noise_over="))
-        config = composed(own)
+        config = composed_quickly(own)
         for source, seed in zip(sources, seeds, strict=True):
             path = str(source.directory.absolute())
             dataset = dataclasses.replace(config.dataset, relabel_from=path)

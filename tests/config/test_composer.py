@@ -5,8 +5,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from sam.config.compose import CONFIGS, checked
-from sam.config.composer import Composer
+from sam.config.compose import CONFIGS, checked, composed
+from sam.config.composer import Composer, composed_quickly
 from sam.config.schema import TrainConfig
 from sam.record.identity import path_of
 from tests.tiny import TINY
@@ -45,6 +45,11 @@ def test_quickly_composed_configs_are_those_of_hydra(composer):
         words = line.split()
         mine, expected = (OmegaConf.to_yaml(made(words), resolve=True) for made in (quickly, by_hydra))
         assert mine == expected, line
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_quickly_composed_command_lines_are_checked_configs(line):
+    assert composed_quickly(line.split()) == composed(line.split())
 
 
 def test_what_hydra_would_refuse_is_refused_in_its_words(composer):
