@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sam.record.analyses import Analysis
-from sam.record.reader import Run, number
-from sam.record.values import RULES, values_of
+from sam.record.reader import Run
+from sam.record.values import RULES, number, values_of
 from sam.report.groups import Group
 from sam.report.measured import Measured, final_rises, gather, made_alike
 from sam.report.settings import setting_of

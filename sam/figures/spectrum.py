@@ -13,7 +13,7 @@ from sam.figures.error_panels import colours_of
 from sam.figures.style import PANEL_INCHES, SAM_COLOUR
 from sam.paper.cells import CELLS
 from sam.record.analyses import Analysis, read_arrays
-from sam.record.reader import number
+from sam.record.values import number
 from sam.report.groups import Group
 from sam.report.measured import Measured, gather, largest_comparison, value_of, values_of_list
 

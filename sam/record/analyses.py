@@ -1,6 +1,5 @@
 """Reads what analyses left in a run directory: sharpness, Hessians, loss surfaces, gradients compared."""
 
-import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sam.record.reader import Problem, number
-from sam.system.foreign_files import check_arrays, read_text
+from sam.record.reader import Problem
+from sam.record.values import number
+from sam.system.foreign_files import check_arrays, read_json
 
 
 def _text(value: float | None) -> str:
@@ -113,7 +113,7 @@ def read_analyses(directory: Path, name: str | None = None) -> tuple[list[Analys
     for path in sorted((directory / "analysis").glob(f"{name or '*'}-epoch*.json")):
         try:
             found.append(read_analysis(path))
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             problems.append(Problem(path, " ".join(str(error).split())))
     return sorted(found, key=lambda analysis: (analysis.name, analysis.epoch, analysis.path)), problems
 
@@ -127,7 +127,7 @@ def read_analysis(path: Path) -> Analysis:
     Raises:
         ValueError: If it is none.
     """
-    record = json.loads(read_text(path))
+    record = read_json(path)
     if not isinstance(record, dict) or record.get("analysis") not in NAMES:
         raise ValueError("it is no analysis")
     if number(record.get("epoch")) is None:

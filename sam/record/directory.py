@@ -5,9 +5,6 @@ holds config.yaml, metrics.csv, tensorboard/, checkpoint.pt and, written last, r
 means that the run has ended.
 """
 
-import dataclasses
-import io
-import json
 import pathlib
 import shutil
 from collections.abc import Iterator
@@ -19,10 +16,11 @@ from omegaconf import OmegaConf
 
 from sam.config.check import check
 from sam.config.schema import TrainConfig
-from sam.record.checksums import check_file, is_whole, sealed
+from sam.record.checksums import check_file, sealed
+from sam.record.run_files import config_file, load_config, load_result, resolved
 from sam.system.errors import ConfigError
 from sam.system.files import finite_only, write_json, write_text
-from sam.system.foreign_files import find_link, read_config_text, read_text
+from sam.system.foreign_files import find_link
 
 # The result first: while these are deleted one by one, no half of a run must look ended.
 CONTENTS = (
@@ -49,12 +47,9 @@ def read_result(directory: pathlib.Path) -> dict[str, Any] | None:
         OSError: If there is a file that cannot be read: the run may have ended, so nothing may begin it anew.
     """
     try:
-        result = json.loads(read_text(directory / "result.json"))
-    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+        return load_result(directory)
+    except ValueError:
         return None
-    needed = ("status", "message", "seconds", "test_error_pct", "train_error_pct")
-    known = isinstance(result, dict) and all(key in result for key in needed)
-    return result if known and is_whole(result) else None
 
 
 def result_if_any(directory: pathlib.Path) -> dict[str, Any] | None:
@@ -81,17 +76,17 @@ def read_config(directory: pathlib.Path, key: str = "run") -> TrainConfig:
             f"{key}={directory} is no run directory: {path} is missing; runs lie at "
             "outputs/<dataset>/<model>/<augmentation>/<optimizer>/seed<k>-<id>"
         )
+    result = read_result(directory)
     try:
-        check_file(path, read_result(directory) or {})
+        check_file(path, result or {})
     except ValueError as error:
         raise ConfigError(f"{directory}/{error}") from error
+    path = directory / config_file(result)
     try:
-        loaded = OmegaConf.load(io.StringIO(read_config_text(path)))
+        loaded = load_config(directory, result)
         if not loaded:
             raise ValueError("it is empty")
-        if references := [text for text in _texts(OmegaConf.to_container(loaded)) if "${" in text]:
-            raise ValueError(f"it has a reference, {references[0]}, where a run has a value")
-        merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), loaded)
+        merged = OmegaConf.merge(OmegaConf.structured(TrainConfig), OmegaConf.create(loaded))
         config = OmegaConf.to_object(merged)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
@@ -105,15 +100,6 @@ def read_config(directory: pathlib.Path, key: str = "run") -> TrainConfig:
     return config
 
 
-def _texts(value: Any) -> Iterator[str]:
-    """Yield the texts in nested containers."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _texts(item)
-
-
 def write_config(directory: pathlib.Path, config: TrainConfig, command: str) -> None:
     """Write config.yaml, all keys resolved, under the command that made it and the one that repeats it."""
     again = (
@@ -121,9 +107,7 @@ def write_config(directory: pathlib.Path, config: TrainConfig, command: str) -> 
         "hydra.output_subdir=null hydra.run.dir=. hydra/job_logging=none hydra/hydra_logging=none"
     )
     head = f"# Made by: {' '.join(command.split())}\n# From this file alone: {again}\n"
-    # Whoever repeats the run from here means to go on with it, not to throw it away.
-    resolved = dataclasses.asdict(dataclasses.replace(config, force=False))
-    write_text(directory / "config.yaml", head + OmegaConf.to_yaml(resolved))
+    write_text(directory / "config.yaml", head + OmegaConf.to_yaml(resolved(config)))
 
 
 def write_result(directory: pathlib.Path, result: dict[str, Any]) -> None:

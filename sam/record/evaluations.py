@@ -1,11 +1,10 @@
 """Reads what evaluate.py left in a run directory about confidence: evaluation-<split>.json."""
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
-from sam.record.reader import number
-from sam.system.foreign_files import read_text
+from sam.record.values import number
+from sam.system.foreign_files import read_json
 
 
 class Bin(NamedTuple):
@@ -47,12 +46,12 @@ def read_calibration(directory: Path, split: str, epochs: int) -> Calibration | 
         without bins, or the file is broken.
     """
     try:
-        record = json.loads(read_text(directory / f"evaluation-{split}.json"))
+        record = read_json(directory / f"evaluation-{split}.json")
         bins = [_read_bin(entry) for entry in record["calibration_bins"]]
         error_pct = _number(record["calibration_error_pct"])
         # As evaluate.py words it; after part of an epoch, "and 3 steps" follow.
         is_final = record["after"] == f"{epochs} epochs"
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     ordered = sorted(bins, key=lambda entry: entry.confidence_pct)
     return Calibration(error_pct, tuple(ordered)) if ordered and is_final else None

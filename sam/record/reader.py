@@ -1,14 +1,12 @@
-"""The one reader of run directories: finds them below the given folders and reads their files.
+"""Finds the run directories below the given folders and reads each as a whole.
 
 Nothing it reads is trusted: a file that is broken makes its run a `Problem`, never an exception.
 """
 
 import csv
 import io
-import json
 import math
 import os
-import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,11 +16,10 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sam.record.checksums import BESIDE, check_file, is_whole
-from sam.record.config_file import load_config
+from sam.record.checksums import BESIDE, check_file
+from sam.record.run_files import config_file, load_config, load_result
 from sam.system.foreign_files import read_text
 
-STATUSES = ("complete", "diverged")
 MAX_ROWS = 100_000
 # No run has more; drawing would fail beyond the range of whole numbers.
 MAX_EPOCHS = 10**9
@@ -34,10 +31,10 @@ class Run:
 
     Attributes:
         directory: Where it was found.
-        config: The resolved config, as nested dictionaries; runs that differ in their seed alone share them.
+        config: The resolved config, as nested dictionaries; ended runs of one condition share them.
         last_row: The last row of metrics.csv, empty cells left out; empty where there is none.
         last_epoch: The last epoch with metrics; 0 where there is none.
-        result: The content of result.json; None where the run has not ended.
+        result: The content of result.json without the config; None where the run has not ended.
     """
 
     directory: Path
@@ -93,17 +90,6 @@ def find_runs(roots: Iterable[Path]) -> tuple[list[Run], list[Problem]]:
     return runs, problems
 
 
-def number(value: object) -> float | None:
-    """Return a value as a float where it is a finite number, else None.
-
-    Args:
-        value: Anything that json or yaml can hold.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if abs(value) <= sys.float_info.max else None
-
-
 def _run_directories(roots: Iterable[Path], problems: list[Problem]) -> Iterator[Path]:
     def unreadable(error: OSError) -> None:
         problems.append(Problem(Path(error.filename), error.strerror or str(error)))
@@ -125,42 +111,51 @@ def _run_directories(roots: Iterable[Path], problems: list[Problem]) -> Iterator
 
 
 def _read_run(directory: Path) -> Run:
-    result = _read_result(directory / "result.json")
+    result = load_result(directory)
     for name in BESIDE:
         check_file(directory / name, result or {})
-    config = read_config(directory / "config.yaml")
+    config = _read_config(directory, result)
     header, rows = _read_table(directory / "metrics.csv")
+    if result is not None:
+        result = {name: value for name, value in result.items() if name != "config"}
     return Run(
         directory=directory,
         config=config,
         last_row=_numbers(header, rows[-1]) if rows else {},
         last_epoch=int(max(_epochs(header, rows), default=0)),
-        result=result,
+        result=None
+        if result is None
+        else {name: value for name, value in result.items() if name != "config"},
     )
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """Read the config of a run.
+def read_config(directory: Path) -> dict[str, Any]:
+    """Return the resolved config of a run, as nested dictionaries.
 
     Args:
-        path: A config.yaml.
+        directory: The run directory.
 
     Raises:
-        ValueError: If it cannot be read, or is not that of a run.
+        OSError: If a file cannot be read.
+        ValueError: If a file is damaged, or it is no run directory.
     """
+    return _read_config(directory, load_result(directory))
+
+
+def _read_config(directory: Path, result: dict[str, Any] | None) -> dict[str, Any]:
+    name = config_file(result)
     try:
-        config = load_config(path)
-    # Faults of yaml, of what it calls and of the file system have no other base class in common.
-    except Exception as error:
-        raise ValueError(f"config.yaml cannot be read: {error}") from error
+        config = load_config(directory, result)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{name} cannot be read: {error}") from error
     if not isinstance(config, dict):
-        raise ValueError("config.yaml holds no keys, so this is no run")
+        raise ValueError(f"{name} holds no keys, so this is no run")
     for group in ("dataset", "model", "augmentation", "optimizer"):
         section = config.get(group)
         if not isinstance(section, dict) or not isinstance(section.get("name"), str):
-            raise ValueError(f"config.yaml has no {group}.name, so this is no run")
+            raise ValueError(f"{name} has no {group}.name, so this is no run")
     if not isinstance(config.get("epochs"), int) or not 0 <= config["epochs"] <= MAX_EPOCHS:
-        raise ValueError("config.yaml has no whole number of epochs, so this is no run")
+        raise ValueError(f"{name} has no whole number of epochs, so this is no run")
     return {str(key): value for key, value in config.items()}
 
 
@@ -203,23 +198,3 @@ def _epochs(header: list[str], rows: list[list[str]]) -> list[float]:
 def _numbers(header: list[str], row: list[str]) -> dict[str, float]:
     """Return the cells of a row that are not empty, by column."""
     return {name: float(cell) for name, cell in zip(header, row, strict=True) if cell}
-
-
-def _read_result(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    try:
-        result = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"result.json cannot be read: {error}") from error
-    if not isinstance(result, dict):
-        raise ValueError("result.json holds no keys")
-    if result.get("status") not in STATUSES:
-        raise ValueError(f"result.json has status {result.get('status')!r}; known are {', '.join(STATUSES)}")
-    if not isinstance(result.get("identity"), str) or not isinstance(result.get("seed"), int):
-        raise ValueError("result.json lacks the identity or the seed of the run")
-    if result["status"] == "complete" and number(result.get("test_error_pct")) is None:
-        raise ValueError("result.json says complete, but test_error_pct is not a number")
-    if not is_whole(result):
-        raise ValueError("result.json is damaged: its checksum differs; give the command of the run again")
-    return result

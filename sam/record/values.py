@@ -1,5 +1,6 @@
-"""The values of a config by dotted key, with defaults for the keys that it lacks."""
+"""The values of a config by dotted key, with defaults for the keys that it lacks, and what is a number."""
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,17 @@ PLAIN_DEFAULTS = {name: _plain(default) for name, default in DEFAULTS.items()}
 
 
 RULES = {name: field.metadata for name, _, field in leaves(TrainConfig())}
+
+
+def number(value: object) -> float | None:
+    """Return a value as a float where it is a finite number, else None.
+
+    Args:
+        value: Anything that json or yaml can hold.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) <= sys.float_info.max else None
 
 
 def values_of(config: Mapping[str, Any]) -> dict[str, Any]:

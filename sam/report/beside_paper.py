@@ -161,8 +161,8 @@ def _labels_from(
     if (found := configs.get(_path_end(directory))) is not None:
         return found
     try:
-        return read_config(directory / "config.yaml")
-    except ValueError:
+        return read_config(directory)
+    except (OSError, ValueError):
         return None
 
 

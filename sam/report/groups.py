@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sam.record.reader import Run, number
-from sam.record.values import DEFAULTS, RULES, values_of
+from sam.record.reader import Run
+from sam.record.values import DEFAULTS, RULES, number, values_of
 from sam.report.settings import Setting, setting_of
 
 # Keys of SAM that the name of the method and its rho tell.

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sam.record.analyses import Analysis, read_analyses
-from sam.record.reader import Run, number
+from sam.record.reader import Run
+from sam.record.values import number
 from sam.report.families import families
 from sam.report.groups import Group
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
 from sam.record.analyses import Analysis
-from sam.record.reader import number
+from sam.record.values import number
 from sam.report.groups import Group
 from sam.report.interval import Estimate, estimate, paired_difference
 from sam.report.markup import NOTHING

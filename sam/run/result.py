@@ -1,4 +1,4 @@
-"""What result.json says of an ended run: its numbers, what they cost, and where they come from."""
+"""What result.json says of an ended run: its numbers, what they cost, their origin and its config."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,6 +7,7 @@ import torch
 
 from sam.config.schema import TrainConfig
 from sam.record.identity import identity
+from sam.record.run_files import resolved_for_json
 from sam.system.machine import environment, peak_memory_mib
 
 LAST_EPOCH = (
@@ -70,6 +71,7 @@ def make_result(
         # An analysis on the way may have taken more than training did.
         "peak_memory_mib": round(peak_memory_mib(device), 1) if config.analysis.name == "none" else None,
         **_provenance(config, device, num_processes),
+        "config": resolved_for_json(config),
     }
 
 

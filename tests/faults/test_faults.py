@@ -88,7 +88,7 @@ def test_result_that_may_not_be_read_is_not_taken_for_a_run_that_has_not_ended(
         raise PermissionError(13, "Permission denied", str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr("sam.record.directory.read_text", refuse)
+        patch.setattr("sam.record.run_files.read_json", refuse)
         code, _, err = command("train.py", *TINY)
     assert code == 2
     assert err == (

@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 
 from sam.config.schema import TrainConfig, leaves
-from sam.record import directory as run_directory
 from sam.record.directory import clear, locked, read_config, read_result, write_config, write_result
 from sam.record.identity import identity, path_of, science
 from sam.system.errors import ConfigError
@@ -314,6 +313,7 @@ def test_read_config_refuses_a_damaged_file(tmp_path: Path, content: bytes) -> N
 
 def test_read_result_returns_what_was_written(tmp_path: Path) -> None:
     result = {"status": "complete", "message": "", "seconds": 3.5, "rho": None, "best": {"epoch": 3}}
+    result |= {"identity": "12345678", "seed": 3}
     result |= {"test_error_pct": 12.5, "train_error_pct": 1.5}
     write_result(tmp_path, result)
     read = read_result(tmp_path) or {}
@@ -470,6 +470,6 @@ def test_read_config_that_may_not_be_read_is_not_said_to_be_damaged(
     def refuse(path: Path) -> str:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(run_directory, "read_config_text", refuse)
+    monkeypatch.setattr("sam.record.run_files.read_config_text", refuse)
     with pytest.raises(ConfigError, match=r"/config\.yaml cannot be read: \[Errno 13\] Permission denied"):
         read_config(tmp_path)

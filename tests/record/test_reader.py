@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sam.record.reader import Problem, find_runs, number
+from sam.record.reader import Problem, find_runs
+from sam.record.values import number
 from tests.record.run_directories import falling_errors, make_config, write_run
 
 
@@ -122,11 +123,12 @@ def test_find_runs_executes_nothing_in_a_config(tmp_path: Path) -> None:
     assert not marker.exists()
 
 
-def test_find_runs_resolves_no_interpolation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_find_runs_resolves_no_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_OF_TEST", "told")
     write_run(tmp_path, outputs="${oc.env:SECRET_OF_TEST}")
-    (run,) = find_runs([tmp_path])[0]
-    assert run.config["outputs"] == "${oc.env:SECRET_OF_TEST}"
+    runs, (problem,) = find_runs([tmp_path])
+    assert runs == []
+    assert "it has a reference, ${oc.env:SECRET_OF_TEST}" in problem.reason
 
 
 def test_find_runs_ends_in_a_loop_of_links(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from sam.system.foreign_files import (
     find_link,
     open_regular,
     read_config_text,
+    read_json,
     read_text,
 )
 from sam.training.checkpoint import CheckpointStore
@@ -58,6 +59,54 @@ def test_an_alias_is_not_just_an_asterisk(tmp_path, text, has_alias):
             read_config_text(tmp_path / "config.yaml")
     else:
         assert read_config_text(tmp_path / "config.yaml") == text
+
+
+def test_a_reference_is_refused_before_it_takes_a_minute_to_parse(tmp_path):
+    (tmp_path / "config.yaml").write_text("# ${a}\na: '" + "${" * 20_000 + "'")
+    with pytest.raises(ValueError, match=r"it has a reference, (\$\{){40}, where a run has a value"):
+        read_config_text(tmp_path / "config.yaml")
+
+
+DEEP = {"list": ("[", "]"), "mapping": ('{"a": ', "}")}
+
+
+@pytest.mark.parametrize("kind", DEEP)
+@pytest.mark.parametrize("read", [read_json, read_config_text])
+def test_text_is_read_up_to_a_depth_of_100(tmp_path, kind, read):
+    opening, closing = DEEP[kind]
+    for depth in (100, 101):
+        (tmp_path / "file").write_text(opening * depth + "1" + closing * depth)
+        if depth == 100:
+            read(tmp_path / "file")
+        else:
+            with pytest.raises(ValueError, match="it is nested deeper than 100 levels"):
+                read(tmp_path / "file")
+
+
+# A parser that recurses in C may end the process that it runs in.
+READ_DEEP = """
+import sys
+from sam.system.foreign_files import read_config_text, read_json
+for name, read in (("config.yaml", read_config_text), ("result.json", read_json)):
+    try:
+        read(sys.argv[1] + "/" + name)
+    except ValueError as error:
+        print("refused", name)
+"""
+
+
+@pytest.mark.parametrize("kind", DEEP)
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_depth_of_a_file_ends_no_process(tmp_path, kind, is_closed):
+    opening, closing = DEEP[kind]
+    for name, size in (("config.yaml", 2**16), ("result.json", 2**24)):
+        depth = size // (len(opening) + len(closing)) - 1
+        (tmp_path / name).write_text(opening * depth + (closing * depth if is_closed else ""))
+    done = subprocess.run(
+        [sys.executable, "-c", READ_DEEP, tmp_path], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["refused config.yaml", "refused result.json"]
 
 
 def test_arrays_are_measured_by_what_they_unpack_to(tmp_path):

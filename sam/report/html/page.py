@@ -9,7 +9,7 @@ from typing import NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from sam.record.reader import number
+from sam.record.values import number
 from sam.report.comparison import Comparison
 from sam.report.html.paper import SIGNS, paper_tables
 from sam.report.html.runs import interrupted_table, run_lists

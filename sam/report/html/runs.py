@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sam.record.reader import Run, number
-from sam.record.values import DEFAULTS, RULES, values_of
+from sam.record.reader import Run
+from sam.record.values import DEFAULTS, RULES, number, values_of
 from sam.report.comparison import Comparison
 from sam.report.html.tables import MANY
 from sam.report.markup import NOTHING
