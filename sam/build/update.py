@@ -15,13 +15,13 @@ from sam.build.resolved import Resolved
 from sam.config.optimizer import OptimizerConfig
 from sam.models.gates import Gate, set_true_gradient
 from sam.optim import SAM
+from sam.optim.running_statistics import RunningStatistics
 from sam.optim.schedule import Ascents
 from sam.system.errors import user_errors
 from sam.training.forward_backward import ForwardBackward
 from sam.training.look_sam import OrthogonalReuse
 from sam.training.precision import Precision
 from sam.training.rule import Rule, SAMRule, SGDRule
-from sam.training.running_statistics import RunningStatistics
 from sam.training.second_order import SecondOrderSAMRule
 from sam.training.update import Update
 

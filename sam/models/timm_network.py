@@ -121,7 +121,7 @@ class TimmNetwork(nn.Module):
         """Keep few activations in the forward pass, and compute the others anew in the backward pass.
 
         Gradients stay the same. Running averages of batch norm move a second time, in the backward pass;
-        training.running_statistics puts back what the clean forward pass left.
+        optim.running_statistics puts back what the clean forward pass left.
 
         Args:
             enable: Or go back to keeping all of them.

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sam.optim.running_statistics import RunningStatistics
 from sam.training.precision import Precision
-from sam.training.running_statistics import RunningStatistics
 
 # Over the images of clean passes; image_passes counts every image once per pass of any kind.
 PASS_SUMS = ("loss", "errors", "top5_errors", "clean_errors", "num_clean", "num_images", "image_passes")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sam.models.timm_network import TimmNetwork, pretrained_statistics
-from sam.training.running_statistics import RunningStatistics
+from sam.optim.running_statistics import RunningStatistics
 
 
 def network(timm_name: str = "test_efficientnet", seed: int = 0, **options: Any) -> TimmNetwork:

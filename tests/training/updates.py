@@ -8,11 +8,11 @@ from torch import nn
 
 from sam.models.cifar_resnet import CifarResNet
 from sam.optim import SAM
+from sam.optim.running_statistics import RunningStatistics
 from sam.training.forward_backward import ForwardBackward
 from sam.training.look_sam import OrthogonalReuse
 from sam.training.precision import Precision
 from sam.training.rule import SAMRule, SGDRule
-from sam.training.running_statistics import RunningStatistics
 from sam.training.update import Update
 from tests.reference import sam as reference
 

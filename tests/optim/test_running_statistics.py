@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from sam.training.running_statistics import RunningStatistics
+from sam.optim.running_statistics import RunningStatistics
 
 
 def test_statistics_move_once_by_the_mean_over_micro_batches():
