@@ -10,22 +10,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, whatever is installed
 
-from sam.figures.curves import draw_error_curves  # noqa: E402
-from sam.paper.cells import CELLS  # noqa: E402
-from sam.report.comparison import (  # noqa: E402
-    Comparison,  # noqa: E402
-    read_comparison,  # noqa: E402
-)
-from sam.report.groups import Group  # noqa: E402
-from sam.report.markdown import render_comparison  # noqa: E402
-from sam.report.markdown_sections import (  # noqa: E402
-    render_beside_paper,  # noqa: E402
-    render_families,  # noqa: E402
-    render_sweeps,  # noqa: E402
-)
+from sam.figures.curves import draw_error_curves
+from sam.paper.cells import CELLS
+from sam.report.comparison import Comparison, read_comparison
+from sam.report.groups import Group
+from sam.report.markdown import render_comparison
+from sam.report.markdown_sections import render_beside_paper, render_families, render_sweeps
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -18,32 +18,17 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, whatever is installed
 
-from sam.config.compose import composed  # noqa: E402
-from sam.config.mistakes import report_mistakes  # noqa: E402
-from sam.paper.cells import (  # noqa: E402
-    CELLS,  # noqa: E402
-    read_cells,  # noqa: E402
-)
-from sam.paper.figure_plan import (  # noqa: E402
-    PLANS,  # noqa: E402
-    commands_of,  # noqa: E402
-    read_plans,  # noqa: E402
-)
-from sam.paper.figure_stock import (  # noqa: E402
-    Stock,  # noqa: E402
-    in_order_of_use,  # noqa: E402
-    take_stock,  # noqa: E402
-)
-from sam.record.reader import (  # noqa: E402
-    Run,  # noqa: E402
-    find_runs,  # noqa: E402
-)
-from sam.report.beside_paper import match_paper  # noqa: E402
-from sam.report.groups import group_runs  # noqa: E402
-from sam.system.errors import ConfigError  # noqa: E402
+from sam.config.compose import composed
+from sam.config.mistakes import report_mistakes
+from sam.paper.cells import CELLS, read_cells
+from sam.paper.figure_plan import PLANS, commands_of, read_plans
+from sam.paper.figure_stock import Stock, in_order_of_use, take_stock
+from sam.record.reader import Run, find_runs
+from sam.report.beside_paper import match_paper
+from sam.report.groups import group_runs
+from sam.system.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

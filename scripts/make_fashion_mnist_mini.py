@@ -15,7 +15,7 @@ import sys
 import numpy as np
 import torch
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # this checkout, whatever is installed
 
 from sam.data.fashion_mnist_mini import PATH
 from sam.data.images import stratified_subset

@@ -11,14 +11,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, whatever is installed
 
-from sam.figures.report_pictures import draw_pictures  # noqa: E402
-from sam.paper.cells import CELLS  # noqa: E402
-from sam.report.comparison import read_comparison  # noqa: E402
-from sam.report.html.page import render_report  # noqa: E402
-from sam.report.sharpness_tables import sharpness_tables  # noqa: E402
+from sam.figures.report_pictures import draw_pictures
+from sam.paper.cells import CELLS
+from sam.report.comparison import read_comparison
+from sam.report.html.page import render_report
+from sam.report.sharpness_tables import sharpness_tables
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

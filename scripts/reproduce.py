@@ -24,31 +24,19 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, whatever is installed
+
+from sam.config.compose import composed
+from sam.config.composer import quoted, write_list
+from sam.config.mistakes import explain
+from sam.paper.cells import CELLS, Cell, read_cells
+from sam.paper.runs import PlannedRun, alternatives, runs_of, unique
+from sam.record.directory import result_if_any
+from sam.run.sweep import summary
+from sam.system.errors import ConfigError
+from sam.system.signals import STOPS
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from sam.config.compose import composed  # noqa: E402
-from sam.config.composer import (  # noqa: E402
-    quoted,  # noqa: E402
-    write_list,  # noqa: E402
-)
-from sam.config.mistakes import explain  # noqa: E402
-from sam.paper.cells import (  # noqa: E402
-    CELLS,  # noqa: E402
-    Cell,  # noqa: E402
-    read_cells,  # noqa: E402
-)
-from sam.paper.runs import (  # noqa: E402
-    PlannedRun,  # noqa: E402
-    alternatives,  # noqa: E402
-    runs_of,  # noqa: E402
-    unique,  # noqa: E402
-)
-from sam.record.directory import result_if_any  # noqa: E402
-from sam.run.sweep import summary  # noqa: E402
-from sam.system.errors import ConfigError  # noqa: E402
-from sam.system.signals import STOPS  # noqa: E402
-
 # The paper's headline; the appendix repeats and varies it.
 MAIN_TABLES = ("1", "2", "3", "4", "5")
 # Exit codes after a signal that asks to stop, with the state saved; negative where it had not begun.

@@ -40,39 +40,29 @@ from typing import Any
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler otherwise tells of every start
 
-import torch  # noqa: E402
+import torch
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # this checkout, whatever is installed
+
+from sam.build.data import load_dataset, make_train_batches
+from sam.build.network import make_network
+from sam.build.resolved import Resolved, resolve
+from sam.build.update import make_update
+from sam.config.check import check
+from sam.config.compose import composed
+from sam.config.mistakes import report_mistakes
+from sam.config.schema import TrainConfig
+from sam.data.images import Dataset
+from sam.system.errors import ConfigError
+from sam.system.machine import commit
+from sam.training.precision import float32_products
+from sam.training.update import Update
+from scripts.benchmarks.hessian_cost import benchmark_hessian
+from scripts.benchmarks.optimizer_cost import benchmark_optimizer
+from scripts.benchmarks.plain_loop import plain_loader, plain_update
+from scripts.benchmarks.timing import alternate, peak_memory_bytes, wait
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from sam.build.data import (  # noqa: E402
-    load_dataset,  # noqa: E402
-    make_train_batches,  # noqa: E402
-)
-from sam.build.network import make_network  # noqa: E402
-from sam.build.resolved import Resolved, resolve  # noqa: E402
-from sam.build.update import make_update  # noqa: E402
-from sam.config.check import check  # noqa: E402
-from sam.config.compose import composed  # noqa: E402
-from sam.config.mistakes import report_mistakes  # noqa: E402
-from sam.config.schema import TrainConfig  # noqa: E402
-from sam.data.images import Dataset  # noqa: E402
-from sam.system.errors import ConfigError  # noqa: E402
-from sam.system.machine import commit  # noqa: E402
-from sam.training.precision import float32_products  # noqa: E402
-from sam.training.update import Update  # noqa: E402
-from scripts.benchmarks.hessian_cost import benchmark_hessian  # noqa: E402
-from scripts.benchmarks.optimizer_cost import benchmark_optimizer  # noqa: E402
-from scripts.benchmarks.plain_loop import (  # noqa: E402
-    plain_loader,  # noqa: E402
-    plain_update,  # noqa: E402
-)
-from scripts.benchmarks.timing import (  # noqa: E402
-    alternate,  # noqa: E402
-    peak_memory_bytes,  # noqa: E402
-    wait,  # noqa: E402
-)
-
 Row = dict[str, Any]
 # What an optimizer does, by name. Blocks have five updates, so one that perturbs every fifth time does once.
 RULES: dict[str, dict[str, Any]] = {

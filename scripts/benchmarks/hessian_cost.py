@@ -19,25 +19,19 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
+from torch.nn import functional
+
+from sam.analysis.hessian import hessian_spectrum
+from sam.analysis.sample import SampleLoss
+from sam.build.data import load_dataset, make_evaluation_batches
+from sam.build.network import make_network
+from sam.build.resolved import resolve
+from sam.config.schema import TrainConfig
+from sam.system.errors import ConfigError
+from sam.system.machine import peak_memory_mib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from torch import nn  # noqa: E402
-from torch.nn import functional  # noqa: E402
-
-from sam.analysis.hessian import hessian_spectrum  # noqa: E402
-from sam.analysis.sample import SampleLoss  # noqa: E402
-from sam.build.data import (  # noqa: E402
-    load_dataset,  # noqa: E402
-    make_evaluation_batches,  # noqa: E402
-)
-from sam.build.network import make_network  # noqa: E402
-from sam.build.resolved import resolve  # noqa: E402
-from sam.config.schema import TrainConfig  # noqa: E402
-from sam.system.errors import ConfigError  # noqa: E402
-from sam.system.machine import peak_memory_mib  # noqa: E402
-
 TOP, TOLERANCE, NUM_UPDATES = 5, 1e-3, 40
 MEASURED = ("seconds", "processor_seconds", "memory_mib")
 LIBRARIES = {"curvlinops": "curvlinops", "hessian-eigenthings": "hessian_eigenthings"}
@@ -109,8 +103,9 @@ def make_problem(config: TrainConfig, chunk_size: int) -> dict[str, Any]:
 
 def _in_process(problem: pathlib.Path, variant: str, task: str, length: int) -> dict[str, Any]:
     """Run one task in a new process; return what it prints."""
-    command = [sys.executable, "-W", "ignore", __file__, str(problem), variant, task, str(length)]
-    ended = subprocess.run(command, capture_output=True, text=True)
+    module = ["-m", "scripts.benchmarks.hessian_cost"]
+    command = [sys.executable, "-W", "ignore", *module, str(problem), variant, task, str(length)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if ended.returncode:
         raise ConfigError(f"{variant}, {task}: {ended.stderr.strip()}")
     result: dict[str, Any] = json.loads(ended.stdout)

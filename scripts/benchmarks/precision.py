@@ -23,32 +23,24 @@ from typing import Any
 
 import torch
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # this checkout, whatever is installed
 
-from torch import Tensor, nn  # noqa: E402
+from sam.training.running_statistics import RunningStatistics
+from torch import Tensor, nn
 
-from sam.build.data import (  # noqa: E402
-    load_dataset,  # noqa: E402
-    make_train_batches,  # noqa: E402
-)
-from sam.build.from_run import trained_network  # noqa: E402
-from sam.build.resolved import resolve  # noqa: E402
-from sam.config.mistakes import report_mistakes  # noqa: E402
-from sam.config.schema import TrainConfig  # noqa: E402
-from sam.optim import SAM  # noqa: E402
-from sam.record.directory import read_config  # noqa: E402
-from sam.record.identity import identity  # noqa: E402
-from sam.system.errors import ConfigError  # noqa: E402
-from sam.system.machine import commit  # noqa: E402
-from sam.training.forward_backward import ForwardBackward  # noqa: E402
-from sam.training.precision import (  # noqa: E402
-    AUTOCAST_DTYPES,  # noqa: E402
-    Precision,  # noqa: E402
-    float32_products,  # noqa: E402
-)
-from sam.training.random_state import RandomState  # noqa: E402
-from sam.training.running_statistics import RunningStatistics  # noqa: E402
+from sam.build.data import load_dataset, make_train_batches
+from sam.build.from_run import trained_network
+from sam.build.resolved import resolve
+from sam.config.mistakes import report_mistakes
+from sam.config.schema import TrainConfig
+from sam.optim import SAM
+from sam.record.directory import read_config
+from sam.record.identity import identity
+from sam.system.errors import ConfigError
+from sam.system.machine import commit
+from sam.training.forward_backward import ForwardBackward
+from sam.training.precision import AUTOCAST_DTYPES, Precision, float32_products
+from sam.training.random_state import RandomState
 
 COLUMNS = ("first", "update", "sam", "length", "direction")
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # or: pip install .
-from sam.optim import SAM
 from sam.training.running_statistics import RunningStatistics
+
+from sam.optim import SAM
 
 
 def make_batches(num_batches: int) -> list[tuple[Tensor, Tensor]]:

@@ -15,17 +15,10 @@ import sys
 
 import torch
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # this checkout, whatever is installed
 
-from tests.faults import (  # noqa: E402
-    corruption,  # noqa: E402
-    disk,  # noqa: E402
-    kills,  # noqa: E402
-    machine,  # noqa: E402
-    read_only,  # noqa: E402
-)
-from tests.faults.lives import Tally  # noqa: E402
+from tests.faults import corruption, disk, kills, machine, read_only
+from tests.faults.lives import Tally
 
 # Each with the number of tries of a full campaign.
 CASES = {
