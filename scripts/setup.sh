@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Make .venv if it is missing and install requirement files into it, once: bash scripts/setup.sh FILE...
-# PYTHON=python3.12 chooses the interpreter; without it python3 is taken.
+# Make .venv if it is missing, and install requirement files into it, each once: bash scripts/setup.sh FILE...
+# PYTHON=python3.12 chooses the interpreter; the default is python3.
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
@@ -13,10 +13,10 @@ is_supported() {
     "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))'
 }
 
-# A folder left by an installation that broke off, or by a Python that is gone, is made anew.
+# A .venv without a working pip is made again: its installation was interrupted, or its Python is gone.
 if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     python=${PYTHON:-python3}
-    command -v "$python" >/dev/null || fail "$python is not there; install Python 3.10 to 3.13"
+    command -v "$python" >/dev/null || fail "$python was not found; install Python 3.10 to 3.13"
     is_supported "$python" ||
         fail "$python is $("$python" --version 2>&1), but Python 3.10 to 3.13 is needed; choose one with PYTHON=python3.12"
     echo "Making .venv with $("$python" --version)"
@@ -28,9 +28,9 @@ is_supported .venv/bin/python ||
 for file in "$@"; do
     stamp=.venv/installed-$file
     if ! cmp -s "$file" "$stamp"; then
-        echo "Installing $file into .venv (the first time minutes and several GB, since torch brings its GPU libraries)"
+        echo "Installing $file into .venv (the first time takes minutes and several GB: torch brings its GPU libraries)"
         .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$file" ||
-            fail "installing $file failed; see pip's message above, mend it and start again"
+            fail "installing $file failed; see pip's message above, then start again"
         cp "$file" "$stamp"
     fi
 done

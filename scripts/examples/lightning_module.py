@@ -2,10 +2,10 @@
 
 Watch out for what self.optimizers() returns, a wrapper that counts its calls of step() in
 trainer.global_step. With use_pl_optimizer=False it is SAM itself: the same updates, and nobody counts them.
+
+Needs `pip install . lightning` in this repository.
 """
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import lightning
@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-sys.path.insert(0, str(Path(__file__).parents[2]))  # or: pip install .
 from sam.optim import SAM
 
 

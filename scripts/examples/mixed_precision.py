@@ -2,15 +2,13 @@
 
 Watch out for the autocast blocks: one per pass. A block keeps its float16 copies of the weights until it
 ends, so within one block the second pass would not see w + eps.
-"""
 
-import sys
-from pathlib import Path
+Needs `pip install .` in this repository.
+"""
 
 import torch
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).parents[2]))  # or: pip install .
 from sam.optim import SAM
 
 

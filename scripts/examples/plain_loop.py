@@ -2,18 +2,14 @@
 
 Watch out for batch norm: its running statistics would move in both passes. RunningStatistics keeps those of
 the first pass, the one at the weights that are evaluated.
-"""
 
-import sys
-from pathlib import Path
+Needs `pip install .` in this repository.
+"""
 
 import torch
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).parents[2]))  # or: pip install .
-from sam.training.running_statistics import RunningStatistics
-
-from sam.optim import SAM
+from sam.optim import SAM, RunningStatistics
 
 
 def make_batches(num_batches: int) -> list[tuple[Tensor, Tensor]]:

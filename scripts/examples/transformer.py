@@ -2,16 +2,14 @@
 
 Watch out for dropout: each pass draws its own masks, so the second gradient would be one of another network.
 Going back to the random state of before the first pass makes both passes see the same one.
-"""
 
-import sys
-from pathlib import Path
+Needs `pip install . transformers` in this repository.
+"""
 
 import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification, get_linear_schedule_with_warmup
 
-sys.path.insert(0, str(Path(__file__).parents[2]))  # or: pip install .
 from sam.optim import SAM
 
 

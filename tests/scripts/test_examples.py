@@ -1,12 +1,13 @@
-"""Tests of scripts/examples: they run, they are short, and they do what they say."""
+"""Tests of scripts/examples: they run, they are short, and they do what they say.
+
+tests/test_wheel.py runs one as users do, with nothing but the wheel.
+"""
 
 import contextlib
 import copy
 import importlib.util
 import io
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -34,9 +35,7 @@ def load(name):
     """Import an example by its path; the import may warn, as those of third parties do."""
     spec = importlib.util.spec_from_file_location(f"examples_{name}", FOLDER / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
-    path = list(sys.path)
     spec.loader.exec_module(module)
-    sys.path[:] = path
     return module
 
 
@@ -77,12 +76,6 @@ def test_example_runs_and_its_loss_falls(path, monkeypatch, tmp_path):
     assert out.getvalue().startswith(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}")
     assert out.getvalue().count("\n") == 1
     assert not list(tmp_path.iterdir()), "an example writes nothing"
-
-
-def test_example_runs_as_a_script_from_anywhere(tmp_path):
-    command = [sys.executable, "-W", "error", FOLDER / "plain_loop.py"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert (result.returncode, result.stderr, result.stdout.count("\n")) == (0, "", 1)
 
 
 def test_plain_loop_equals_the_formulas_and_keeps_the_statistics_of_the_first_pass():

@@ -75,7 +75,7 @@ def test_setup_refuses_a_python_too_old_or_too_new_in_one_line(scripts, version)
 
 
 @pytest.mark.parametrize("broken", ["link to nowhere", "no pip"])
-def test_setup_makes_a_broken_environment_anew(scripts, tmp_path, broken):
+def test_setup_makes_a_broken_environment_again(scripts, tmp_path, broken):
     repository, run = scripts
     python = repository / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
