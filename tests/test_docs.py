@@ -30,8 +30,7 @@ ELSEWHERE = {
     "bash scripts/test.sh": ".ci/run",
     "make": "Makefile",  # each is one line there
     "mkdocs build --strict": "tests/test_docs.py",
-    "pip install .": "pyproject.toml",
-    'pip install ".[runner]"': "pyproject.toml",
+    "pip install .": "tests/test_wheel.py",
     'pip install "hydra-': "requirements-dev.txt",
     "pip install --no-deps hessian-eigenthings": "tests/scripts/benchmarks/test_benchmark.py",
     "torchrun": "tests/clusters/test_two_hosts.py",

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the package of this checkout
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # this checkout, whatever is installed
 
-from sam.config.schema import EvaluateConfig, TrainConfig  # noqa: E402
+from sam.config.schema import EvaluateConfig, TrainConfig
 
 MARKER = "<!-- config keys -->"
 KINDS = {
