@@ -25,7 +25,6 @@ import torch
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # this checkout, whatever is installed
 
-from sam.training.running_statistics import RunningStatistics
 from torch import Tensor, nn
 
 from sam.build.data import load_dataset, make_train_batches
@@ -34,6 +33,7 @@ from sam.build.resolved import resolve
 from sam.config.mistakes import report_mistakes
 from sam.config.schema import TrainConfig
 from sam.optim import SAM
+from sam.optim.running_statistics import RunningStatistics
 from sam.record.directory import read_config
 from sam.record.identity import identity
 from sam.system.errors import ConfigError
