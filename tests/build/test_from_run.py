@@ -2,11 +2,8 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -17,10 +14,9 @@ from sam.build.data import load_dataset
 from sam.build.network import make_network
 from sam.data.label_files import read_labels
 from sam.record.directory import read_config, read_result, write_result
+from tests.quick_process import TRAIN, run
 from tests.test_train import metrics, only_run, without_times
 from tests.tiny import TINY
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def run_directory(out):
@@ -249,14 +245,7 @@ def test_run_with_true_labels_has_no_error_against_others(command, tmp_path):
 
 def train_in_two_processes(folder, *arguments):
     """Return the directory of a run of two processes."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    ended = subprocess.run(
-        [*launch, str(ROOT / "train.py"), *arguments, "outputs=two"],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
+    ended = run([TRAIN, *arguments, "runtime=ddp", "runtime.processes=2", "outputs=two"], folder)
     assert ended.returncode == 0, ended.stderr
     return only_run(folder / "two")
 

@@ -15,7 +15,7 @@ from sam.models.timm_weights import without_counters
 from sam.record.directory import read_config, read_result
 from scripts import compare
 from tests.build.test_from_run import predictions
-from tests.run.test_launch import TRAIN, run
+from tests.quick_process import TRAIN, run
 from tests.test_train import metrics, only_run
 from tests.tiny import TINY
 
@@ -138,7 +138,7 @@ def test_console_on_a_terminal_shows_the_error_of_a_run_without_epochs(monkeypat
 def test_two_processes_without_epochs_measure_what_one_does(command, tmp_path, given, parallel):
     arguments = [*NOTHING, *FILE, "optimizer=sgd", "m=4"]
     two = ["runtime=ddp", "runtime.processes=2", f"runtime.parallel={parallel}", "outputs=two"]
-    ended = run([*TRAIN, *arguments, *two], tmp_path)
+    ended = run([TRAIN, *arguments, *two], tmp_path)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert command("train.py", *arguments, "outputs=one")[0] == 0
     one, other = only_run(tmp_path / "one"), only_run(tmp_path / "two")

@@ -16,30 +16,32 @@ from sam.run.launch import launch
 from sam.system.errors import ConfigError, ProcessError
 from sam.system.signals import StopRequest
 from tests.conftest import changed
+from tests.quick_process import ROOT, TRAIN, QuickProcess, run
 from tests.test_train import metrics, only_run, without_times
 from tests.tiny import TINY
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-TRAIN = [sys.executable, str(ROOT / "train.py")]
 TWO = [*TINY, "m=4", "runtime=ddp", "runtime.processes=2"]
+LONG = [TRAIN, *TWO, "dataset.num_train=512", "epochs=300"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 GO_ON = "the same command goes on from the last checkpoint, if there is one"
 
 
-def run(arguments, folder):
-    return subprocess.run(arguments, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
-
-
 def start(arguments, folder):
-    """Start a process in a group of its own, as a terminal does."""
+    """Start Python in a process group of its own, as a terminal does."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(arguments, cwd=folder, env=ENVIRONMENT, start_new_session=True, **pipes)
+    command = [sys.executable, *arguments]
+    return subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, start_new_session=True, **pipes)
+
+
+def run_afresh(arguments, folder):
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
 
 
 @pytest.fixture
-def long_run(tmp_path):
-    """Start a run of two processes and wait for its first epoch."""
-    run = start([*TRAIN, *TWO, "dataset.num_train=512", "epochs=300"], tmp_path)
+def long_run(request, tmp_path):
+    """Start a run of two processes and wait for its first epoch; as a test may ask, with quick processes."""
+    run = getattr(request, "param", start)(LONG, tmp_path)
     assert "epoch 1 of 300" in run.stdout.readline()
     try:
         yield run
@@ -50,10 +52,16 @@ def long_run(tmp_path):
 
 def started(run):
     """The processes of a run that are there, in the order of their ranks."""
-    children = subprocess.run(
-        ["pgrep", "-P", str(run.pid), "-f", "spawn_main"], capture_output=True, text=True
-    )
-    return sorted(int(pid) for pid in children.stdout.split())
+    children = subprocess.run(["pgrep", "-P", str(run.pid)], capture_output=True, text=True)
+    pids = map(int, children.stdout.split())
+    return sorted(pid for pid in pids if is_alive(pid) and "resource_tracker" not in command_line(pid))
+
+
+def command_line(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/cmdline").read_text()
+    except FileNotFoundError:
+        return ""
 
 
 def workers_of(run):
@@ -66,12 +74,12 @@ def workers_of(run):
 @pytest.mark.ddp
 @pytest.mark.slow
 def test_sweep_trains_each_run_like_torchrun_to_the_bit_and_skips_it_later(tmp_path):
-    sweep = [*TRAIN, "-m", *TWO, "epochs=2", "seed=0,1", "outputs=mine"]
-    ended = run(sweep, tmp_path)
+    sweep = [TRAIN, "-m", *TWO, "epochs=2", "seed=0,1", "outputs=mine"]
+    ended = run_afresh(sweep, tmp_path)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.count("epoch 1 of 2") == ended.stdout.count("complete: ") == 2
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    other = run([*torchrun, TRAIN[1], *TINY, "m=4", "epochs=2", "outputs=torchrun"], tmp_path)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", TRAIN]
+    other = run_afresh([*torchrun, *TINY, "m=4", "epochs=2", "outputs=torchrun"], tmp_path)
     assert other.returncode == 0, other.stderr
     theirs = only_run(tmp_path / "torchrun")
     (mine,) = (tmp_path / "mine").rglob(theirs.name)
@@ -79,7 +87,7 @@ def test_sweep_trains_each_run_like_torchrun_to_the_bit_and_skips_it_later(tmp_p
     assert without_times(metrics(mine)) == without_times(metrics(theirs))
     states = [torch.load(path / "checkpoint.pt", weights_only=True)["model"] for path in (mine, theirs)]
     assert all(torch.equal(tensor, states[1][key]) for key, tensor in states[0].items())
-    again = run(sweep, tmp_path)
+    again = run_afresh(sweep, tmp_path)
     assert again.stdout.startswith("2 of 2 runs ended before, skipped")
 
 
@@ -93,7 +101,7 @@ def test_sweep_trains_each_run_like_torchrun_to_the_bit_and_skips_it_later(tmp_p
     ],
 )
 def test_mistake_found_by_the_processes_is_told_once(tmp_path, overrides, message):
-    ended = run([*TRAIN, *TWO, *overrides], tmp_path)
+    ended = run([TRAIN, *TWO, *overrides], tmp_path)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith(f"error: {message}")
     assert len(ended.stderr.splitlines()) == 1
@@ -123,7 +131,7 @@ if __name__ == "__main__":
 def test_process_that_fails_gives_its_traceback_and_the_sweep_and_the_run_go_on(command, tmp_path):
     (tmp_path / "failing.py").write_text(FAILING)
     started = time.monotonic()
-    sweep = [sys.executable, "failing.py", "-m", *TWO, "epochs=3", "seed=0,1"]
+    sweep = [tmp_path / "failing.py", "-m", *TWO, "epochs=3", "seed=0,1"]
     ended = run(sweep, tmp_path)
     assert ended.returncode == 1
     assert time.monotonic() - started < 120, "nobody waits for a timeout"
@@ -142,6 +150,9 @@ def test_process_that_fails_gives_its_traceback_and_the_sweep_and_the_run_go_on(
 
 
 @pytest.mark.ddp
+@pytest.mark.parametrize(
+    "long_run", [QuickProcess, pytest.param(start, marks=pytest.mark.slow)], indirect=True
+)
 def test_process_that_is_killed_ends_the_run_in_seconds(long_run):
     os.kill(workers_of(long_run)[1], signal.SIGKILL)
     _, err = long_run.communicate(timeout=40)
@@ -155,7 +166,7 @@ def test_process_that_is_killed_ends_the_run_in_seconds(long_run):
 @pytest.mark.slow
 def test_process_that_hangs_ends_the_run_within_the_limit(tmp_path):
     impatient = [*TWO, "dataset.num_train=512", "epochs=300", "runtime.timeout_minutes=0.2"]
-    run = start([*TRAIN, *impatient], tmp_path)
+    run = start([TRAIN, *impatient], tmp_path)
     try:
         assert "epoch 1 of 300" in run.stdout.readline()
         os.kill(workers_of(run)[1], signal.SIGSTOP)
@@ -193,13 +204,15 @@ def test_restarts_do_not_start_anew(command, monkeypatch):
 
 @pytest.mark.ddp
 @pytest.mark.parametrize(
-    ("signal_number", "code", "send"),
+    ("long_run", "signal_number", "code", "send"),
     [
-        (signal.SIGTERM, 143, os.kill),
-        pytest.param(signal.SIGINT, 130, os.killpg, marks=pytest.mark.slow),
-        pytest.param(signal.SIGUSR2, 140, os.kill, marks=pytest.mark.slow),
-        (signal.SIGUSR2, 140, os.killpg),  # as Slurm sends it
+        (QuickProcess, signal.SIGTERM, 143, os.kill),
+        pytest.param(start, signal.SIGTERM, 143, os.kill, marks=pytest.mark.slow),
+        pytest.param(start, signal.SIGINT, 130, os.killpg, marks=pytest.mark.slow),
+        pytest.param(start, signal.SIGUSR2, 140, os.kill, marks=pytest.mark.slow),
+        pytest.param(start, signal.SIGUSR2, 140, os.killpg, marks=pytest.mark.slow),  # as Slurm sends it
     ],
+    indirect=["long_run"],
 )
 def test_signal_saves_and_says_once_how_to_go_on(long_run, tmp_path, signal_number, code, send):
     send(long_run.pid, signal_number)
@@ -256,7 +269,7 @@ def is_alive(pid):
 
 @pytest.mark.ddp
 def test_ctrl_c_while_processes_start_ends_them_without_a_traceback(tmp_path):
-    running = start([*TRAIN, *TWO, "epochs=300"], tmp_path)
+    running = start([TRAIN, *TWO, "epochs=300"], tmp_path)
     deadline = time.monotonic() + 60
     while len(started(running)) < 2:
         assert running.poll() is None and time.monotonic() < deadline

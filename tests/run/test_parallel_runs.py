@@ -7,7 +7,7 @@ import torch
 
 from sam.record.analyses import read_analyses
 from sam.record.directory import read_result
-from tests.run.test_launch import TRAIN, run
+from tests.quick_process import TRAIN, run
 from tests.test_train import metrics, only_run
 from tests.tiny import TINY
 
@@ -22,7 +22,7 @@ def test_run_with_sharded_weights_is_one_of_whole_weights_and_can_be_gone_on_wit
     runs = {}
     for parallel in ("ddp", "fsdp"):
         arguments = [*SHARED, *TWO, f"runtime.parallel={parallel}", f"outputs={parallel}"]
-        ended = run([*TRAIN, *arguments], tmp_path)
+        ended = run([TRAIN, *arguments], tmp_path)
         assert (ended.returncode, ended.stderr) == (0, "")
         runs[parallel] = only_run(tmp_path / parallel)
         assert read_result(runs[parallel])["parallel"] == parallel
@@ -60,7 +60,7 @@ def test_the_main_process_looks_while_the_others_wait_and_the_run_stays_as_it_is
     runs = []
     looks = ["analysis=sharpness", "analysis.m=[4]", "analysis.num_images=16"]
     for outputs, more in (("plain", []), ("watched", looks)):
-        ended = run([*TRAIN, *TINY, *TWO, "m=8", "epochs=2", f"outputs={outputs}", *more], tmp_path)
+        ended = run([TRAIN, *TINY, *TWO, "m=8", "epochs=2", f"outputs={outputs}", *more], tmp_path)
         assert (ended.returncode, ended.stderr) == (0, "")
         runs.append(only_run(tmp_path / outputs))
     assert [analysis.epoch for analysis in read_analyses(runs[1])[0]] == [1, 2]

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import shlex
 import subprocess
 import sys
@@ -12,9 +11,8 @@ import pytest
 from sam.build.network import make_network
 from sam.record.directory import read_result
 from sam.run import sweep
+from tests.quick_process import ROOT
 from tests.tiny import TINY
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def test_only_what_is_missing_is_handed_to_the_launcher_and_each_run_once(command, tmp_path, monkeypatch):
@@ -46,10 +44,9 @@ def test_only_what_is_missing_is_handed_to_the_launcher_and_each_run_once(comman
     assert handed == []
 
 
-def test_ended_runs_are_skipped_without_loading_torch(tmp_path):
+def test_ended_runs_are_skipped_without_loading_torch(command, tmp_path):
     line = [*TINY, "seed=0,1"]
-    train = [sys.executable, str(ROOT / "train.py"), "-m"]
-    assert subprocess.run([*train, *line], cwd=tmp_path, capture_output=True).returncode == 0
+    assert command("train.py", "-m", *line)[0] == 0
     script = (
         "import runpy, sys\n"
         f"sys.argv = {['train.py', '-m', *line]!r}\n"

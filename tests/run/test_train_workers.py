@@ -3,7 +3,6 @@
 import gc
 import multiprocessing
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -18,10 +17,10 @@ from sam.data.images import Images
 from sam.data.loading import Loader
 from sam.record.directory import locked, read_result
 from sam.training.update import Update
+from tests.quick_process import TRAIN, QuickProcess
 from tests.test_train import metrics, only_run, without_times
 from tests.tiny import TINY
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 FILES = ["dataset=image_folder", "dataset.root=pictures", "dataset.in_memory=false", "dataset.image_size=12"]
 FILES += ["model.width=4", "batch_size=4", "runtime.threads=1"]
 
@@ -129,19 +128,19 @@ def test_a_broken_picture_stops_the_run_with_its_name_and_is_read_once_repaired(
 def test_a_sweep_in_which_a_picture_is_broken_ends(tmp_path, pictures):
     # Hydra keeps the error to the end, and with it what was on the stack: the workers of that run.
     (pictures / "train" / "dog" / "3.jpg").write_bytes(b"broken")
-    arguments = [sys.executable, str(ROOT / "train.py"), "-m", *FILES, "runtime.workers=2", "epochs=1"]
-    ended = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    # A real process, which has to end although workers are held.
+    arguments = [sys.executable, TRAIN, "-m", *FILES, "runtime.workers=2", "epochs=1"]
+    ended = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 2
     assert "3.jpg is no readable image" in ended.stderr
 
 
 def test_a_killed_run_can_go_on_at_once_although_its_workers_outlive_it(tmp_path):
-    arguments = [sys.executable, str(ROOT / "train.py"), *TINY, "augmentation=autoaugment"]
-    arguments += ["runtime.workers=2", "epochs=500"]
-    with subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as running:
-        assert running.stdout is not None
-        running.stdout.readline()  # the first epoch has ended
-        running.kill()
+    arguments = [TRAIN, *TINY, "augmentation=autoaugment", "runtime.workers=2", "epochs=500"]
+    running = QuickProcess(arguments, tmp_path)
+    running.stdout.readline()  # the first epoch has ended
+    running.kill()
+    running.communicate()
     (config,) = tmp_path.rglob("config.yaml")
     with locked(config.parent):
         pass
@@ -151,14 +150,7 @@ def test_a_killed_run_can_go_on_at_once_although_its_workers_outlive_it(tmp_path
 def test_signal_to_all_processes_saves_and_says_how_to_go_on(tmp_path, signal_number, code):
     # As Ctrl-C in a terminal or the end of a job does; the workers get it too.
     arguments = [*TINY, "augmentation=autoaugment", "runtime.workers=2", "epochs=500"]
-    running = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *arguments],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    running = QuickProcess([TRAIN, *arguments], tmp_path, own_group=True)
     assert "epoch 1 of 500" in running.stdout.readline()
     os.killpg(running.pid, signal_number)
     _, err = running.communicate(timeout=60)

@@ -12,6 +12,7 @@ from sam.training.distributed import World, data_parallel, leave_world
 from sam.training.rule import SAMRule, SGDRule
 from sam.training.sharding import gathered, load_model, shard, sharded_like
 from sam.training.update import Update
+from tests.quick_process import start_server
 from tests.training.updates import RHO, SGD, make_pass
 
 NUM_IMAGES, M, NUM_STEPS = 256, 32, 3
@@ -187,6 +188,7 @@ def work(rank, size, folder):
 
 
 def start(size, folder):
-    """Run all cases in so many processes; return the results of each, by rank."""
-    torch.multiprocessing.spawn(work, (size, str(folder)), nprocs=size)
+    """Run all cases in this number of processes; return the results of each, by rank."""
+    start_server()
+    torch.multiprocessing.start_processes(work, (size, str(folder)), size, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(size)]

@@ -9,6 +9,7 @@ from torch import distributed
 
 from sam.optim.schedule import Ascents
 from sam.training.distributed import data_parallel, leave_world
+from tests.quick_process import start_server
 from tests.reference import sam as reference
 from tests.reference.cheaper import Cheaper
 from tests.training.updates import RHO, SGD, functional_loss, make_problem, make_update
@@ -34,7 +35,8 @@ def train_a_share(rank, folder):
 
 @pytest.mark.ddp
 def test_look_sam_in_two_processes_equals_its_definition_for_the_batch_of_both(tmp_path):
-    torch.multiprocessing.spawn(train_a_share, (str(tmp_path),), nprocs=2)
+    start_server()
+    torch.multiprocessing.start_processes(train_a_share, (str(tmp_path),), 2, start_method="forkserver")
     problem, base = make_problem(), reference.Sgd(**SGD)
     # Batch norm sees the images of one process; eps belongs to the mean of both losses.
     halves = [

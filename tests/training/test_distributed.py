@@ -2,11 +2,8 @@
 
 import multiprocessing
 import os
-import pathlib
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 
@@ -17,10 +14,9 @@ from sam.record.directory import read_result
 from sam.system.errors import ProcessError
 from sam.system.processes import Place, own_place
 from sam.training.distributed import World, joined_world, loss_of_a_peer
+from tests.quick_process import TRAIN, run
 from tests.test_train import metrics, only_run
 from tests.tiny import TINY
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def test_single_process_talks_to_nobody(monkeypatch):
@@ -112,22 +108,8 @@ def test_two_processes_with_the_same_m_train_like_one(tmp_path, optimizer):
     # 15 test images do not divide by two. m = 4: four micro-batches in one process, two in each of two.
     arguments = [*TINY, f"optimizer={optimizer}", "m=4", "epochs=2", "dataset.num_test=15"]
     arguments += ["optimizer.lr=0.01", "augmentation=basic"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    launches = {
-        "one": [sys.executable, str(ROOT / "train.py")],
-        "two": [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
-            str(ROOT / "train.py"),
-        ],
-    }
-    for name, launch in launches.items():
-        ended = subprocess.run(
-            [*launch, *arguments, f"outputs={name}"],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
+    for name, more in {"one": [], "two": ["runtime=ddp", "runtime.processes=2"]}.items():
+        ended = run([TRAIN, *arguments, f"outputs={name}", *more], tmp_path)
         assert ended.returncode == 0, ended.stderr
         assert ended.stdout.count("epoch 1 of 2") == 1, "only the main process speaks"
     one, two = only_run(tmp_path / "one"), only_run(tmp_path / "two")

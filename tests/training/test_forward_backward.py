@@ -11,6 +11,7 @@ from torch import distributed, nn
 
 from sam.training.distributed import data_parallel, leave_world
 from sam.training.forward_backward import PASS_SUMS, count_errors
+from tests.quick_process import start_server
 from tests.reference import sam as reference
 from tests.training.updates import RHO, SGD, make_problem, make_update, oracle_update
 
@@ -134,7 +135,8 @@ def trained_share(name, mine):
 @pytest.mark.ddp
 def test_weight_decay_in_the_loss_is_averaged_over_processes(tmp_path):
     # Two micro-batches in each process: the first gathers in .grad without an exchange.
-    torch.multiprocessing.spawn(train_a_share, (str(tmp_path),), nprocs=2)
+    start_server()
+    torch.multiprocessing.start_processes(train_a_share, (str(tmp_path),), 2, start_method="forkserver")
     gradients = {"sgd": reference.gradient, "sam": functools.partial(reference.sam_gradient, rho=RHO)}
     for name, gradient in gradients.items():
         problem, base = make_problem(), reference.Sgd(**SGD)
