@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 TRAIN = ROOT / "train.py"
 SERVER = multiprocessing.get_context("forkserver")
 PRELOADED = ["torch._dynamo", "torch.distributed.fsdp", "torch.distributed.launcher.api", "sam.run.worker"]
-PRELOADED += ["sam.run.inspection", "sam.run.sweep", "pytest", "tests.quick_process"]
+PRELOADED += ["timm", "scipy.special", "sam.run.inspection", "sam.run.sweep", "pytest", "tests.quick_process"]
 
 
 def start_server():

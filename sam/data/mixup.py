@@ -8,7 +8,6 @@ B - 1 - i as the partner of image i.
 """
 
 import torch
-from scipy.special import betaincinv
 from torch import Tensor
 
 
@@ -24,6 +23,8 @@ def draw_mixup(generator: torch.Generator, alpha: float, size: int, m: int) -> t
     Returns:
         lam in [0, 1], and the partner of each image, int64 [B].
     """
+    from scipy.special import betaincinv  # takes half a second to load, and most runs do not mix
+
     # Inverse of the distribution function: torch's own beta draws take no generator.
     uniform = torch.rand((), generator=generator, dtype=torch.float64).item()
     partners = [first + torch.randperm(m, generator=generator) for first in range(0, size, m)]

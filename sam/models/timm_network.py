@@ -7,17 +7,20 @@ EfficientNets of Table 3 are tf_efficientnet_b7.ra_in1k (RandAugment) and tf_eff
 
 Dropout and stochastic depth are timm's defaults, which is none at all for most networks, EfficientNet among
 them, though it was first trained with both. Initialisation is timm's.
+
+timm itself is imported where it is used: it takes a second to load, and most runs need none of its networks.
 """
 
 import difflib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import timm
-from timm.models import PretrainedCfg
 from torch import Tensor, nn
 from torch.nn import functional
 
 from sam.models.timm_weights import head_layers, load_weights
+
+if TYPE_CHECKING:
+    from timm.models import PretrainedCfg
 
 HUB = "hub"
 
@@ -57,6 +60,8 @@ class TimmNetwork(nn.Module):
         freeze_statistics: bool = False,
         input_size: int | None = None,
     ) -> None:
+        import timm
+
         super().__init__()
         options: dict[str, Any] = {"in_chans": in_channels, "num_classes": num_classes}
         published = pretrained_config(timm_name)
@@ -152,12 +157,15 @@ def pretrained_statistics(timm_name: str) -> tuple[tuple[float, ...], tuple[floa
     return tuple(published.mean), tuple(published.std)
 
 
-def pretrained_config(timm_name: str) -> PretrainedCfg:
+def pretrained_config(timm_name: str) -> "PretrainedCfg":
     """Return what timm knows of the weights of a network.
 
     Raises:
         ValueError: If timm does not know the name or its tag.
     """
+    import timm
+    from timm.models import PretrainedCfg
+
     architecture, _, tag = timm_name.partition(".")
     if not timm.is_model(timm_name):
         near = ", ".join(difflib.get_close_matches(architecture, timm.list_models(), 5, cutoff=0.0))
@@ -184,6 +192,8 @@ def fetch(timm_name: str, trained_channels: int, options: dict[str, Any]) -> nn.
         ValueError: If the images have other channels.
         OSError: If there are no such weights or they cannot be fetched.
     """
+    import timm
+
     if options["in_chans"] != trained_channels:
         raise ValueError(
             f"weights=hub: those of {timm_name} are for images of {trained_channels} channels, these have "

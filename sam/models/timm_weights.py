@@ -10,7 +10,6 @@ import os
 from collections.abc import Mapping, Set
 from itertools import zip_longest
 
-from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from sam.system.foreign_files import check_torch_file
@@ -62,6 +61,8 @@ def read_tensors(path: str) -> dict[str, Tensor]:
         FileNotFoundError: If there is no such file.
         ValueError: If it cannot be read, or holds something else.
     """
+    from timm.models import load_state_dict  # timm takes a second to load
+
     if not os.path.isfile(path):
         raise FileNotFoundError(
             f"weights={path}: no such file; name a .safetensors file or a torch checkpoint"

@@ -20,6 +20,7 @@ RUNS = [*TINY, "epochs=20", "dataset.num_train=512", "optimizer=sam", "seed=0,1,
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.xdist_group("ray"),
     pytest.mark.timeout(600),
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="no Ray here"),
 ]

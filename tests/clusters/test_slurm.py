@@ -22,6 +22,7 @@ ON_SLURM = ["hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=1"]
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.xdist_group("slurm"),
     pytest.mark.timeout(900),
     pytest.mark.skipif(bool(why_not()), reason=f"no Slurm here: {why_not()}"),
 ]

@@ -10,7 +10,8 @@ from tests.training import processes
 from tests.training.processes import NUM_IMAGES, NUM_STEPS, M, make_convolutions, make_images, make_tanh
 from tests.training.updates import RHO, SGD, oracle_update
 
-pytestmark = pytest.mark.ddp
+# One group: the two starts of processes are for all tests here.
+pytestmark = [pytest.mark.ddp, pytest.mark.xdist_group("processes")]
 # Sums of float64 in another order, through convolutions and divisions by a norm, over three updates.
 CLOSE = {"rtol": 1e-9, "atol": 1e-10}
 
