@@ -139,6 +139,8 @@ def test_a_killed_run_can_go_on_at_once_although_its_workers_outlive_it(tmp_path
     arguments = [TRAIN, *TINY, "augmentation=autoaugment", "runtime.workers=2", "epochs=500"]
     running = QuickProcess(arguments, tmp_path)
     running.stdout.readline()  # the first epoch has ended
+    running.stdout.close()  # its workers, which outlive it, hold the other ends
+    running.stderr.close()
     running.kill()
     running.communicate()
     (config,) = tmp_path.rglob("config.yaml")
