@@ -71,16 +71,16 @@ def make_result(
         # An analysis on the way may have taken more than training did.
         "peak_memory_mib": round(peak_memory_mib(device), 1) if config.analysis.name == "none" else None,
         **_provenance(config, device, num_processes),
-        "config": resolved_for_json(config),
     }
 
 
 def _provenance(config: TrainConfig, device: torch.device, num_processes: int) -> dict[str, Any]:
-    """Return when and from what the numbers came."""
+    """Return when and from what the numbers came, the whole config last."""
     return {
         **environment(device),
         "precision": config.runtime.precision,
         "compile": config.runtime.compile,
         "parallel": config.runtime.parallel if num_processes > 1 else None,
         "processes": num_processes,
+        "config": resolved_for_json(config),
     }
