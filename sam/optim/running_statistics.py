@@ -1,9 +1,10 @@
-"""Batch norm's running statistics: moved once per update, by the clean passes only.
+"""Batch norm's running statistics: updated once per update of the weights, by the clean passes only.
 
-The released code of the SAM paper keeps what the first pass saw and throws away what the second pass saw,
-and averages over its replicas. Here the micro-batches take the place of the replicas: every one starts from
-the same statistics, and their mean is written back. No module is switched, so this holds under compile and
-any wrapper: buffers are copied out after a clean forward pass and copied in at the end.
+The released code of the SAM paper keeps the statistics of the first pass, drops those of the second pass, and
+averages over its replicas. Here micro-batches take the role of the replicas: each starts from the same
+statistics, and the mean of their results is written back. This copies buffers and changes no module, so it
+also works with torch.compile and with wrappers: the buffers are copied out after each clean forward pass, and
+their mean is copied in at the end of the update.
 """
 
 import torch
@@ -11,11 +12,11 @@ from torch import Tensor, nn
 
 
 class RunningStatistics:
-    """Keeps the buffers of a model in order during one update.
+    """Averages a model's running statistics over the micro-batches of one update.
 
     Args:
-        model: The buffers of layers with running statistics that are in training mode now (others are frozen)
-            are averaged over micro-batches; counters move by one.
+        model: The model. Layers that are not in training mode now are frozen: their buffers do not change.
+            Floating-point buffers are averaged over micro-batches; counters increase by one per update.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -35,12 +36,12 @@ class RunningStatistics:
             self._before = [buffer.clone() for buffer in self.averaged]
 
     def begin_micro_batch(self) -> None:
-        """Go back to the statistics of before the update; call before every clean forward pass."""
+        """Reset the statistics to those before the update; call before every clean forward pass."""
         if self._num_kept and self.averaged:
             torch._foreach_copy_(self.averaged, self._before)
 
     def keep(self) -> None:
-        """Take up what the clean forward pass left; call right after it."""
+        """Keep the statistics that a clean forward pass produced; call right after it."""
         if not self.averaged:
             return
         if self._num_kept == 0:
@@ -51,7 +52,7 @@ class RunningStatistics:
         self._num_kept += 1
 
     def write(self) -> None:
-        """Write back the mean of what was kept; call after the last pass of the update."""
+        """Write the mean of the kept statistics to the model; call after the last pass of the update."""
         if not self._num_kept:
             return
         if self._num_kept > 1:

@@ -1,1 +1,1 @@
-"""The training loop and what it stands on; it never asks which optimizer it has."""
+"""The training loop and its parts. The loop does not depend on which optimizer is used."""

@@ -1,9 +1,9 @@
-"""Checkpoints that survive a kill at any moment and tell when they are damaged.
+"""Checkpoints that survive a kill at any moment, and whose damage is detected.
 
-A checkpoint is torch's zip file followed by the SHA-256 digest of it, 32 bytes that zip readers pass over.
-It is written beside its place, forced to disk, read back, compared with its digest, and only then put in
-place; the one before it stays as checkpoint.previous.pt. (torch.load itself notices almost no flipped bit,
-and the CRC-32 that zip keeps of every record says nothing of the table that tells where records are.)
+A checkpoint is torch's zip file followed by its SHA-256 digest: 32 bytes that zip readers ignore. It is
+written to a temporary file, forced to disk, read back, and compared with its digest. Only then is it renamed
+to checkpoint.pt; the checkpoint before it is kept as checkpoint.previous.pt. (torch.load itself detects
+almost no flipped bits. The CRC-32 in a zip file covers each record, but not the table of their positions.)
 """
 
 import errno
@@ -21,7 +21,7 @@ from sam.system.files import naming
 from sam.system.foreign_files import check_torch_file, open_regular
 
 FORMAT = 4
-# Far more than any network has tensors, or random generators have numbers.
+# Far more than the number of tensors and other values in the checkpoint of any network.
 MAX_PARTS = 1_000_000
 
 
@@ -36,21 +36,21 @@ class CheckpointStore:
         self.newest = directory / "checkpoint.pt"
         self.previous = directory / "checkpoint.previous.pt"
         self._unfinished = directory / "checkpoint.unfinished.pt"
-        # Found out by load(); the next save() then must not move it over the good one before it.
+        # Set by load(). The next save() then must not overwrite the good previous checkpoint with this one.
         self._newest_is_damaged = False
 
     def save(self, state: dict[str, Any]) -> None:
-        """Put a state on disk as the newest checkpoint; keep the one before.
+        """Write a state to disk as the newest checkpoint; keep the checkpoint before it.
 
         Raises:
-            OSError: If the disk refuses or returns something else; earlier checkpoints are untouched then.
+            OSError: If the disk refuses to write, or returns other bytes. Older checkpoints stay unchanged.
         """
         try:
             with naming(self._unfinished):
                 self._write(state)
         except OSError:
             with suppress(OSError):
-                self._unfinished.unlink()  # half a file would only fill a disk that is full
+                self._unfinished.unlink()  # the disk may be full, and half a file is of no use
             raise
         if (damage := find_damage(self._unfinished)) is not None:
             raise OSError(f"{self._unfinished} could not be read back: {damage}")
@@ -65,7 +65,7 @@ class CheckpointStore:
             hashing = _HashingWriter(file)
             try:
                 torch.save({"format": FORMAT, **state}, hashing)  # type: ignore[arg-type]
-            except RuntimeError as error:  # what torch makes of a full disk
+            except RuntimeError as error:  # torch raises this when the disk is full
                 raise OSError(f"{self._unfinished} could not be written: {error}") from error
             file.write(hashing.digest.digest())
             file.flush()
@@ -74,11 +74,11 @@ class CheckpointStore:
     def load(self) -> dict[str, Any] | None:
         """Return the newest readable state on the CPU, or None if there is no checkpoint.
 
-        A damaged file is left where it is, with a warning, and the one before it is used.
+        If the newest file is damaged, this warns, leaves the file in place, and reads the previous one.
 
         Raises:
             ValueError: If there are checkpoints but all are damaged.
-            OSError: If one may not be read; a disk that fails to read it has damaged it.
+            OSError: If a file may not be read. (An input/output error of the disk counts as damage instead.)
         """
         damages: list[str] = []
         for path in (self.newest, self.previous):
@@ -87,10 +87,10 @@ class CheckpointStore:
             try:
                 state = _read(path)
             except FileNotFoundError:
-                continue  # the run went on at this moment
-            except Exception as error:  # a file of other origin can make torch raise almost anything
+                continue  # the run replaced its checkpoint at this moment
+            except Exception as error:  # torch can raise almost anything for a file of unknown origin
                 if isinstance(error, OSError) and error.errno != errno.EIO:
-                    raise  # not the fault of the file: it may be the newest yet
+                    raise  # the file is not damaged, and may well be the newest checkpoint
                 damages.append(f"{path} is damaged: {str(error).splitlines()[0]}")
                 self._newest_is_damaged = True
                 continue
@@ -99,18 +99,18 @@ class CheckpointStore:
             return state
         if damages:
             raise ValueError(
-                "; ".join(damages) + ". No checkpoint is left to continue from: start anew with force=true"
+                "; ".join(damages) + ". No checkpoint is left to continue from: start again with force=true"
             )
         return None
 
     def drop_previous(self) -> None:
-        """Delete all but the newest checkpoint, once a run has ended and that one is known to be readable."""
+        """Delete all but the newest checkpoint. Call it when a run has ended and the newest was read back."""
         self.previous.unlink(missing_ok=True)
         self._unfinished.unlink(missing_ok=True)
 
 
 class _HashingWriter:
-    """Passes bytes on to a file and takes their digest on the way."""
+    """Writes bytes to a file and updates their digest at the same time."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -125,11 +125,11 @@ class _HashingWriter:
 
 
 def find_damage(path: pathlib.Path) -> str | None:
-    """Read a whole checkpoint and say what is wrong with it; None if it has its digest.
+    """Read a whole checkpoint file and describe its damage; return None if its digest is correct.
 
     Raises:
-        OSError: If it may not be read.
-        ValueError: If it is no regular file.
+        OSError: If the file may not be read.
+        ValueError: If it is not a regular file.
     """
     digest = hashlib.sha256()
     with open_regular(path) as file:
@@ -146,7 +146,7 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
     """Return the state in a checkpoint.
 
     Raises:
-        ValueError: If it is damaged or of another format.
+        ValueError: If the checkpoint is damaged or has another format.
     """
     damage = find_damage(path)
     if damage is not None:
@@ -160,10 +160,12 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _check_parts(state: dict[str, Any]) -> None:
-    """Make sure that a state is as large as it looks: parts may be there many times, and tensors be expanded.
+    """Make sure that a state does not claim more data than its file holds.
+
+    A hostile file may refer to one part many times, or give a small tensor a large shape.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If the state has too many parts, or a tensor is larger than its bytes.
     """
     parts: list[Any] = [state]
     for _ in range(MAX_PARTS):
@@ -179,7 +181,7 @@ def _check_parts(state: dict[str, Any]) -> None:
 
 
 def sync_folder(folder: pathlib.Path) -> None:
-    """Force renames in a folder to disk, where the system allows to open folders."""
+    """Force renames in a folder to disk, on systems where a folder can be opened."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""Which process of how many this is, and the few things processes tell each other."""
+"""The rank of this process, the number of processes, and the messages between them."""
 
 import dataclasses
 import gc
@@ -19,23 +19,23 @@ from torch.nn.parallel import DistributedDataParallel
 from sam.system.errors import ProcessError
 from sam.system.processes import Place
 
-# What the main process says to those that wait for it.
+# Messages of the main process to the processes that wait for it.
 AT_WORK, DONE, FAILED = range(3)
 SECONDS_FOR_AN_END = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """This process among all that share a batch; a single process talks to nobody."""
+    """This process and the others that share each batch; a single process exchanges nothing."""
 
     rank: int = 0
     size: int = 1
-    # How long a process waits for another one.
+    # How long a process waits for another process.
     patience: timedelta = timedelta(minutes=10)
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and speaks to the user."""
+        """Whether this process writes the files and the messages to the user."""
         return self.rank == 0
 
     def sum_(self, tensor: Tensor) -> Tensor:
@@ -52,36 +52,37 @@ class World:
                 tensor /= self.size
 
     def of_main(self, tensor: Tensor) -> Tensor:
-        """Replace a tensor, in place, by that of the main process, and return it."""
+        """Replace a tensor, in place, by the main process's tensor, and return it."""
         if self.size > 1:
             distributed.broadcast(tensor, src=0)
         return tensor
 
     def gathered(self, value: Any) -> list[Any]:
-        """Return what each process has, in the order of their ranks; all must ask at the same point."""
+        """Return the values of all processes, in the order of ranks; all processes must call it together."""
         values = [value] * self.size
         if self.size > 1:
             distributed.all_gather_object(values, value)
         return values
 
     def any(self, flag: bool, device: torch.device) -> bool:
-        """Return whether the flag is set in any process; all must ask at the same point."""
+        """Return whether the flag is set in any process; all processes must call it together."""
         if self.size == 1:
             return flag
         return bool(self.sum_(torch.tensor(float(flag), device=device)) > 0)
 
     @contextmanager
     def main_first(self) -> Iterator[None]:
-        """Have the main process do what stands in this block, and only then the others.
+        """Run the block in the main process first, then in the other processes.
 
         Raises:
-            SystemExit: 2, in the others, if it failed in the main process, which is the one to tell why.
+            SystemExit: With code 2, in the other processes, if the block failed in the main process. The main
+                process raises the error itself.
         """
         if self.size == 1:
             yield
             return
-        # Of its own, since what the block does may use the others, and on the CPU, where those who wait hear
-        # at once if a process is gone.
+        # A new group, because the block may use the other groups. It uses gloo (CPU): there a waiting process
+        # gets an error at once if another process is gone.
         group: Any = distributed.new_group(backend="gloo", timeout=self.patience)
         if self.is_main:
             with _heard_at_work(group, self.patience.total_seconds() / 4):
@@ -96,7 +97,7 @@ class World:
 
 
 def _agreed(word: int, group: Any) -> int:
-    """Return the largest word that a process of the group says."""
+    """Return the largest word of all processes in the group."""
     words = torch.tensor(word)
     distributed.all_reduce(words, distributed.ReduceOp.MAX, group=group)
     return int(words)
@@ -104,10 +105,10 @@ def _agreed(word: int, group: Any) -> int:
 
 @contextmanager
 def _heard_at_work(group: Any, seconds: float) -> Iterator[None]:
-    """Tell those who wait, every so many seconds, that this process is at work, and in the end how it ended.
+    """Send AT_WORK to the waiting processes every `seconds` seconds, and DONE or FAILED after the block.
 
-    A download may take longer than they would wait for anything else. If they are gone, or the way to them,
-    the block ends where it is.
+    The block may take longer than their timeout, for example for a download. If the waiting processes or the
+    connection to them are lost, a signal interrupts the block with an error.
     """
     ended, losses = threading.Event(), list[RuntimeError]()
 
@@ -133,13 +134,13 @@ def _heard_at_work(group: Any, seconds: float) -> Iterator[None]:
         ended.set()
         teller.join()
         signal.signal(signal.SIGALRM, before)
-        if losses:  # the block may have taken the error for one of its own
+        if losses:  # raise again, because the block may have caught the error
             raise losses[0]
         _agreed(word, group)
 
 
 def data_parallel(model: nn.Module) -> DistributedDataParallel:
-    """Wrap a model so that its gradients are averaged over processes, and its buffers are left alone."""
+    """Wrap a model so that its gradients are averaged over processes and its buffers are not synchronised."""
     # torch 2.14 renamed the argument.
     parameters = inspect.signature(DistributedDataParallel).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
@@ -149,22 +150,22 @@ def data_parallel(model: nn.Module) -> DistributedDataParallel:
 
 @contextmanager
 def joined_world(place: Place, device: torch.device, timeout_minutes: float) -> Iterator[World]:
-    """Join the processes that torchrun or sam.run.launch started; without any, it is a world of one.
+    """Connect to the other processes that torchrun or sam.run.launch started, if there are any.
 
     Args:
-        place: The place of this process among them.
+        place: The rank of this process and the number of processes.
         device: The device of this process.
-        timeout_minutes: How long a process waits for another one.
+        timeout_minutes: How long a process waits for another process.
 
     Raises:
-        ProcessError: If another process, or the way to it, is gone.
+        ProcessError: If another process or the connection to it is lost.
     """
     if place.size == 1:
         yield World()
         return
     patience = timedelta(minutes=timeout_minutes)
     if device.type == "cuda":
-        torch.cuda.set_device(device)  # where processes exchange what is on no device
+        torch.cuda.set_device(device)  # NCCL exchanges Python objects through the current device
     try:
         if not distributed.is_initialized():
             distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
@@ -176,28 +177,31 @@ def joined_world(place: Place, device: torch.device, timeout_minutes: float) -> 
 
 
 def loss_of_a_peer(error: RuntimeError, timeout_minutes: float) -> str | None:
-    """Say how a process lost another one, None if the error has another cause."""
+    """Describe how this process lost another process; return None if the error has another cause."""
     text = str(error)
     of_store = (distributed.DistNetworkError, distributed.DistStoreError, distributed.DistBackendError)
-    # gloo raises errors of no kind of their own, which begin with the source file.
+    # gloo has no exception class of its own; its messages begin with the name of its source file.
     if not isinstance(error, of_store) and "gloo/transport" not in text:
         return None
     if "imed out" in text or "timeout" in text:
         return (
-            f"has heard nothing of another one for runtime.timeout_minutes={timeout_minutes:g}: the network "
-            "between them is cut, or that one hangs"
+            "has received nothing from another process for "
+            f"runtime.timeout_minutes={timeout_minutes:g}: the network between them is cut, or that process "
+            "hangs"
         )
-    return "has lost the connection to another one, which failed, was ended, or whose machine did"
+    return (
+        "has lost the connection to another process: that process failed, it was ended, or its machine failed"
+    )
 
 
 def leave_world(exit_code: int) -> None:
-    """End the connections to other processes and their threads, before the interpreter ends.
+    """Close the connections to other processes and end their threads, before the interpreter ends.
 
-    A thread that frees a tensor later than that aborts the process. Whatever holds a connection, such as a
-    wrapped network, has to be out of use.
+    A thread that frees a tensor after the interpreter's end aborts the process. The caller must have dropped
+    every object that holds a connection, such as a wrapped network.
 
     Args:
-        exit_code: Of this process, which ends at once if a connection cannot be ended.
+        exit_code: The exit code of this process if a connection cannot be closed in time.
     """
     gc.collect()
     if distributed.is_initialized():

@@ -1,4 +1,4 @@
-"""Errors of a model on a split: top-1, top-5, per class, and how far its confidence is from its accuracy."""
+"""A model's errors on a split: top-1, top-5, per class, and the calibration error of its confidence."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ NUM_BINS = 15
 
 @dataclasses.dataclass(frozen=True)
 class CalibrationBin:
-    """Images whose predicted class has a confidence in one of 15 equal parts of 0 .. 1."""
+    """The images in one of 15 equal bins of the confidence, the probability of the predicted class."""
 
     num_images: int
     confidence_pct: float  # mean
@@ -26,14 +26,14 @@ class CalibrationBin:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What one walk over a split shows."""
+    """The results of one evaluation of a split."""
 
     loss: float  # mean cross entropy, without label smoothing
     error_pct: float
     top5_error_pct: float
     class_error_pct: list[float]  # one per class; nan for a class without images
     calibration_error_pct: float
-    calibration_bins: list[CalibrationBin]  # by confidence; those without images are left out
+    calibration_bins: list[CalibrationBin]  # sorted by confidence; bins without images are left out
     num_images: int
 
 
@@ -47,18 +47,18 @@ def evaluate(
     precision: Precision,
     world: World,
 ) -> Evaluation:
-    """Evaluate with running statistics, over this process's batches, and add up over processes.
+    """Evaluate a model, in evaluation mode, on this process's batches; sum the results over processes.
 
-    Calibration is the expected calibration error of Guo et al. (2017), Eq. 5: over 15 equal bins of the
-    confidence of the predicted class, sum of share_b * |accuracy_b - mean confidence_b|.
+    calibration_error_pct is the expected calibration error of Guo et al. (2017), Eq. 5, over 15 equal bins of
+    the confidence: the sum over bins of (share of images) * |accuracy - mean confidence|.
 
     Args:
         model: Maps images to logits; left in training mode.
-        batches: Images, float [B, C, H, W], and targets, int64 [B].
-        num_classes: K.
-        device: Where the sums are kept until the end.
-        precision: Autocast of the forward pass.
-        world: Who shares the split.
+        batches: This process's part of the split: images, float [B, C, H, W], and targets, int64 [B].
+        num_classes: The number of classes, K.
+        device: The device that holds the sums until the end.
+        precision: The autocast of the forward pass.
+        world: The processes that share the split.
     """
     sizes = {"totals": 3, "class_errors": num_classes, "class_sizes": num_classes}
     sizes |= {"bin_sizes": NUM_BINS, "bin_confidence": NUM_BINS, "bin_correct": NUM_BINS}
@@ -93,12 +93,12 @@ def evaluate(
 
 @torch.no_grad()
 def predict(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], precision: Precision) -> Tensor:
-    """Return the most likely class of every image, int64 [N], with running statistics.
+    """Return the most likely class of every image, int64 [N], with the model in evaluation mode.
 
     Args:
         model: Maps images to logits; left in training mode.
-        batches: Images, float [B, C, H, W], and targets, which are not looked at.
-        precision: Autocast of the forward pass.
+        batches: Images, float [B, C, H, W], and targets, which are ignored.
+        precision: The autocast of the forward pass.
     """
     model.eval()
     predictions = []
@@ -110,11 +110,11 @@ def predict(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], precisio
 
 
 def _sums(logits: Tensor, targets: Tensor, num_classes: int) -> list[Tensor]:
-    """Return the sums of one batch, float64, in the order of `sizes` above."""
+    """Return the sums of one batch, float64, in the order of `sizes` in evaluate()."""
     loss = functional.cross_entropy(logits, targets, reduction="sum").double()
     confidence, predicted = logits.double().softmax(1).max(1)
     correct = (predicted == targets).double()
-    # Bins are (0, 1/15], (1/15, 2/15], ..., as in the paper.
+    # The bins are (0, 1/15], (1/15, 2/15], ..., as in Guo et al.
     bins = ((confidence * NUM_BINS).ceil() - 1).nan_to_num(0).long().clamp(0, NUM_BINS - 1)
 
     def per_bin(values: Tensor) -> Tensor:

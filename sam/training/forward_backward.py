@@ -1,4 +1,4 @@
-"""One forward-backward pass over some images, and the sums that are kept of it."""
+"""One forward-backward pass over some images, and its sums."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -11,25 +11,25 @@ from torch.nn import functional
 from sam.optim.running_statistics import RunningStatistics
 from sam.training.precision import Precision
 
-# Over the images of clean passes; image_passes counts every image once per pass of any kind.
+# Sums over the images of clean passes. image_passes counts each image once per pass of any kind.
 PASS_SUMS = ("loss", "errors", "top5_errors", "clean_errors", "num_clean", "num_images", "image_passes")
 
 
 class ForwardBackward:
-    """One pass over some images, as all rules make it.
+    """One forward-backward pass over some images, the same for all rules.
 
-    Weight decay in the loss is that of the released code of the SAM paper: 0.5 * weight_decay * sum(w^2)
-    over all parameters, biases and batch norm included, at the weights the pass is made with. So it takes
-    part in the direction of eps, and in the second pass pulls on w + eps. Reported losses are without it.
+    Weight decay in the loss follows the released code of the SAM paper: 0.5 * weight_decay * sum(w^2) over
+    all parameters, biases and batch norm included, at the weights of the pass. So it changes the direction of
+    eps, and in the second pass it acts at w + eps. Reported losses do not include it.
 
     Args:
         model: Maps images to logits.
-        precision: Autocast and loss scale.
-        statistics: Told after every clean forward pass.
+        precision: The autocast and the loss scale.
+        statistics: The running statistics; updated by every clean forward pass.
         label_smoothing: 0 <= label_smoothing < 1.
-        weight_decay_in_loss: >= 0; 0 leaves it to the optimizer.
-        unsynced: Makes a context in which processes exchange no gradients, where the model's backward pass
-            exchanges them (no_sync of DistributedDataParallel); None where it does not.
+        weight_decay_in_loss: >= 0; with 0, weight decay is left to the optimizer.
+        unsynced: Returns a context in which processes do not exchange gradients (no_sync() of
+            DistributedDataParallel). None if the model's backward pass exchanges nothing.
     """
 
     def __init__(
@@ -64,10 +64,10 @@ class ForwardBackward:
         sync: bool,
         clean: bool,
     ) -> Tensor:
-        """Add share * gradient (times the loss scale) to `.grad`; return sums over the images, PASS_SUMS."""
+        """Add share * gradient (times the loss scale) to `.grad`; return PASS_SUMS over the images."""
         with nullcontext() if sync or self._unsynced is None else self._unsynced():
             logits, loss = self.forward(self.model, images, targets, clean=clean)
-            # Before backward, at whose end processes exchange all that is in `.grad`.
+            # Before backward(): at its end processes exchange everything in `.grad`.
             self._add_weight_decay(share)
             self.precision.scaler.scale(loss * share).backward()
         return pass_sums(logits.detach(), loss.detach(), targets, clean_targets)
@@ -75,13 +75,13 @@ class ForwardBackward:
     def forward(
         self, call: Callable[[Tensor], Tensor], images: Tensor, targets: Tensor, *, clean: bool
     ) -> tuple[Tensor, Tensor]:
-        """Return the logits of images, and their mean cross entropy.
+        """Return the logits of the images, and their mean cross entropy.
 
         Args:
-            call: The model, perhaps with other weights.
+            call: The model, or the model called with other weights.
             images: float [m, C, H, W].
             targets: int64 [m] or float [m, K].
-            clean: Whether running statistics count this pass.
+            clean: Whether this pass updates the running statistics.
         """
         if clean:
             self.statistics.begin_micro_batch()
@@ -115,9 +115,9 @@ def pass_sums(logits: Tensor, loss: Tensor, targets: Tensor, clean_targets: Tens
 
     Args:
         logits: [m, K].
-        loss: Their mean loss.
+        loss: The mean loss of the images, 0-dimensional.
         targets: int64 [m] or float [m, K].
-        clean_targets: As targets, or None.
+        clean_targets: The targets without label noise, in the same form; None if there is no label noise.
     """
     errors, top5_errors = count_errors(logits, targets)
     num_images = torch.full_like(errors, len(targets))
@@ -129,14 +129,15 @@ def pass_sums(logits: Tensor, loss: Tensor, targets: Tensor, clean_targets: Tens
 
 
 def at_least_float32(logits: Tensor) -> Tensor:
-    """Return logits in which a softmax is safe: half precision becomes float32."""
+    """Return logits with enough precision for a softmax: half precision becomes float32."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def count_errors(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return how many targets are not the first, and not among the first five, as float64 scalars.
+    """Return the number of top-1 errors and of top-5 errors, as float64 scalars.
 
-    Of targets that are probabilities, the expected number: N minus their sum over the first, or first five.
+    If targets are probabilities, these are expected numbers: N minus the probability of the best class (or
+    of the best five), summed over the images.
 
     Args:
         logits: [N, K].

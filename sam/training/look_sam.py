@@ -1,9 +1,9 @@
-"""LookSAM (Liu et al., CVPR 2022): what SAM adds to the gradient changes slowly, so it is used again.
+"""LookSAM (Liu et al., CVPR 2022): the change that SAM makes to the gradient varies slowly, so it is reused.
 
-In an update that perturbs, with g the gradient at w and g_s the one at w + eps, the part of g_s at right
-angles to g is kept: g_v = g_s - (g_s . g / ||g||^2) g. In the updates between, which cost one pass, the
-gradient becomes g + alpha * (||g|| / ||g_v||) * g_v.
-Departs from the paper where a batch is walked in micro-batches: both gradients are then their means.
+Let g be the gradient at w and g_s the gradient at w + eps. An update that perturbs keeps the part of g_s that
+is orthogonal to g: g_v = g_s - (g_s . g / ||g||^2) g. The updates in between make one pass only, and use the
+gradient g + alpha * (||g|| / ||g_v||) * g_v.
+Departure: if a batch is processed in micro-batches, g and g_s are their means over the micro-batches.
 """
 
 from typing import Any
@@ -17,14 +17,14 @@ KEPT = "orthogonal_gradient"
 
 
 class OrthogonalReuse:
-    """Keeps g_v in the state of an optimizer, so that it is saved and loaded with it.
+    """Keeps g_v in the optimizer's state, so that g_v is saved and loaded with the optimizer.
 
-    That is SGD: others, such as torch's Adam, take a state that is not empty for one of their own.
-    It takes two more copies of the parameters: g during an update that perturbs, and g_v.
+    The optimizer must be SGD. Others, such as torch's Adam, take a non-empty state for their own.
+    This needs memory for two more copies of the parameters: g_v, and g during an update that perturbs.
 
     Args:
-        optimizer: Whose parameters it is about.
-        alpha: Length of what is added, in units of ||g||; > 0.
+        optimizer: The optimizer of the parameters.
+        alpha: Length of the added part, in units of ||g||; > 0.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, alpha: float) -> None:
@@ -41,17 +41,17 @@ class OrthogonalReuse:
         self._clean = []
 
     def add_clean_gradient(self, share: float) -> None:
-        """Take up the gradient at w of one micro-batch, from `.grad`."""
+        """Add share * the gradient in `.grad`: the gradient of one micro-batch at w."""
         if not self._clean:
             self._clean = [torch.zeros_like(weight) for weight in self._weights]
         torch._foreach_add_(self._clean, self._grads(), alpha=share)
 
     def remember(self) -> None:
-        """Keep the part of the gradient at w + eps, in `.grad`, at right angles to that at w."""
+        """Keep g_v: the part of the gradient at w + eps (in `.grad`) that is orthogonal to that at w."""
         grads = self._grads()
         parts = orthogonal_part(grads, self._clean)
-        # Where SAM adds nothing (rho = 0), what is left is round-off, which add() would stretch to full
-        # length; where a gradient is not finite, it is nothing to use again.
+        # If SAM changes nothing (rho = 0), g_v is round-off only, and add() would scale it up to full length.
+        # If a gradient is not finite, g_v is useless. In both cases g_v = 0 is kept.
         noise = 100 * torch.finfo(grads[0].dtype).eps * global_norm(grads)
         is_real = (global_norm(parts) > noise) & torch.isfinite(global_norm(self._clean))
         for weight, part in zip(self._weights, parts, strict=True):
@@ -59,7 +59,7 @@ class OrthogonalReuse:
         self._clean = []
 
     def add(self) -> None:
-        """Add to the plain gradient, in `.grad`, what was kept, alpha times as long as that gradient."""
+        """Add the kept g_v to the plain gradient in `.grad`, scaled to alpha times that gradient's length."""
         grads = self._grads()
         kept = [self._optimizer.state[weight][KEPT] for weight in self._weights]
         length = global_norm(kept)

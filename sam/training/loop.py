@@ -1,4 +1,4 @@
-"""The training loop: epochs of updates, an evaluation after each, and a state that can stop anywhere."""
+"""The training loop: epochs of updates, an evaluation after each epoch, and a state to continue from."""
 
 import dataclasses
 import time
@@ -17,71 +17,71 @@ from sam.training.rows import Row, Rows, diverged, train_means
 from sam.training.sharding import gathered, load_model, sharded_like
 from sam.training.update import Update
 
-# Several processes ask each other only so often whether to stop or save: asking waits for the device.
+# Several processes agree on whether to stop or save only every 10 steps, because that waits for the device.
 STEPS_BETWEEN_AGREEMENTS = 10
 
 
 class Batches(Protocol):
-    """What the loop needs of the training data."""
+    """The interface of the training data."""
 
     steps_per_epoch: int
     batch_size: int  # over all processes
 
     def epoch(self, epoch: int, first_step: int = 0) -> Any:
-        """Iterate over (images, targets, clean targets or None) of an epoch from a step on."""
+        """Iterate over (images, targets, clean targets or None) of an epoch, beginning with first_step."""
 
 
 class Logger(Protocol):
-    """Takes one row of numbers per epoch."""
+    """Receives one row of numbers per epoch."""
 
     def restart(self, rows: Sequence[Row]) -> None:
-        """Begin with the rows of epochs that are already done."""
+        """Start the log with the rows of the epochs that are already complete."""
 
     def log(self, row: Row) -> None:
-        """Take the row of the epoch that just ended."""
+        """Add the row of the epoch that just ended."""
 
     def advance(self, epoch: int, step: int) -> None:
-        """Hear that so many updates of an epoch are done."""
+        """Report progress: `step` updates of the epoch are done."""
 
     def close(self) -> None:
-        """Finish; nothing follows."""
+        """Finish the log; it is not used afterwards."""
 
 
 class Interrupted(Exception):  # noqa: N818  (not an error: the state is saved)
-    """The run was asked to stop, and has saved its state."""
+    """The run was asked to stop. Its state is saved."""
 
 
 @dataclasses.dataclass
 class Progress:
-    """How far a run is: all that changes besides weights and optimizer."""
+    """The progress of a run: all state that changes, except the weights and the optimizer."""
 
-    epoch: int = 0  # epochs that are complete
-    step: int = 0  # updates done in the epoch after those
-    sums: Tensor | None = None  # of the rule, over the updates of this epoch
-    epoch_seconds: float = 0.0  # of training in this epoch
-    total_seconds: float = 0.0  # of everything, over all processes that worked on this run
+    epoch: int = 0  # number of complete epochs
+    step: int = 0  # number of updates done in the current epoch
+    sums: Tensor | None = None  # the rule's sums over the updates of the current epoch
+    epoch_seconds: float = 0.0  # training time of the current epoch
+    total_seconds: float = 0.0  # time of the whole run, including the parts before an interruption
     rows: Rows = dataclasses.field(default_factory=Rows)
 
 
 class Trainer:
-    """Trains one model to the end, from wherever its checkpoint left off.
+    """Trains one model to the last epoch, from the start or from a checkpoint.
 
     Args:
-        model: In training mode, on its device; its state is what is saved.
-        update: Changes the weights once.
-        batches: Training data as a function of epoch and step.
+        model: The model in training mode, on its device; checkpoints hold its state.
+        update: Makes one update of the weights.
+        batches: The training data, as a function of epoch and step.
         evaluate: Evaluates the model on the test split.
-        epochs: How many; 0 evaluates the model as it is.
+        epochs: The number of epochs; 0 only evaluates the model.
         base_lr: Learning rate of the first step.
-        store: Where checkpoints go.
-        loggers: Told of every epoch; empty in all but the main process.
-        world: Who else trains this model.
-        device: Where the sums are kept.
-        checkpoint_seconds: Save when the last save is so long ago; every epoch ends with a save.
-        stop_requested: Asked after every update; when true, the state is saved and Interrupted raised.
-        inspect: Called in the main process, with the number of complete epochs, once that moment is saved,
-            and again where a run goes on from there; leaves the model as it is. Its time is not counted, and
-            the others wait as long as it takes. None, in all processes, for nothing.
+        store: Writes and reads the checkpoints.
+        loggers: Receive every epoch's row; empty in all processes but the main one.
+        world: The processes that train this model together.
+        device: The device that holds the sums.
+        checkpoint_seconds: Save when the last save is longer ago than this. Each epoch also ends with a save.
+        stop_requested: Called after every update. If true, the state is saved and Interrupted is raised.
+        inspect: Called in the main process after each epoch's checkpoint, with the number of complete epochs,
+            and once more when a run continues from such a checkpoint. It must not change the model. Its time
+            is not counted, and the other processes wait for it. None in all processes: no inspection.
     """
 
     def __init__(
@@ -120,12 +120,12 @@ class Trainer:
 
     @property
     def num_steps_done(self) -> int:
-        """Updates so far."""
+        """Number of updates so far."""
         return self.progress.epoch * self._batches.steps_per_epoch + self.progress.step
 
     @property
     def num_passes(self) -> float:
-        """Forward-backward passes over a batch so far."""
+        """Number of forward-backward passes over a batch so far."""
         return sum(row["passes"] * self._batches.steps_per_epoch for row in self.progress.rows)
 
     def close(self) -> None:
@@ -137,7 +137,7 @@ class Trainer:
         """Train until the last epoch, or until a loss is not finite.
 
         Returns:
-            Whether the run is complete; False if it diverged (its last row shows where).
+            True if the run is complete, False if it diverged (the last row shows in which epoch).
 
         Raises:
             Interrupted: If a stop was requested; the state is saved.
@@ -151,7 +151,7 @@ class Trainer:
         while self.progress.epoch < self._epochs and not (rows and diverged(rows[-1])):
             self._train_epoch()
             self._end_epoch()
-        if not rows:  # no epochs, which leaves the model as it is to evaluate
+        if not rows:  # epochs=0: only evaluate the model
             self._record({"epoch": 0, "step": 0, "passes": 0.0, "seconds": 0.0})
             self._look()
         return not diverged(rows[-1])
@@ -171,12 +171,12 @@ class Trainer:
                 logger.advance(progress.epoch, progress.step)
             progress.epoch_seconds = time.monotonic() - started
             self._save_if_due()
-        progress.sums.tolist()  # waits for the device, so that the time is that of work done
+        progress.sums.tolist()  # waits for the device, so that epoch_seconds includes all of its work
         progress.epoch_seconds = time.monotonic() - started
 
     def _save_if_due(self) -> None:
         if self.progress.step == self._batches.steps_per_epoch:
-            return  # the epoch's end saves
+            return  # _end_epoch() saves
         if self._world.size > 1 and self.progress.step % STEPS_BETWEEN_AGREEMENTS:
             return
         if self._world.any(self._stop_requested(), self._device):
@@ -195,10 +195,10 @@ class Trainer:
         self._record(row)
         self._look()
         if progress.epoch < self._epochs and self._world.any(self._stop_requested(), self._device):
-            raise Interrupted  # in the last epoch the worker looks once the result is written
+            raise Interrupted  # after the last epoch, the worker checks for a stop once the result is written
 
     def _record(self, row: Row) -> None:
-        """Evaluate, add that to a row of metrics.csv, and log and save it."""
+        """Evaluate the model, add the results to a row of metrics.csv, log the row, and save a checkpoint."""
         test = self._evaluate()
         row["test_loss"], row["test_error_pct"] = test.loss, test.error_pct
         row["test_top5_error_pct"] = test.top5_error_pct
@@ -217,7 +217,7 @@ class Trainer:
         self._started += time.monotonic() - began
 
     def _trained(self) -> Row:
-        """Return what metrics.csv says of the training in the epoch that just ended."""
+        """Return the training columns of metrics.csv for the epoch that just ended."""
         progress = self.progress
         assert progress.sums is not None
         num_images = self._batches.steps_per_epoch * self._batches.batch_size
@@ -227,18 +227,18 @@ class Trainer:
         return {
             "epoch": progress.epoch + 1,
             "step": self.num_steps_done,
-            # Of the last update of the epoch.
+            # The learning rate of the epoch's last update.
             "lr": self._base_lr * cosine(self.num_steps_done - 1, num_steps),
             **train_means(sums),
-            # Forward-backward passes per image, as a measure of compute.
+            # Forward-backward passes per image: a measure of compute.
             "passes": sums["image_passes"] / num_images,
             "seconds": progress.epoch_seconds,
             "images_per_second": num_images / max(progress.epoch_seconds, 1e-9),
         }
 
     def save(self) -> None:
-        """Write a checkpoint of this moment, in the main process; all must call this at the same point."""
-        if self.progress.sums is not None:  # inside an epoch; its end has brought everything together
+        """Write a checkpoint in the main process; all processes must call this together."""
+        if self.progress.sums is not None:  # inside an epoch; _end_epoch() does this itself
             self._average_statistics()
             self._gather_sums(self.progress.sums)
         self.progress.total_seconds = time.monotonic() - self._started
@@ -252,12 +252,12 @@ class Trainer:
         self._world.mean_(self._update.statistics.averaged)
 
     def _gather_sums(self, sums: Tensor) -> None:
-        """Bring the sums of all processes into the main process, whose checkpoint holds them."""
+        """Add the sums of all processes in the main process, which writes the checkpoint; zero the others."""
         self._world.sum_(sums)
         sums *= self._world.is_main
 
     def state(self) -> dict[str, Any]:
-        """Return all that an exact continuation needs; all processes must ask at the same point."""
+        """Return the state for a bit-identical continuation; all processes must call this together."""
         progress = dataclasses.asdict(self.progress)
         return {
             "model": gathered(self._model.state_dict()),
@@ -268,10 +268,10 @@ class Trainer:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from what state() returned.
+        """Continue from a state that state() returned.
 
         Raises:
-            ValueError: If the state is that of another model, or of something else.
+            ValueError: If the state belongs to another model, or is not a training state at all.
         """
         try:
             self._load(state)
@@ -285,7 +285,7 @@ class Trainer:
         self._update.scaler.load_state_dict(state["scaler"])
         self.progress = Progress(**state["progress"] | {"rows": Rows(**state["progress"]["rows"])})
         if self.progress.sums is not None:
-            # As _gather_sums() left them: all in the main process.
+            # _gather_sums() added them up in the main process.
             self.progress.sums = self.progress.sums.to(self._device) * self._world.is_main
-        if self._world.rank < len(state["random"]):  # else a process that was not there before
+        if self._world.rank < len(state["random"]):  # false if the run had fewer processes when it was saved
             RandomState(self._device, state["random"][self._world.rank]).restore()

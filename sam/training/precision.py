@@ -1,4 +1,4 @@
-"""What arithmetic the passes use: fp32, tf32, or bf16 / fp16 autocast over fp32 weights."""
+"""The arithmetic of the passes: fp32, tf32, or bf16 / fp16 autocast with fp32 weights."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -12,7 +12,7 @@ AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @contextmanager
 def float32_products(precision: str) -> Iterator[None]:
-    """Let GPUs multiply and convolve float32 in full, or for tf32 with 10 bits of mantissa; then go back.
+    """Set how GPUs multiply and convolve float32: fully, or for tf32 with 10 mantissa bits; then reset it.
 
     torch's own default is tf32 for convolutions.
 
@@ -35,7 +35,7 @@ class Precision:
 
     Args:
         name: fp32, tf32, bf16 or fp16; float32_products() tells fp32 and tf32 apart.
-        device: Where the passes run.
+        device: The device of the passes.
     """
 
     def __init__(self, name: str, device: torch.device) -> None:
@@ -45,7 +45,7 @@ class Precision:
         self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Return the context of one forward pass; its cache of cast weights ends with it."""
+        """Return the autocast context of one forward pass; it drops its cache of cast weights at the end."""
         return torch.autocast(self._device_type, self._dtype, enabled=self._dtype is not None)
 
     @property
@@ -54,7 +54,7 @@ class Precision:
         return self.scaler.is_enabled()
 
     def unscaled(self, norm: Tensor) -> Tensor:
-        """Return a norm of scaled gradients as that of the true ones, without waiting for the device."""
+        """Return the norm divided by the loss scale, without waiting for the device."""
         if not self.scales_loss:
             return norm
         return norm / self.scaler.scale(torch.ones((), device=norm.device))

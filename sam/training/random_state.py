@@ -1,15 +1,15 @@
-"""The state of torch's random generators, to draw the same numbers again."""
+"""The state of torch's random generators, saved in order to draw the same numbers again."""
 
 import torch
 from torch import Tensor
 
 
 class RandomState:
-    """Remembers the state of the CPU's generator, and of a GPU's if the draws are made there.
+    """Holds the state of the CPU's generator, and of the GPU's generator if the model is on a GPU.
 
     Args:
-        device: Where a model draws.
-        state: What state() returned, of this or another process; None takes that of now.
+        device: The device of the model.
+        state: The result of state(), from this or another process. None takes the current state.
     """
 
     def __init__(self, device: torch.device, state: dict[str, Tensor | None] | None = None) -> None:
@@ -21,11 +21,11 @@ class RandomState:
             self._gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
     def state(self) -> dict[str, Tensor | None]:
-        """Return the state of both generators, None for a GPU that is not used."""
+        """Return the state of both generators; the GPU's is None if no GPU is used."""
         return {"cpu": self._cpu, "gpu": self._gpu}
 
     def restore(self) -> None:
-        """Go back to that state; a generator that it says nothing of is left alone."""
+        """Set the generators to this state; a generator whose state is None is left unchanged."""
         if self._cpu is not None:
             torch.set_rng_state(self._cpu)
         if self._gpu is not None and self._device.type == "cuda":

@@ -1,4 +1,4 @@
-"""Rows of metrics.csv: what the sums of an epoch say, and all rows of a run in few bytes."""
+"""The rows of metrics.csv: the means of an epoch, and all rows of a run as one compact table."""
 
 import dataclasses
 import math
@@ -15,14 +15,15 @@ WHOLE_NUMBERS = ("epoch", "step")
 
 @dataclasses.dataclass(eq=False)
 class Rows(Sequence[Row]):
-    """The rows of a run so far, as a table of numbers: every checkpoint holds all of them.
+    """The rows of a run so far, as one table of numbers.
 
-    As dictionaries, ten thousand of them would take longer to save than a small network takes to train.
+    Every checkpoint holds all rows. To save ten thousand rows as dictionaries would take longer than to train
+    a small network.
     """
 
     columns: list[str] = dataclasses.field(default_factory=list)
     values: Tensor = dataclasses.field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.float64))
-    # Which of the values a row has: a loss that is not a number is one, too.
+    # Marks the columns that a row has. nan cannot mark a missing value, because a loss may be nan.
     given: Tensor = dataclasses.field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.bool))
 
     def __len__(self) -> int:
@@ -37,7 +38,7 @@ class Rows(Sequence[Row]):
         }
 
     def append(self, row: Row) -> None:
-        """Add a row, whose names need not be those of the others."""
+        """Add a row; it may have other column names than the rows before it."""
         new = [name for name in row if name not in self.columns]
         self.columns += new
         self.values = pad(self.values, (0, len(new), 0, 1))
@@ -48,7 +49,7 @@ class Rows(Sequence[Row]):
 
 
 def train_means(sums: dict[str, float]) -> Row:
-    """Return losses, errors in percent, and for SAM its diagnostics, from a rule's sums over an epoch."""
+    """Return mean losses, errors in percent, and SAM's diagnostics, from a rule's sums of an epoch."""
     num_images = sums["num_images"]
     row = {
         "train_loss": sums["loss"] / num_images,
@@ -66,11 +67,11 @@ def train_means(sums: dict[str, float]) -> Row:
     for name, count in means.items():
         if sums[count]:
             row[name] = sums[name] / sums[count]
-    # Micro-batches whose ascent gradient was not finite.
+    # The number of micro-batches whose ascent gradient was not finite.
     row["unperturbed"] = sums["num_unperturbed"]
     return row
 
 
 def diverged(row: Row) -> bool:
-    """Return whether a loss is not finite; the row of a run without epochs has no train_loss."""
+    """Return whether a loss is not finite; a run with epochs=0 has no train_loss."""
     return not all(math.isfinite(row[key]) for key in ("train_loss", "test_loss") if key in row)

@@ -1,7 +1,7 @@
-"""The rules: which passes are made over one micro-batch, and what gradient they leave behind.
+"""The rules: which passes are made over one micro-batch, and which gradient they leave in `.grad`.
 
-A rule adds its gradient to `.grad`, weighted by the micro-batch's share of the update, and returns sums of
-what it saw, as one float64 tensor that stays on the device.
+A rule adds its gradient to `.grad`, weighted by the micro-batch's share of the update. It returns its sums
+(of losses, errors and so on) as one float64 tensor on the device.
 """
 
 import math
@@ -21,14 +21,14 @@ from sam.training.sam_sums import IMAGE_PASSES, SAM_SUMS, sam_sums, unperturbed_
 
 
 class Rule(Protocol):
-    """What the update needs to know of a rule."""
+    """The interface of a rule."""
 
     optimizer: torch.optim.Optimizer  # its state is saved
     base_optimizer: torch.optim.Optimizer  # takes the step
     sums: tuple[str, ...]  # names of what accumulate() returns
 
     def begin(self, step: int) -> None:
-        """Hear which update of the run comes, counted from 0."""
+        """Prepare for an update; called before each update with its number in the run, counted from 0."""
 
     def accumulate(
         self, images: Tensor, targets: Tensor, share: float, sync: bool, clean_targets: Tensor | None = None
@@ -38,24 +38,24 @@ class Rule(Protocol):
         Args:
             images: float [m, C, H, W].
             targets: int64 [m], or the probability of each class, float [m, K].
-            share: Weight of this micro-batch in the update; those of all add up to 1.
+            share: Weight of this micro-batch in the update; the shares of all micro-batches sum to 1.
             sync: Whether this is the last micro-batch, after which processes exchange gradients.
-            clean_targets: As targets, before they were spoiled; None where they were not.
+            clean_targets: The targets without label noise, in the same form; None without label noise.
 
         Returns:
             float64 [len(sums)], on the device.
         """
 
     def end(self) -> None:
-        """Hear that `.grad` now holds the gradient of the whole batch, over all processes."""
+        """Finish an update; called when `.grad` holds the gradient of the whole batch of all processes."""
 
 
 class SGDRule:
-    """One pass, the plain gradient.
+    """One pass with the plain gradient.
 
     Args:
-        forward_backward: How a pass is made.
-        optimizer: Takes the step.
+        forward_backward: Makes a pass.
+        optimizer: Makes the step.
     """
 
     sums: tuple[str, ...] = PASS_SUMS
@@ -78,36 +78,37 @@ class SGDRule:
 
 
 class SAMRule:
-    """Passes over the same images, all but the last uphill: m-SAM of Foret et al. (2021), section 4.1.
+    """Ascent passes and one descent pass over the same images: m-SAM of Foret et al. (2021), section 4.1.
 
-    m is the number of images. The first pass is made at w and gives eps (Algorithm 1); with more than one
-    ascent step, each further pass moves eps inside the ball (projected gradient ascent, appendix C.5); the
-    last, at w + eps, gives the gradient of the update (Eq. 3).
+    m is the number of images. The first pass is made at w and gives eps (Algorithm 1). With more than one
+    ascent step, each further ascent pass moves eps inside the ball (projected gradient ascent, appendix C.5).
+    The last pass, at w + eps, gives the gradient of the update (Eq. 3).
 
-    The gradients uphill belong to this micro-batch and, without sync_ascent, to this process alone; that of
-    the last pass is added up and exchanged. So what is already in `.grad` is put aside during the others.
+    An ascent gradient is computed for one micro-batch and, without sync_ascent, in one process alone. Only
+    the gradient of the last pass is accumulated and exchanged. So the gradients accumulated so far are moved
+    out of `.grad` during the ascent passes.
 
-    Cheaper: the ascent passes may see a part of the images only (Bahri et al. 2022), and updates that
-    `ascents` leaves out take the plain gradient, which `reuse` may turn towards flatness (LookSAM).
+    Two options reduce the cost. The ascent passes may use a part of the images only (Bahri et al. 2022).
+    Updates that `ascents` does not include use the plain gradient, which `reuse` may correct (LookSAM).
 
     Args:
-        forward_backward: How a pass is made.
-        sam: Holds the geometry and the base optimizer, which takes the step.
+        forward_backward: Makes a pass.
+        sam: Holds rho and the geometry, and the base optimizer that makes the step.
         true_gradient: Called with True before the ascent passes and with False after them, for layers that
-            can choose (Shake-Shake, ShakeDrop); None leaves them alone.
-        replay: Let all passes see the same random draws. (With a part of the images, the draws of layers
-            that draw image by image, such as dropout, are others all the same.)
-        ascent_steps: At least 1.
+            can choose their gradient (Shake-Shake, ShakeDrop). None: not called.
+        replay: Use the same random draws in all passes. (If the ascent passes use a part of the images,
+            layers that draw for each image, such as dropout, still draw differently.)
+        ascent_steps: Number of ascent steps; at least 1.
         ascent_step_size: Length of the steps after the first, in units of rho; > 0.
-        ascent_fraction: Share of the images, the first ones, that the ascent passes see; 0 < share <= 1. It
-            is rounded to whole images, at least one, of each process.
-        ascents: Which updates perturb.
-        reuse: Told of the gradients of updates that perturb, and changes those of the others.
-        sync_ascent: Processes exchange the gradients uphill too, and share eps.
+        ascent_fraction: Share of the images that the ascent passes use, the first ones; 0 < share <= 1. In
+            each process it is rounded to whole images, at least one.
+        ascents: The updates that perturb.
+        reuse: Keeps a part of the gradient in updates that perturb, and adds it in the others.
+        sync_ascent: Whether processes also exchange the ascent gradients, so that they share eps.
 
     Raises:
-        ValueError: If ascent_steps, ascent_step_size or ascent_fraction is out of range, or if there is
-            reuse, and processes do not share eps or the passes see other images.
+        ValueError: If ascent_steps, ascent_step_size or ascent_fraction is out of range. Also if reuse is
+            given, but processes do not share eps or the ascent passes use a part of the images.
     """
 
     sums: tuple[str, ...] = SAM_SUMS
@@ -142,8 +143,8 @@ class SAMRule:
         self._sync_ascent = sync_ascent
         self._step = 0
         self._parameters = [weight for group in sam.param_groups for weight in group["params"]]
-        # The cosine needs the gradient of the last pass by itself, without a loss scale, and an eps that
-        # still points along the gradient of the first pass over the same images.
+        # The cosine needs `.grad` to hold the last pass's gradient alone, without a loss scale. It also needs
+        # an eps that points along the gradient of the first pass over the same images.
         self._can_compare = (
             sam.follows_gradient
             and ascent_steps == 1
@@ -153,7 +154,7 @@ class SAMRule:
         )
 
     def begin(self, step: int) -> None:
-        """Look up what this update does; see Rule."""
+        """Note the number of the update; see Rule."""
         self._step = step
         if self._reuse is not None and self._ascents.includes(step):
             self._reuse.forget()
@@ -161,7 +162,7 @@ class SAMRule:
     def accumulate(
         self, images: Tensor, targets: Tensor, share: float, sync: bool, clean_targets: Tensor | None = None
     ) -> Tensor:
-        """Add the gradient at w + eps, or in an update that does not perturb at w; see Rule."""
+        """Add the gradient at w + eps, or at w if the update does not perturb; see Rule."""
         if not self._ascents.includes(self._step):
             return unperturbed_sums(
                 self._pass(images, targets, clean_targets, share=share, sync=sync, clean=True)
@@ -174,7 +175,7 @@ class SAMRule:
             self._replay_from(before)
             spoiled = self._spoiled(share, norms)
             perturbed = self._pass(images, targets, share=spoiled, sync=sync, clean=False)
-            # Where eps is random, it was drawn too: the next micro-batch must not draw the same again.
+            # A random eps was drawn as well: the next micro-batch must not draw the same numbers again.
             self._replay_from(after)
         except BaseException:
             if self._sam.is_perturbed:
@@ -188,7 +189,7 @@ class SAMRule:
         return sam_sums(clean, perturbed, self._pass.precision.unscaled(norms[0]), cosine)
 
     def end(self) -> None:
-        """Remember or reuse a part of the gradient; see Rule."""
+        """Keep or reuse a part of the gradient; see Rule."""
         if self._reuse is None or not self._ascents.covers(self._step):
             return
         if self._ascents.includes(self._step):
@@ -204,7 +205,7 @@ class SAMRule:
         share: float,
         before: RandomState,
     ) -> tuple[Tensor, list[Tensor]]:
-        """Move to w + eps; return the sums of the ascent passes and the gradient's norm in each."""
+        """Move to w + eps; return the sums of the ascent passes and the norm of each ascent gradient."""
         num_images = max(1, round(self._ascent_fraction * len(targets)))
         images, targets = images[:num_images], targets[:num_images]
         clean_targets = None if clean_targets is None else clean_targets[:num_images]
@@ -230,7 +231,7 @@ class SAMRule:
     def _spoiled(self, share: float, norms: list[Tensor]) -> float | Tensor:
         """Return the share, or nan if an ascent pass overflowed in fp16.
 
-        The gradients of the update, in every process, are then nan too, and the loss scaler skips it.
+        With nan, the update's gradient is nan in every process, and the loss scaler skips the update.
         """
         return share * (1 + sum(norms) * 0) if self._pass.precision.scales_loss else share
 
@@ -256,8 +257,8 @@ def _check_ascent(steps: int, step_size: float, fraction: float) -> None:
 def _check_reuse(fraction: float, is_shared: bool) -> None:
     if not is_shared:
         raise ValueError(
-            "reuse (LookSAM) with several processes needs sync_ascent=True: what is kept must be the same in "
-            "all of them"
+            "reuse (LookSAM) with several processes needs sync_ascent=True: the kept gradient must be the "
+            "same in all of them"
         )
     if fraction < 1:
         raise ValueError(

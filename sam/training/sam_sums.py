@@ -1,4 +1,4 @@
-"""What SAM's rules sum up over the micro-batches of an epoch, beside what every pass does."""
+"""The sums of SAM's rules over the micro-batches of an epoch: those of every pass, and those of SAM."""
 
 import torch
 from torch import Tensor
@@ -13,8 +13,8 @@ SAM_SUMS = (
     "num_perturbed_images",
     "grad_norm",
     "num_perturbed",  # micro-batches whose ascent gradient was finite
-    "num_unperturbed",  # and those whose was not
-    "loss_rise",  # from the first pass to the last, where both see the same images
+    "num_unperturbed",  # micro-batches whose ascent gradient was not finite
+    "loss_rise",  # from the first pass to the last, if both use the same images
     "num_rise_images",
     "cosine",
     "num_cosines",
@@ -22,7 +22,7 @@ SAM_SUMS = (
 
 
 def unperturbed_sums(clean: Tensor) -> Tensor:
-    """Return SAM_SUMS of an update of one pass, from its PASS_SUMS."""
+    """Return the SAM_SUMS of one pass without perturbation, given its PASS_SUMS."""
     return torch.cat([clean, clean.new_zeros(len(SAM_SUMS) - len(PASS_SUMS))])
 
 
@@ -30,10 +30,10 @@ def sam_sums(clean: Tensor, perturbed: Tensor, norm: Tensor, cosine: Tensor | No
     """Return SAM_SUMS, float64.
 
     Args:
-        clean: PASS_SUMS of the first pass, with the image passes of all passes but the last.
-        perturbed: PASS_SUMS of the last.
-        norm: Of the first pass's gradient; left out of the sums if not finite.
-        cosine: Between the gradients of both passes; None where it is not known.
+        clean: PASS_SUMS of the first pass; its image_passes count all passes but the last. Changed in place.
+        perturbed: PASS_SUMS of the last pass.
+        norm: Norm of the first pass's gradient, 0-dimensional; left out of the sums if not finite.
+        cosine: Cosine between the gradients of both passes, 0-dimensional; None if it is not known.
     """
     if cosine is None:
         cosine = torch.full_like(norm, torch.nan)

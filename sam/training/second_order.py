@@ -1,4 +1,4 @@
-"""SAM with the term that Foret et al. (2021) drop from Eq. 3: the derivative of eps itself."""
+"""SAM with the term that Foret et al. (2021) drop from Eq. 3: the derivative of eps."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -13,23 +13,23 @@ from sam.training.sam_sums import SAM_SUMS, sam_sums
 
 
 class SecondOrderSAMRule:
-    """Two passes, and the exact gradient of L(w + eps(w)), eps(w) = rho * g / ||g||_2, g = dL(w)/dw.
+    """Two passes, and the exact gradient of L(w + eps(w)), with eps(w) = rho * g / ||g||_2, g = dL(w)/dw.
 
-    d/dw L(w + eps(w)) = v + (d eps / dw)^T v, with v the gradient at w + eps (Eq. 3 before anything is
-    dropped; appendix C.4, Figures 4 and 5). The Hessian in the second term comes from differentiating the
-    first pass twice, so the graphs of both passes are in memory at once.
-    The sums are those of SAM, without the cosine. It needs a model that autograd can differentiate twice:
-    not compiled, and without gradient checkpointing.
+    d/dw L(w + eps(w)) = v + (d eps / dw)^T v, where v is the gradient at w + eps (Eq. 3 with all its terms;
+    appendix C.4, Figures 4 and 5). The second term contains the Hessian, so the first pass is differentiated
+    twice, and the graphs of both passes are in memory at the same time.
+    The sums are SAM_SUMS, without the cosine. Autograd must be able to differentiate the model twice: it must
+    not be compiled, and must not use gradient checkpointing.
 
     Args:
-        forward_backward: How a pass is made; its model is called with other weights.
-        optimizer: Takes the step.
+        forward_backward: Makes a pass; its model is called with other weights.
+        optimizer: Makes the step.
         rho: Radius of the ball; finite and >= 0.
         true_gradient: As in SAMRule.
         replay: As in SAMRule.
 
     Raises:
-        ValueError: If rho is out of range, or there are several processes or a loss scale.
+        ValueError: If rho is out of range, if there are several processes, or if there is a loss scale.
     """
 
     sums: tuple[str, ...] = SAM_SUMS
@@ -83,7 +83,7 @@ class SecondOrderSAMRule:
         return sam_sums(clean, perturbed, norm.detach())
 
     def _gradient(self, loss: Tensor) -> tuple[Tensor, ...]:
-        """Return the gradient of loss and penalty at w, as a function of w; zero where w plays no part."""
+        """Return the gradient of loss and penalty at w, as a function of w; zero for unused parameters."""
         return torch.autograd.grad(
             loss + self._penalty(self._weights),
             list(self._weights.values()),

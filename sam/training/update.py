@@ -1,6 +1,6 @@
-"""One update of the weights from one device batch, walked in micro-batches of m images.
+"""One update of the weights from one device batch, processed in micro-batches of m images.
 
-The one loop for every rule: SGD with gradient accumulation, SAM, m-SAM, all with the same batch norm.
+All rules share this loop, and so the same batch norm: SGD with gradient accumulation, SAM, m-SAM.
 """
 
 import torch
@@ -11,13 +11,13 @@ from sam.training.rule import Rule
 
 
 class Update:
-    """Micro-batches, running statistics, clipping, step.
+    """One update: micro-batches, running statistics, gradient clipping, and the optimizer's step.
 
     Args:
-        rule: Which passes are made.
-        forward_backward: The one the rule uses.
+        rule: The rule that makes the passes.
+        forward_backward: The same object that the rule uses.
         m: Images per micro-batch; None means the whole device batch.
-        clip_norm: Largest 2-norm of the gradient that the optimizer sees; None means no clipping.
+        clip_norm: Largest 2-norm of the gradient in the optimizer's step; None means no clipping.
     """
 
     def __init__(
@@ -36,17 +36,17 @@ class Update:
     def __call__(
         self, images: Tensor, targets: Tensor, lr: float, clean_targets: Tensor | None = None, step: int = 0
     ) -> Tensor:
-        """Change the weights once.
+        """Update the weights once.
 
         Args:
-            images: float [B, C, H, W], B a multiple of m.
+            images: float [B, C, H, W], where B is a multiple of m.
             targets: int64 [B], or the probability of each class, float [B, K].
             lr: Learning rate of this step, for every parameter group.
-            clean_targets: As targets, before they were spoiled; None where they were not.
-            step: Number of updates before this one, for rules that do not perturb in every one.
+            clean_targets: The targets without label noise, in the same form; None without label noise.
+            step: Number of updates before this one, for rules that do not perturb in every update.
 
         Returns:
-            float64 [len(rule.sums)], the rule's sums over the batch, on the device.
+            The rule's sums over the batch, float64 [len(rule.sums)], on the device.
         """
         optimizer = self.rule.base_optimizer
         for group in optimizer.param_groups:
@@ -58,7 +58,7 @@ class Update:
     def gradient(
         self, images: Tensor, targets: Tensor, clean_targets: Tensor | None = None, step: int = 0
     ) -> Tensor:
-        """Leave in `.grad` the gradient that a call would make its step with, before clipping; see there."""
+        """Leave the gradient of one update in `.grad`, before clipping, and make no step; see __call__()."""
         self.rule.base_optimizer.zero_grad()
         m = self._m or len(targets)
         parts = list(zip(images.split(m), targets.split(m), strict=True))

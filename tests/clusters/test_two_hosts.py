@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.ddp, pytest.mark.xdist_group("two ho
 EPOCHS = 24
 LIMIT_SECONDS, STATED_BOUND_SECONDS = 18, 60
 RUN = [*TINY, "m=4", "dataset.num_train=512", f"epochs={EPOCHS}", "runtime.timeout_minutes=0.3"]
-SILENCE = "has heard nothing of another one for runtime.timeout_minutes=0.3: the network between them is cut"
+SILENCE = "has received nothing from another process for runtime.timeout_minutes=0.3: the network between"
 GO_ON = "; the same command goes on from the last checkpoint, if there is one\n"
 # As a cluster gives them to each host; ours know no names, so who keeps the meeting place is said.
 TWO = {
@@ -102,7 +102,7 @@ def test_host_that_stays_goes_on_by_itself_like_one_process_started_by_hand(host
     hosts.wait_for("a", "epoch 2 of", 120)
     if fate == "dies":
         hosts.kill("a")
-        hosts.wait_for("b", "rank 1 has lost the connection to another one", 30)
+        hosts.wait_for("b", "rank 1 has lost the connection to another process", 30)
     else:
         hosts.cut()
         hosts.wait_for("b", f"rank 1 {SILENCE}", LIMIT_SECONDS + STATED_BOUND_SECONDS)

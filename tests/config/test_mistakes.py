@@ -183,7 +183,7 @@ def test_train_refuses_when_no_checkpoint_can_be_read(command, tmp_path):
     code, _, err = command("train.py", *TINY)
     assert code == 2
     assert "checkpoint.pt is damaged" in err
-    assert "start anew with force=true" in err
+    assert "start again with force=true" in err
     assert command("train.py", *TINY, "force=true")[0] == 0
 
 

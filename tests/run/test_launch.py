@@ -176,9 +176,9 @@ def test_process_that_hangs_ends_the_run_within_the_limit(tmp_path):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(run.pid, signal.SIGKILL)
     assert run.returncode == 1
-    told = "process of rank 0 has heard nothing of another one for runtime.timeout_minutes=0.2: the network "
+    told = "process of rank 0 has received nothing from another process for runtime.timeout_minutes=0.2: the"
     # Python may add that the dead process has left a semaphore.
-    assert err.startswith(f"error: {told}between them is cut, or that one hangs; {GO_ON}\n")
+    assert err.startswith(f"error: {told} network between them is cut, or that process hangs; {GO_ON}\n")
     assert "Traceback" not in err
 
 

@@ -304,7 +304,7 @@ def test_load_with_both_checkpoints_damaged_tells_of_both(store: CheckpointStore
     store.previous.write_bytes(b"")
     message = (
         rf"^{re.escape(str(store.newest))} is damaged: .+; {re.escape(str(store.previous))} is damaged: .+\. "
-        r"No checkpoint is left to continue from: start anew with force=true$"
+        r"No checkpoint is left to continue from: start again with force=true$"
     )
     with pytest.raises(ValueError, match=message):
         store.load()
