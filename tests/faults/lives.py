@@ -213,8 +213,9 @@ def outcome(directory: pathlib.Path) -> object:
     saved = list(Rows(**state["progress"].pop("rows")))
     with open(directory / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    result = read_result(directory)
-    return [state, *map(without_times, [*saved, *rows, result or {}])]
+    result = read_result(directory) or {"config": {"outputs": ""}}
+    del result["config"]["outputs"]  # each life has a folder of its own
+    return [state, *map(without_times, [*saved, *rows, result])]
 
 
 def without_times(record: dict[str, object]) -> dict[str, object]:
