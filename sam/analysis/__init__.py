@@ -1,1 +1,1 @@
-"""What the loss looks like around the weights of a network: sharpness, Hessian, surface."""
+"""The shape of the loss around the weights of a network: sharpness, Hessian, surface."""

@@ -1,9 +1,9 @@
 """The Hessian of the loss over a sample, by exact products with vectors: eigenvalues, trace, density.
 
-H v is the derivative of g(w) . v with v fixed (Pearlmutter 1994), by differentiating the gradient's graph.
-Why not a library: HessianLinearOperator of curvlinops 3.0.1 makes the same products (the tests hold ours to
-it), but the gradient anew for each, and its Lanczos does not reorthogonalise; hessian-eigenthings 1.0.0a5
-makes the gradient anew as well. scripts/benchmarks/hessian_cost.py measures what that costs.
+H v is the derivative of g(w) . v with v fixed (Pearlmutter 1994): the gradient's graph is differentiated.
+Why not a library: HessianLinearOperator of curvlinops 3.0.1 makes the same products (the tests compare ours
+with it), but it recomputes the gradient for each product, and its Lanczos does not reorthogonalise.
+hessian-eigenthings 1.0.0a5 recomputes it, too. scripts/benchmarks/hessian_cost.py measures the cost.
 """
 
 from collections.abc import Sequence
@@ -19,20 +19,20 @@ from tqdm import tqdm
 from sam.analysis.lanczos import Array, Lanczos, random_vector
 from sam.analysis.sample import SampleLoss
 
-LONGEST = 200  # steps after which a run no longer waits for the highest eigenvalues to converge
+LONGEST = 200  # a run makes no more steps than this to let its largest eigenvalues converge
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """What is known of the eigenvalues of a Hessian with P rows; see hessian_spectrum."""
+    """The measured eigenvalues and density of a Hessian with P rows; see hessian_spectrum."""
 
     eigenvalues: list[float]  # the algebraically largest, descending
-    residuals: list[float]  # ||H v - lambda v||_2 of each and its unit vector
+    residuals: list[float]  # ||H v - lambda v||_2 of each eigenvalue and its unit eigenvector
     smallest: float  # lowest Ritz value of all probes: the smallest eigenvalue is no higher
     trace: float
     trace_standard_error: float | None  # None for a single probe
     nodes: Array  # [probes, steps], descending
-    weights: Array  # [probes, steps], those of a probe sum to 1
+    weights: Array  # [probes, steps]; the weights of each probe sum to 1
     eigenvectors: Tensor  # [k, P], unit length, entries in the order of the sample's weights
     num_products: int
 
@@ -40,13 +40,13 @@ class Spectrum:
 class SampleHessian:
     """Products of the Hessian of a sample's loss with vectors, exact over the whole sample, chunk by chunk.
 
-    A chunk's gradient is a graph; each product differentiates it once. The graphs of the first chunks are
-    kept between calls, as many as fit, which saves a third of the time of a product. The others are made
-    anew in each call, once for all its vectors, one at a time. The weights must not change in between.
+    The gradient of a chunk is a graph; each product differentiates it once. As many graphs as fit in memory
+    are kept between calls, which saves a third of a product's time. The others are recomputed one at a time,
+    once per call for all its vectors. The weights must not change between calls.
 
     Args:
         sample: The loss; its network must be twice differentiable: not compiled, no gradient checkpointing.
-        memory_bytes: For the kept graphs, >= 0. One more chunk's graph is in memory besides.
+        memory_bytes: Memory for the kept graphs, >= 0. The graph of one more chunk is needed in addition.
     """
 
     def __init__(self, sample: SampleLoss, memory_bytes: int = 0) -> None:
@@ -90,13 +90,13 @@ class SampleHessian:
         return torch.cat([part.reshape(-1) for part in product])
 
     def _graph_bytes(self) -> int:
-        """Return how much the graph of the first chunk holds."""
+        """Return the memory of the first chunk's graph."""
         sizes = {}
 
         def count(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
             sizes[storage.data_ptr()] = storage.nbytes()
-            return tensor.detach()  # the tensor itself would hold its own graph for ever
+            return tensor.detach()  # the tensor itself would keep its own graph alive
 
         with saved_tensors_hooks(count, lambda tensor: tensor):
             gradient = self._gradient(*self._chunks[0])
@@ -105,12 +105,12 @@ class SampleHessian:
 
 
 def num_products(top: int, steps: int, probes: int) -> int:
-    """Return the most products with vectors that hessian_spectrum can take; mostly it is probes * steps."""
+    """Return the largest number of products that hessian_spectrum can need; mostly it is probes * steps."""
     return max(steps, top, LONGEST) + (probes - 1) * steps
 
 
 def basis_bytes(sample: SampleLoss, steps: int) -> int:
-    """Return the most memory that the vectors of one probe can take; mostly it is that of `steps` vectors."""
+    """Return the most memory that the vectors of one probe can need; mostly it is that of `steps` vectors."""
     longest = max(steps, LONGEST)
     return longest * sum(weight.numel() * weight.element_size() for weight in sample.weights)
 
@@ -130,24 +130,25 @@ def hessian_spectrum(
     Stochastic Lanczos quadrature: from each of several random unit vectors v, Lanczos finds nodes and weights
     with v^T f(H) v ~ sum_i weight_i f(node_i), and E v^T f(H) v = tr f(H) / P (Ghorbani et al. 2019, section
     2). So the density of eigenvalues is the mean over probes of sum_i weight_i delta(x - node_i), and the
-    trace is P times the mean of v^T H v. The first probe's run gives the largest eigenvalues too; it goes on
-    until their residuals are at most tolerance times the largest Ritz value in size, or for LONGEST steps:
-    look at the residuals. There is an eigenvalue within the residual of each value given.
+    trace is P times the mean of v^T H v. The first probe's run also gives the largest eigenvalues. It
+    continues until their residuals are at most tolerance times the largest absolute Ritz value, or until
+    LONGEST steps are made, so check the residuals. An exact eigenvalue lies within the
+    residual of each returned value.
 
-    What it cannot see: how often an eigenvalue is repeated (each is found once, unless the run comes to the
-    end of all directions), an eigenvalue to whose vector the start is by chance orthogonal, and, between the
-    ends of the spectrum, single eigenvalues. The standard error tells how the trace varies with the probes.
+    Limits: a repeated eigenvalue is found only once (unless the run exhausts all directions). An eigenvalue
+    is missed if the start vector is by chance orthogonal to its eigenvector. Single eigenvalues inside the
+    spectrum are not resolved. The standard error says how the trace varies with the probes.
 
     Args:
-        sample: The loss; weights of one precision, float32 or float64, in which products are made.
+        sample: The loss; all weights have one precision, float32 or float64, which the products use.
         top: Number of eigenvalues k, from 1 to P.
-        steps: Of each probe's run, at least 1; at most P are made.
-        probes: At least 1; 2 for a standard error.
-        seed: Of the probes.
-        tolerance: > 0.
-        memory_bytes: May be used twice: for graphs that save time (see SampleHessian), and by the vectors of
-            probes that advance together, which save time where graphs are not kept. The vectors of one probe,
-            4 or 8 bytes times P times steps, and one chunk's graph are needed in any case.
+        steps: Number of steps for each probe, at least 1; at most P are made.
+        probes: Number of probes, at least 1; a standard error needs 2.
+        seed: Seed of the probes.
+        tolerance: Largest residual of a converged eigenvalue, relative to the largest Ritz value; > 0.
+        memory_bytes: Memory that may be used twice: for graphs that save time (see SampleHessian), and for
+            the vectors of probes that advance together, which saves time if graphs are not kept. The vectors
+            of one probe (4 or 8 bytes * P * steps) and the graph of one chunk are needed in any case.
 
     Raises:
         ValueError: If an argument is out of range, or a product is not finite.
@@ -192,7 +193,7 @@ def _trace(num_weights: int, nodes: Array, weights: Array) -> tuple[float, float
 
 
 def _check(num_weights: int, top: int, steps: int, probes: int, tolerance: float) -> None:
-    """Complain about arguments of hessian_spectrum."""
+    """Check the arguments of hessian_spectrum."""
     if not 1 <= top <= num_weights:
         raise ValueError(f"top must be from 1 to the number of weights, {num_weights}, got {top}")
     if steps < 1 or probes < 1:
@@ -218,7 +219,7 @@ def _advance(hessian: SampleHessian, runs: Sequence[Lanczos], progress: "tqdm[No
 def _converge(
     hessian: SampleHessian, run: Lanczos, top: int, tolerance: float, progress: "tqdm[None]"
 ) -> tuple[Array, Array]:
-    """Go on until the highest Ritz values need no further steps, or get none; return all, with residuals."""
+    """Continue until the largest Ritz values converge or the step limit is reached; return all values."""
     most = min(max(LONGEST, top), len(run.vector))
     while True:
         if run.size >= top:

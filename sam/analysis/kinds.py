@@ -1,4 +1,4 @@
-"""The four analyses: from a config and a network to a result, by the functions of sam/analysis."""
+"""The four analyses: from a config and a network to a result."""
 
 import dataclasses
 import itertools
@@ -85,7 +85,7 @@ def _landscape(
     try:
         landscape.fill_surface(sample, surface, directions, other, save)
     finally:
-        save()  # what was measured before Ctrl-C, too
+        save()  # also after Ctrl-C: the analysis continues from it
     finite = surface.loss[numpy.isfinite(surface.loss)]
     # The loss of the sample at w, which is a point of the grid.
     return {
@@ -102,7 +102,7 @@ def _empty_surface(chosen: AnalysisConfig) -> landscape.Surface:
 
 
 def _begun_surface(arrays: pathlib.Path) -> landscape.Surface | None:
-    """Return what an interrupted analysis has left; None if there is nothing, or it cannot be read."""
+    """Return the surface of an interrupted analysis; None if there is no file, or it cannot be read."""
     try:
         check_arrays(arrays, arrays.stat().st_size)
         with numpy.load(arrays, allow_pickle=False) as file:
@@ -115,7 +115,7 @@ def _begun_surface(arrays: pathlib.Path) -> landscape.Surface | None:
 def _directions(
     chosen: AnalysisConfig, subject: Subject, sample: SampleLoss, number: int
 ) -> list[list[Tensor]]:
-    """Return so many directions to look along."""
+    """Return the directions of the landscape's axes, `number` of them."""
     if chosen.directions != "eigenvectors":
         return landscape.random_directions(sample.weights, number, chosen.seed)
     found = [
@@ -157,7 +157,7 @@ def _second_order(
                 f"analysis=second_order: this run has optimizer.{key}={getattr(config.optimizer, key)}, and "
                 "the second-order term is that of the plain ball (Eq. 3)"
             )
-    # SAM with the run's own rho, and nothing else of what makes it cheaper or different.
+    # SAM with the run's own rho, but without the options that make it cheaper or different.
     kept = ("lr", "momentum", "nesterov", "weight_decay", "weight_decay_in", "rho", "true_gradient", "replay")
     plain = {key: getattr(config.optimizer, key) for key in kept}
     resolved = dataclasses.replace(subject.resolved, precision="fp32", workers=0)
@@ -180,7 +180,7 @@ def _second_order(
 
 
 def _write_arrays(path: pathlib.Path, **arrays: Any) -> None:
-    """Write a file of arrays so that whoever looks sees all of it or the one before."""
+    """Write a file of arrays atomically: a reader sees either the old file or the complete new one."""
     with replaced(path, "wb") as file:
         numpy.savez(file, **arrays)
 

@@ -1,4 +1,4 @@
-"""Lanczos iteration with full reorthogonalisation: ends and density of a spectrum from products alone.
+"""Lanczos iteration with full reorthogonalisation: the extreme eigenvalues and the density of a spectrum.
 
 Golub and Van Loan (2013), Matrix Computations, chapter 10. Density by quadrature: Golub and Welsch
 (1969), used as in Ghorbani et al. (2019), An Investigation into Neural Net Optimization via Hessian
@@ -11,23 +11,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Array = NDArray[np.float64]
-ROWS = 16  # the basis grows by so many vectors, so that it never moves
+ROWS = 16  # the basis grows in blocks of 16 vectors, so that existing vectors are never copied
 
 
 class Lanczos:
-    """One Lanczos run on a symmetric matrix H: multiply `vector` by H, hand the product to add(), repeat.
+    """One Lanczos run on a symmetric matrix H: multiply `vector` by H, pass the product to add(), repeat.
 
     After m steps, H Q = Q' A with orthonormal Q [P, m], Q' = Q and the next vector, and A [m + 1, m]. The
-    eigenvalues of A's upper part (made symmetric) are the Ritz values. All coefficients of A are kept, not
-    only its three diagonals, in float64: residuals then contain what rounding does to a float32 product.
-    Every product is made orthogonal to all vectors before it, twice (once is not enough: Parlett 1998, 6.9).
-    Where it lies in their span, up to rounding, an arbitrary orthogonal vector follows.
-
-    A run sees one direction in the space of a repeated eigenvalue, until such a fresh start.
+    eigenvalues of A's upper part (made symmetric) are the Ritz values. All coefficients of A are kept in
+    float64, not only its three diagonals: the residuals then include the rounding of float32 products.
+    Every product is made orthogonal to all earlier vectors, twice (once is not enough: Parlett 1998, 6.9).
+    If a product lies in their span, up to rounding, the next vector is an arbitrary orthogonal one: a fresh
+    start. Before a fresh start, a run finds only one direction of a repeated eigenvalue's eigenspace.
 
     Args:
-        start: Floating point [P], not zero. Any length.
-        generator: On the CPU; draws the vectors of fresh starts.
+        start: Start vector, floating point [P], not zero, of any length.
+        generator: A CPU generator; it draws the vectors of fresh starts.
     """
 
     def __init__(self, start: Tensor, generator: torch.Generator) -> None:
@@ -39,13 +38,15 @@ class Lanczos:
         self.vector = self._append(start / _norm(start))
 
     def add(self, product: Tensor) -> None:
-        """Take H times `vector`, which becomes the next one. After P steps there is no other, and it stays.
+        """Make one step with the product H times `vector`, and set `vector` to the next one.
+
+        After P steps there is no next vector, and `vector` stays.
 
         Args:
             product: [P]; overwritten.
 
         Raises:
-            ValueError: If it is not finite.
+            ValueError: If the product is not finite.
         """
         length = _norm(product)
         if not np.isfinite(length):
@@ -65,11 +66,11 @@ class Lanczos:
             self.vector = self._append(product.div_(norm) if norm else self._fresh(product))
 
     def ritz(self, num_steps: int) -> tuple[Array, Array, Array]:
-        """Return what the first num_steps steps tell of the eigenvalues.
+        """Return the Ritz values after the first num_steps steps.
 
         Returns:
-            Ritz values [num_steps], descending; residuals ||H v - lambda v||_2 of their unit vectors, up to
-            a few roundings of H v; and those vectors' coordinates in the basis, one per column.
+            Ritz values [num_steps], descending; the residuals ||H v - lambda v||_2 of their unit vectors, up
+            to a few roundings of H v; and the coordinates of these vectors in the basis, one per column.
         """
         square = self._coefficients[:num_steps, :num_steps]
         values, coordinates = np.linalg.eigh((square + square.T) / 2)
@@ -81,14 +82,14 @@ class Lanczos:
     def quadrature(self, num_steps: int) -> tuple[Array, Array]:
         """Return nodes and weights, each [num_steps]: v^T f(H) v ~ sum_i weight_i f(node_i) for the start v.
 
-        Exact for polynomials f of degree below 2 num_steps. Weights are >= 0 and sum to 1; those of nodes
-        found after a fresh start are 0.
+        This is exact for polynomials f of degree below 2 num_steps. Weights are >= 0 and sum to 1; nodes
+        found after a fresh start have weight 0.
         """
         values, _, coordinates = self.ritz(num_steps)
         return values, coordinates[0] ** 2
 
     def ritz_vectors(self, count: int) -> Tensor:
-        """Return the unit vectors of the highest Ritz values after all steps, [count, P]."""
+        """Return the unit vectors of the largest Ritz values after all steps, [count, P]."""
         _, _, coordinates = self.ritz(self.size)
         first = self._blocks[0]
         columns = torch.as_tensor(coordinates[:, :count].T.copy(), dtype=first.dtype, device=first.device)
@@ -98,7 +99,7 @@ class Lanczos:
         return torch.nn.functional.normalize(vectors)
 
     def _append(self, vector: Tensor) -> Tensor:
-        """Copy a vector into the basis; return it as it is there."""
+        """Copy a vector into the basis; return the copy."""
         row = self.size % ROWS
         if row == 0:
             rows = min(ROWS, len(vector) - self.size)
@@ -112,7 +113,7 @@ class Lanczos:
         ]
 
     def _make_orthogonal(self, vector: Tensor) -> list[float]:
-        """Take the basis' parts out of a vector, in place; return them."""
+        """Subtract a vector's projection onto the basis, in place; return its coefficients."""
         total = np.zeros(self.size)
         for _ in range(2):
             for start, block in self._basis(self.size):
@@ -124,7 +125,7 @@ class Lanczos:
     def _fresh(self, like: Tensor) -> Tensor:
         """Return a unit vector orthogonal to the basis, in an arbitrary direction."""
         vector = random_vector(like, self._generator)
-        # With few directions left, what remains of a vector is short, and twice would not be enough.
+        # If few directions are left, the remainder is short, so it is normalised and made orthogonal again.
         for _ in range(2):
             vector /= _norm(vector)
             self._make_orthogonal(vector)
@@ -132,7 +133,7 @@ class Lanczos:
 
 
 def random_vector(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Return standard normal numbers like a tensor, the same ones in all precisions and places."""
+    """Return standard normal numbers in a tensor's shape, the same for every dtype and device."""
     return torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)
 
 

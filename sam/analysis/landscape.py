@@ -1,8 +1,8 @@
 """The loss of a network along one line, or over one plane, through its weights.
 
 Li et al. (2018), Visualizing the Loss Landscape of Neural Nets, section 4: L(w + a * d_1 + b * d_2), where
-every filter of a direction is as long as that filter of w. The lines are random, or eigenvectors of the
-Hessian, or the first leads to the weights of another network: w + a * (w_other - w).
+every filter of a direction has the norm of the same filter of w. Directions are random or eigenvectors of the
+Hessian. The first may instead lead to the weights of another network: w + a * (w_other - w).
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ class Surface:
         steps_1: Coordinates a, float64 [n1].
         steps_2: Coordinates b, float64 [n2]; None along a line.
         loss: Float64 [n1] or [n1, n2]; NaN where not yet measured, infinite where the network overflows.
-        error_pct: Likewise.
+        error_pct: Top-1 error in percent, float64, in the shape of loss.
     """
 
     steps_1: NDArray[np.float64]
@@ -36,13 +36,13 @@ class Surface:
 
 
 def empty_surface(steps_1: NDArray[np.float64], steps_2: NDArray[np.float64] | None = None) -> Surface:
-    """Return a surface of which nothing is measured yet."""
+    """Return a surface without any measured point."""
     shape = (len(steps_1),) if steps_2 is None else (len(steps_1), len(steps_2))
     return Surface(steps_1, steps_2, np.full(shape, np.nan), np.full(shape, np.nan))
 
 
 def symmetric_steps(span: float, num_points: int) -> NDArray[np.float64]:
-    """Return coordinates from -span to span, evenly spaced, with 0 itself in the middle.
+    """Return coordinates from -span to span, evenly spaced, with exactly 0 in the middle.
 
     Raises:
         ValueError: If span is not positive and finite, or num_points not odd and at least 3.
@@ -53,9 +53,9 @@ def symmetric_steps(span: float, num_points: int) -> NDArray[np.float64]:
 
 
 def steps_between(span: float, num_points: int) -> NDArray[np.float64]:
-    """Return coordinates from -span / 2 to 1 + span / 2, evenly spaced, with 0 and 1 themselves among them.
+    """Return evenly spaced coordinates from about -span / 2 to about 1 + span / 2.
 
-    So that both are, the ends lie only as near to these as a whole number of steps allows.
+    Both 0 and 1 are among them exactly, so the ends are rounded to a whole number of steps.
 
     Raises:
         ValueError: If span is not positive and finite, or num_points not odd and at least 3.
@@ -71,9 +71,9 @@ def random_directions(weights: Sequence[Tensor], dimensions: int, seed: int) -> 
     """Return random directions, normalised filter by filter.
 
     Args:
-        weights: w; left unchanged.
-        dimensions: How many; the first ones of one seed are the same, whatever the device and dtype.
-        seed: Of the normal distribution.
+        weights: The weights w; left unchanged.
+        dimensions: Number of directions. A larger number adds directions and keeps the first ones.
+        seed: Seed of the normal distribution; the numbers are the same for every device and dtype.
 
     Returns:
         For each direction, one tensor per weight in its shape.
@@ -89,11 +89,11 @@ def random_directions(weights: Sequence[Tensor], dimensions: int, seed: int) -> 
 def eigenvector_directions(weights: Sequence[Tensor], vectors: Tensor) -> list[list[Tensor]]:
     """Return eigenvectors of the Hessian, normalised filter by filter.
 
-    Normalised, they are eigenvectors no longer: each filter keeps its part of the direction and gets another
-    length, and biases and norm layers stay.
+    Normalised, they are no longer eigenvectors: each filter's part keeps its direction but gets another
+    length, and biases and norm layers get zero.
 
     Args:
-        weights: w, P entries together; left unchanged.
+        weights: The weights w, P entries together; left unchanged.
         vectors: [k, P], entries in the order of the weights.
 
     Returns:
@@ -114,8 +114,8 @@ def eigenvector_directions(weights: Sequence[Tensor], vectors: Tensor) -> list[l
 def _normalised_by_filter(weights: Sequence[Tensor], direction: Sequence[Tensor]) -> list[Tensor]:
     """Return d_ij * ||w_ij|| / ||d_ij|| for filter j of layer i (Li et al. 2018, section 4).
 
-    A filter is what one output channel or neuron multiplies. Biases and the parameters of norm layers, of at
-    most one dimension, get zero, as in the code of that paper; so does a filter of zeros.
+    A filter is the set of weights of one output channel or neuron. Biases and the parameters of norm layers
+    (tensors of at most one dimension) get zero, as in that paper's code. A filter of zeros also gets zero.
     """
     normalised = []
     for weight, part in zip(weights, direction, strict=True):
@@ -141,18 +141,18 @@ def fill_surface(
 ) -> None:
     """Measure the points of a surface that are not measured yet, and write them into its arrays.
 
-    Towards another network, the running statistics of batch norm are interpolated as the weights are, and
-    beyond an end they stay as they are there: a variance must not become negative. They fit the weights at
-    the ends only, which raises the loss between; a sample with batch statistics is without this effect.
+    On the line to another network, batch norm's running statistics are interpolated like the weights. Beyond
+    an end they keep the values of that end, because a variance must not become negative. They fit the
+    weights at the ends only, which raises the loss in between. A sample with batch statistics avoids this.
 
     Args:
-        sample: The loss; its network is moved meanwhile, and comes back to the bit.
-        surface: Of empty_surface(), or one that was begun.
-        directions: One for each axis of the surface, of one tensor per weight; with `other`, for each axis
-            after the first.
-        other: Where a = 1 on the first axis; the same architecture. Left unchanged.
-        save: Called now and then between two points, so that what was measured survives a stop.
-        seconds_between_saves: At least.
+        sample: The loss. Its network is changed during the measurement and restored exactly.
+        surface: The result of empty_surface(), or a partly measured surface.
+        directions: One direction per axis of the surface, each with one tensor per weight. With `other`, the
+            first axis has no direction here.
+        other: The network at a = 1 on the first axis, of the same architecture; left unchanged.
+        save: Called between points from time to time, so that an interruption loses little.
+        seconds_between_saves: Shortest time between two calls of save.
 
     Raises:
         ValueError: If there are not as many directions as axes, or the two networks differ in their tensors.
@@ -178,12 +178,12 @@ def fill_surface(
 
 
 def num_image_passes(num_images: int, surface: Surface) -> float:
-    """Return how many passes over one image the rest of a surface takes; one forward counts as a third."""
+    """Return the number of passes over one image for the missing points; a forward pass counts as a third."""
     return num_images * int(np.isnan(surface.loss).sum()) / 3
 
 
 class _Mover:
-    """Moves a network to points of a line or a plane, always from where it stood, and back."""
+    """Moves a network to points of a line or a plane, always starting from its original weights, and back."""
 
     def __init__(
         self, sample: SampleLoss, directions: Sequence[Sequence[Tensor]], other: nn.Module | None
@@ -203,7 +203,7 @@ class _Mover:
         """Move to the point with these coordinates."""
         self.return_()
         if self._ends is not None:
-            # lerp is exact at both ends, which w + 1 * (w_other - w) is not.
+            # lerp is exact at both ends; w + 1 * (w_other - w) is not.
             along, *steps = steps
             num_parameters = len(self._parameters)
             for weight, end in zip(self._parameters, self._ends[:num_parameters], strict=True):
@@ -214,7 +214,7 @@ class _Mover:
             torch._foreach_add_(self._weights, list(direction), alpha=step)
 
     def return_(self) -> None:
-        """Move to where the network stood."""
+        """Move back to the original weights and statistics."""
         torch._foreach_copy_([*self._parameters, *self._statistics], self._centres)
 
 

@@ -1,7 +1,7 @@
-"""One analysis of a run: from what the config asks for to numbers and arrays in its directory.
+"""One analysis of a run: from the config to the numbers and arrays in the run's directory.
 
-<run>/analysis/<name>-epoch<k>-<8 hex of what was asked for>.json, .npz (hessian, landscape). What is there
-is not measured again, and a surface that was interrupted goes on.
+The files are <run>/analysis/<name>-epoch<k>-<8 hex digits of the settings>.json, and .npz for hessian and
+landscape. An existing result is not measured again. An interrupted landscape continues.
 """
 
 import hashlib
@@ -32,14 +32,14 @@ KEYS = {
 
 
 def analyse(chosen: AnalysisConfig, subject: Subject, tell: Tell) -> Analysis:
-    """Analyse a network and write what comes out, unless that is there already.
+    """Analyse a network and write the result, unless it exists already.
 
-    The network, its random draws and its statistics stay as they are. Passes are made without autocast.
+    The network, the random state and the running statistics are left unchanged. Passes use no autocast.
 
     Args:
-        chosen: What is asked for; its name is not none.
+        chosen: The analysis section of the config; its name is not none.
         subject: The network and its run.
-        tell: Hears, before the work begins, how long it will take.
+        tell: Called with a cost estimate before the work starts.
 
     Raises:
         ConfigError: If the analysis is impossible for this network or these files.
@@ -48,14 +48,14 @@ def analyse(chosen: AnalysisConfig, subject: Subject, tell: Tell) -> Analysis:
     with user_errors(f"analysis={chosen.name}"):
         try:
             return read_analysis(path)
-        except (OSError, ValueError):  # it is not there, or damaged
+        except (OSError, ValueError):  # the file is missing or damaged
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, _measured(chosen, subject, path, tell))
             return read_analysis(path)
 
 
 def _measured(chosen: AnalysisConfig, subject: Subject, path: pathlib.Path, tell: Tell) -> dict[str, Any]:
-    """Return what the JSON file holds."""
+    """Run the analysis and return the contents of its JSON file."""
     draws = RandomState(subject.device)
     started = time.monotonic()
     try:
@@ -82,10 +82,10 @@ def _measured(chosen: AnalysisConfig, subject: Subject, path: pathlib.Path, tell
 
 
 def path_of_analysis(chosen: AnalysisConfig, subject: Subject) -> pathlib.Path:
-    """Return where the numbers of an analysis lie: one place for each moment and each set of wishes."""
+    """Return the path of an analysis's JSON file: one for each moment and each choice of settings."""
     keys = [*COMMON_KEYS, *KEYS[chosen.name]]
     if chosen.statistics == "evaluation":
-        keys.remove("chunk_size")  # it then decides nothing but the memory
+        keys.remove("chunk_size")  # it then changes the memory only, not the numbers
     asked = {key: getattr(chosen, key) for key in keys}
     if chosen.name == "landscape" and chosen.other is not None:
         asked["other_epoch"] = _last_epoch(pathlib.Path(chosen.other).expanduser())
@@ -96,6 +96,6 @@ def path_of_analysis(chosen: AnalysisConfig, subject: Subject) -> pathlib.Path:
 
 
 def _last_epoch(directory: pathlib.Path) -> int | None:
-    """Return how far another run has come, which may go on; None where there is none."""
+    """Return the last epoch of another run, which may still continue; None if there is no such run."""
     runs, _ = find_runs([directory])
     return runs[0].last_epoch if runs else None

@@ -1,4 +1,4 @@
-"""How far the update of SAM is from the one with the term that it drops (Foret et al. 2021, Figure 5)."""
+"""Compare the update of SAM with the update that keeps the dropped term (Foret et al. 2021, Figure 5)."""
 
 from collections.abc import Iterable, Sequence
 
@@ -15,12 +15,13 @@ def order_cosines(
 ) -> list[float]:
     """Return the cosine between the gradients of two updates on the same batches, one for each batch.
 
-    cos = g1 . g2 / (||g1||_2 ||g2||_2), over all weights together, before clipping and momentum. Both see
-    the same random draws. The weights stay as they are; running statistics and `.grad` do not.
+    cos = g1 . g2 / (||g1||_2 ||g2||_2), over all weights together, before clipping and momentum. Both updates
+    use the same random draws. The weights do not change; running statistics and `.grad` do.
 
     Args:
-        updates: With SAM's gradient (Eq. 3), and with the exact one of L(w + eps(w)) (appendix C.4).
-        weights: Of the network that both of them update.
+        updates: An update with SAM's gradient (Eq. 3), and one with the exact gradient of L(w + eps(w))
+            (appendix C.4).
+        weights: The weights of the network that both updates share.
         batches: Images, float [B, C, H, W], and targets.
     """
     cosines = []

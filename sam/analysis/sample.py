@@ -1,4 +1,4 @@
-"""The loss of a network over a fixed sample of images, the function whose shape the analyses look at."""
+"""The loss of a network over a fixed sample of images: the function that the analyses measure."""
 
 from collections.abc import Iterable, Iterator
 
@@ -11,16 +11,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 class SampleLoss:
     """Mean cross entropy over a sample, without label smoothing and L2, as a function of the weights.
 
-    The images are walked in chunks of fixed size and order, so that memory is bounded by the chunk and every
-    call sees the same function: layers that draw (dropout, gates) are as in evaluation.
+    The images are processed in chunks of fixed size and order, so the chunk size bounds the memory. Every
+    call computes the same function: layers that draw (dropout, gates) are in evaluation mode.
 
     Args:
-        network: Maps images to logits; its weights may be moved by whoever analyses it, so give a copy.
+        network: Maps images to logits. An analysis may change its weights, so pass a copy.
         images: float [N, C, H, W], normalised, on the network's device and in its dtype.
         targets: int64 [N].
-        chunk_size: Images of one pass.
-        batch_statistics: Let batch norm use the statistics of each chunk, as in training with micro-batches
-            of so many images, instead of its running ones.
+        chunk_size: Images per pass.
+        batch_statistics: Let batch norm use the statistics of each chunk instead of the running statistics,
+            as in training with micro-batches of chunk_size images.
 
     Raises:
         ValueError: If there is no image, or chunk_size is below 1.
@@ -41,7 +41,7 @@ class SampleLoss:
             for layer in network.modules():
                 if isinstance(layer, _BatchNorm):
                     layer.train()
-                    layer.track_running_stats = False  # or every pass would move them
+                    layer.track_running_stats = False  # otherwise every pass would change them
         self.images = images
         self.targets = targets
         self.chunk_size = chunk_size
@@ -52,15 +52,15 @@ class SampleLoss:
         return len(self.targets)
 
     def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Iterate over images and targets of the chunks, the last of which may be smaller."""
+        """Iterate over the chunks as (images, targets); the last chunk may be smaller."""
         yield from zip(self.images.split(self.chunk_size), self.targets.split(self.chunk_size), strict=True)
 
     def chunk_loss(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Return a chunk's share of the mean loss, 0-dimensional; those of all chunks add up to it."""
+        """Return a chunk's share of the mean loss, 0-dimensional; all shares sum to the mean loss."""
         return functional.cross_entropy(self.network(images), targets, reduction="sum") / len(self)
 
     def measure(self) -> tuple[float, float]:
-        """Return loss and top-1 error in percent at the present weights."""
+        """Return loss and top-1 error in percent at the current weights."""
         with torch.no_grad():
             return self._means(_sums(self.network(images), targets) for images, targets in self.chunks())
 
@@ -85,7 +85,7 @@ class SampleLoss:
 def _sums(logits: Tensor, targets: Tensor) -> Tensor:
     """Return cross entropy and number of errors of a chunk, float64 [2].
 
-    In float32, the loss of an image that is well learnt would be a multiple of 6e-8, and often 0.
+    In float32, the loss of a well-fitted image would be a multiple of 6e-8, and often 0.
     """
     loss = functional.cross_entropy(logits.double(), targets, reduction="sum")
     return torch.stack([loss, (logits.argmax(1) != targets).sum().double()])

@@ -1,12 +1,12 @@
 """Sharpness of a network: how far its loss rises in a ball around the weights.
 
-Foret et al. (2021), section 4.2: m-sharpness splits the sample S into disjoint subsets B of m images, each of
-which maximises by itself,
+Foret et al. (2021), section 4.2: m-sharpness splits the sample S into disjoint subsets B of m images. Each
+subset has its own maximum:
 
     mean over B of  max over ||eps||_2 <= rho  of  L_B(w + eps) - L_B(w).
 
-The maximum is looked for as in training: one step of SAM (Eq. 2), or several steps of projected gradient
-ascent (appendix C.5), so what is measured is a lower bound of it.
+The maximum is approximated as in training: by one step of SAM (Eq. 2), or by several steps of projected
+gradient ascent (appendix C.5). So the measured value is a lower bound.
 """
 
 import dataclasses
@@ -29,9 +29,9 @@ class Row:
         m: Images that share one perturbation.
         ascent_steps: Steps from w to w + eps.
         loss_rise: Mean over subsets of L_B(w + eps) - L_B(w), weighted by their images.
-        loss_rise_standard_error: Of that mean, from the spread of the subsets; None if there is one subset.
-        error_rise_points: The same rise of the top-1 error, in percentage points.
-        num_subsets: The last one is smaller where m does not divide the sample.
+        loss_rise_standard_error: Standard error of loss_rise over the subsets; None for a single subset.
+        error_rise_points: The same mean for the top-1 error, in percentage points.
+        num_subsets: Number of subsets; the last is smaller if m does not divide the sample.
     """
 
     m: int
@@ -60,27 +60,28 @@ def measure_sharpness(
 ) -> list[Row]:
     """Measure m-sharpness for several m and several lengths of the ascent.
 
-    The first step has length rho along the gradient. Each further one has length ascent_step_size * rho and
-    is projected onto ||eps||_2 <= rho; one ascent, as long as the longest asked for, serves all. Subsets are
-    of consecutive images, so these should lie in random order. With batch statistics, batch norm sees the
-    images of a subset together, as in training with micro-batches of m, or as many as make a chunk; then
-    L_B(w) depends on m too. Where the gradient of a subset is zero or not finite, its eps stays.
+    The first step has length rho along the gradient. Each further step has length ascent_step_size * rho and
+    is projected onto ||eps||_2 <= rho. One ascent with the largest number of steps gives the rows of all
+    smaller numbers. Subsets are consecutive images, so the images should be in random order. With batch
+    statistics, batch norm uses the statistics of the subset, as in training with micro-batches of m images
+    (or of the chunk, if it is smaller); then L_B(w) also depends on m. If the gradient of a subset is zero or
+    not finite, its eps does not change.
 
     Args:
-        sample: The loss; its weights are moved meanwhile, and come back to the bit.
-        rho: Radius of the ball, in weight units (of ASAM's ball, in units of |w|); finite, >= 0.
-        ms: Images that share one perturbation, each at least 1; what is above the N images of the sample
-            means all of them. m = N is always measured too.
+        sample: The loss. Its weights are changed during the measurement and restored exactly.
+        rho: Radius of the ball, in weight units (for ASAM's ball, in units of |w|); finite, >= 0.
+        ms: Numbers of images that share one perturbation, each at least 1. A number above the N images of the
+            sample means N. m = N is always measured too.
         ascent_steps: Numbers of steps, each at least 1.
         ascent_step_size: Length of the steps after the first, in units of rho; finite, > 0.
-        adaptive: Use the ball of ASAM (Kwon et al. 2021), ||eps / w||_2 <= rho; one step only, as in
+        adaptive: Use the ball of ASAM (Kwon et al. 2021), ||eps / w||_2 <= rho, with one step only, as in
             training.
 
     Returns:
         A row for each m and each number of steps, both ascending.
 
     Raises:
-        ValueError: If an argument is out of range, or there are several steps in ASAM's ball.
+        ValueError: If an argument is out of range, or if adaptive is combined with several steps.
     """
     _check(rho, ms, ascent_steps, ascent_step_size, adaptive)
     ascent = _Ascent(max(ascent_steps), rho, ascent_step_size, adaptive)
@@ -102,9 +103,10 @@ def measure_sharpness(
 
 
 def num_image_passes(num_images: int, ms: Sequence[int], ascent_steps: Sequence[int]) -> float:
-    """Return how many passes forward and backward over one image measure_sharpness makes.
+    """Return the number of forward-backward passes over one image that measure_sharpness makes.
 
-    One for each step of the longest ascent, and at its end one forward, which counts as a third.
+    For each image and m: one pass for each step of the longest ascent, and one forward pass at its end, which
+    counts as a third.
     """
     return _num_images_climbed(num_images, ms) * (max(ascent_steps) + 1 / 3)
 
@@ -124,7 +126,7 @@ def _subsets(sample: SampleLoss, m: int) -> Iterator[SampleLoss]:
 
 @torch.no_grad()
 def _climb(sample: SampleLoss, ascent: _Ascent) -> list[tuple[float, float]]:
-    """Return loss and error in percent after 0, 1, 2 ... steps uphill; the weights come back to the bit."""
+    """Return loss and error in percent after 0, 1, 2 ... ascent steps; the weights are restored exactly."""
     centres = [weight.clone() for weight in sample.weights]
     path = []
     try:
@@ -142,7 +144,7 @@ def _climb(sample: SampleLoss, ascent: _Ascent) -> list[tuple[float, float]]:
 def _step_(
     weights: list[Tensor], centres: list[Tensor], grads: list[Tensor], ascent: _Ascent, is_first: bool
 ) -> None:
-    """Move the weights one step uphill, as SAM.perturb() does first, and SAM.climb() from then on."""
+    """Move the weights one ascent step: the first as in SAM.perturb(), the others as in SAM.climb()."""
     if not is_first:
         move_(weights, grads, ascent.step_size * ascent.rho, global_norm(grads))
         project_(weights, centres, ascent.rho)
@@ -157,10 +159,10 @@ def _row(m: int, ascent_steps: int, shares: Tensor, rises: Tensor) -> Row:
     """Return the mean over subsets.
 
     Args:
-        m: Images of a subset.
-        ascent_steps: After which the rises are.
-        shares: Of the subsets in the sample, float64 [K], 1 together.
-        rises: Of loss and error, float64 [K, 2].
+        m: Images per subset.
+        ascent_steps: Number of steps before the rises were measured.
+        shares: Each subset's share of the sample, float64 [K]; they sum to 1.
+        rises: The rise of loss and error of each subset, float64 [K, 2].
     """
     means = shares @ rises
     standard_error = None

@@ -1,4 +1,4 @@
-"""What is analysed: the network of a run at one moment, and the images that its loss is looked at over."""
+"""The subject of an analysis: the network of a run at one moment, and the sample of images for its loss."""
 
 import copy
 import dataclasses
@@ -20,15 +20,15 @@ from sam.data.images import Dataset, stratified_subset, with_true_labels
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """What is analysed.
+    """The network to analyse, and its run.
 
     Attributes:
-        config: Of the run.
-        directory: Of the run.
-        data: Its dataset, with the labels that it is trained on.
-        network: With the weights of the moment; left as it is.
-        moment: Of these weights.
-        resolved: What the config means where the network is, for one process.
+        config: The run's config.
+        directory: The run's directory.
+        data: The run's dataset, with the labels that the run is trained on.
+        network: The network with the weights of the moment; left unchanged.
+        moment: The run's progress when it had these weights.
+        resolved: The resolved config on the network's device, for one process.
     """
 
     config: TrainConfig
@@ -40,14 +40,14 @@ class Subject:
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """The device of the network."""
         return self.resolved.device
 
 
 def sample_of(chosen: AnalysisConfig, subject: Subject) -> SampleLoss:
-    """Return the loss of a copy of the network over the images that an analysis looks at.
+    """Return the loss of a copy of the network over the images that the analysis uses.
 
-    The images are in a fixed random order, so that those that share a perturbation are of mixed classes.
+    The images are in a fixed random order, so that images that share a perturbation have mixed classes.
     """
     split = subject.data.train if chosen.split == "train" else subject.data.test
     num_images = min(chosen.num_images or len(split), len(split))
@@ -67,9 +67,9 @@ def sample_of(chosen: AnalysisConfig, subject: Subject) -> SampleLoss:
 
 
 def copy_of(network: nn.Module) -> nn.Module:
-    """Return a copy that may be moved about, and that autograd can differentiate twice."""
+    """Return a copy whose weights may be changed and that autograd can differentiate twice."""
     twin = copy.deepcopy(network)
-    if hasattr(twin, "set_grad_checkpointing"):  # of timm's networks
+    if hasattr(twin, "set_grad_checkpointing"):  # a method of timm's networks
         twin.set_grad_checkpointing(False)  # type: ignore[operator]
     return twin
 
@@ -77,17 +77,17 @@ def copy_of(network: nn.Module) -> nn.Module:
 def tell_cost(
     name: str, num_passes: float, sample: SampleLoss, say: Callable[[str], None], note: str = ""
 ) -> None:
-    """Say how long so many forward-backward passes over an image take, from the time of a few.
+    """Report how long an analysis will take, estimated from the time of one pass over a chunk.
 
     Args:
-        name: Of the analysis.
-        num_passes: That it takes.
+        name: The name of the analysis.
+        num_passes: The number of forward-backward passes over one image that the analysis makes.
         sample: The images.
-        say: Hears it.
-        note: What else is to be said.
+        say: Called with the estimate.
+        note: Text to add to the estimate.
     """
     images, targets = next(sample.chunks())
-    for _ in range(2):  # the first one pays for what is set up once
+    for _ in range(2):  # the first pass includes one-time setup; the second is timed
         started = time.monotonic()
         grads = torch.autograd.grad(sample.chunk_loss(images, targets), sample.weights)
         float(grads[0].sum())  # waits for the device

@@ -1,6 +1,6 @@
-"""The bridge from config to data: names in, dataset and batches out.
+"""From a config to data: the dataset and its batches.
 
-Mistakes in files and values that show only here become a ConfigError.
+Errors in files and values that can only be found here become a ConfigError.
 """
 
 import dataclasses
@@ -30,13 +30,13 @@ from sam.system.errors import user_errors
 
 
 def given(value: int | None) -> int:
-    """Return a number that the config's check has made sure of."""
+    """Return a number that is not None; the check of the config has made sure of it."""
     assert value is not None
     return value
 
 
 def file_options(config: DatasetConfig) -> dict[str, Any]:
-    """Return how a config wants files decoded."""
+    """Return the config's options for decoding image files."""
     return {
         "image_size": given(config.image_size),
         "resize_size": config.resize_size or given(config.image_size),
@@ -65,12 +65,12 @@ READERS: dict[str, Callable[[DatasetConfig, pathlib.Path], Dataset]] = {
     ),
 }
 READERS |= {name: partial(read_files, name) for name in FILE_READERS if name != "image_folder"}
-# Pixels of an evaluation batch, as many as 500 images of 64 x 64 have: large images must not fill the memory.
+# Largest number of pixels in an evaluation batch: it bounds the memory for large images.
 EVALUATION_PIXELS = 500 * 64 * 64
 
 
 def load_dataset(config: DatasetConfig, seed: int) -> Dataset:
-    """Read a dataset, hold out and take the subsets it names, and spoil the labels it wants spoiled."""
+    """Read the config's dataset, split off validation images, take subsets, and change labels."""
     with user_errors(f"dataset={config.name}"):
         full = READERS[config.reader](config, pathlib.Path(config.root).expanduser())
         if config.label_file is not None:
@@ -80,7 +80,7 @@ def load_dataset(config: DatasetConfig, seed: int) -> Dataset:
         if config.validation != "none":
             full = hold_out(full, config.validation)
         train, test = full.train, full.test
-        # synthetic has made as many as it was asked for.
+        # The synthetic dataset already has the number of images that was asked for.
         is_made = config.reader == "synthetic"
         if config.num_train is not None and not is_made:
             true = train.targets if train.clean_targets is None else train.clean_targets
@@ -92,13 +92,13 @@ def load_dataset(config: DatasetConfig, seed: int) -> Dataset:
             noisy = symmetric_noise(train.targets, full.num_classes, config.label_noise, seed, over)
             train = spoil_labels(train, noisy)
         if config.image_size is not None and isinstance(train, Images) and isinstance(test, Images):
-            # Files and synthetic have that size already.
+            # Image files and synthetic images already have this size.
             train, test = shrink(train, config.image_size), shrink(test, config.image_size)
     return dataclasses.replace(full, train=train, test=test)
 
 
 def make_normalization(config: ModelConfig, data: Dataset, where: torch.device) -> Normalization:
-    """Return the normalisation of a dataset, or the one that trained weights expect of RGB images."""
+    """Return the normalisation of the dataset, or that of the pretrained weights if images are RGB."""
     mean, std = data.mean, data.std
     if config.weights is not None and data.num_channels == 3:
         mean, std = pretrained_statistics(config.timm_name or "")
@@ -136,7 +136,7 @@ def make_train_batches(config: TrainConfig, data: Dataset, resolved: Resolved) -
 def make_evaluation_batches(
     model: ModelConfig, data: Dataset, split: Split, resolved: Resolved
 ) -> EvaluationBatches:
-    """Return the images of a split as they are, for evaluation."""
+    """Return the batches of a split for evaluation, without augmentation."""
     height, width, _ = split.shape
     num_pixels = (model.input_size or 0) ** 2 or height * width
     loader = None
@@ -154,7 +154,7 @@ def make_evaluation_batches(
 
 
 def _train_loader(chosen: AugmentationConfig, split: Split, resolved: Resolved) -> Loader | None:
-    """Return what makes training images one at a time; None where whole batches can be made at once."""
+    """Return the loader that prepares training images one by one; None if batches are made as a whole."""
     steps: list[Prepare] = []
     if isinstance(split, ImageFiles):
         crop = chosen.inception_crop

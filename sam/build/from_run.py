@@ -1,4 +1,4 @@
-"""A run seen from outside, through its newest checkpoint: evaluate it, or let it label images."""
+"""Load the network and the dataset of an existing run, to evaluate it or to let it label images."""
 
 import dataclasses
 import pathlib
@@ -25,7 +25,7 @@ from sam.training.sharding import load_model
 
 
 class Moment(NamedTuple):
-    """How far a run has come: complete epochs, and updates in the epoch after those."""
+    """The progress of a run: complete epochs, and updates in the current epoch."""
 
     epoch: int
     step: int
@@ -35,9 +35,9 @@ class Moment(NamedTuple):
 
 
 def dataset_as_trained(config: TrainConfig, directory: pathlib.Path) -> Dataset:
-    """Return the dataset of a run, its training images with the labels that it is trained on.
+    """Return the dataset of a run, with the labels that the run is trained on.
 
-    What labels these are is known from its labels.npz, so no file or run that they came from is needed.
+    Changed labels are read from the run's labels.npz. Their source (a file or another run) is not needed.
     """
     if not (directory / "labels.npz").exists():
         if config.dataset.relabel_from is not None:
@@ -55,18 +55,18 @@ def relabelled(
 ) -> Dataset:
     """Return the dataset with the training labels that an ended run predicts, if the config asks for them.
 
-    Bootstrapping (Foret et al. 2021, section 3.3, after Jiang et al. 2019). Predictions are made once: a run
-    that has begun has them in its labels.npz.
+    Bootstrapping (Foret et al. 2021, section 3.3, after Jiang et al. 2019). Predictions are made once; a run
+    that has begun reads them from its labels.npz.
 
     Args:
-        config: Of the run that is to be trained.
-        data: Its dataset.
-        directory: Its run directory.
-        device: Where the predictions are made.
-        world: Whose main process predicts for all.
+        config: The config of the run to train.
+        data: The dataset of that run.
+        directory: The directory of that run.
+        device: The device that makes the predictions.
+        world: The processes of the run; the main process predicts for all.
 
     Raises:
-        ConfigError: If there is no such run, it has not ended, or its network does not fit the data.
+        ConfigError: If the ended run does not exist, has not ended, or its network does not fit the data.
     """
     if config.dataset.relabel_from is None:
         return data
@@ -76,13 +76,13 @@ def relabelled(
         labels = _predictions(config, data, device)
     else:
         labels = torch.empty_like(data.train.targets)
-    # The same in all processes, even where their devices round differently.
+    # All processes must have the same labels, even if their devices round differently.
     labels = world.of_main(labels.to(device)).cpu()
     return dataclasses.replace(data, train=spoil_labels(data.train, labels))
 
 
 def _stored_labels(directory: pathlib.Path, images: Split) -> Tensor:
-    """Return the labels that a run is trained on, int64 [N], as it has recorded them."""
+    """Return the labels that a run is trained on, int64 [N], from its labels.npz."""
     path = directory / "labels.npz"
     with user_errors(str(path)):
         _, labels = read_labels(path)
@@ -92,10 +92,10 @@ def _stored_labels(directory: pathlib.Path, images: Split) -> Tensor:
 
 
 def check_labels(directory: pathlib.Path, images: Split) -> None:
-    """Make sure that a run goes on with the labels it began with.
+    """Make sure that a run continues with the labels it began with.
 
     Raises:
-        ConfigError: If a file of labels, or the dataset itself, has changed since then.
+        ConfigError: If the labels have changed since the run began.
     """
     if (directory / "labels.npz").exists() and not torch.equal(
         _stored_labels(directory, images), images.targets
@@ -133,11 +133,11 @@ def _predictions(wanting: TrainConfig, data: Dataset, device: torch.device) -> T
 def trained_network(
     config: TrainConfig, data: Dataset, directory: pathlib.Path, device: torch.device
 ) -> tuple[nn.Module, Moment]:
-    """Return the network of a run with the weights of its newest checkpoint, and how far it had come."""
+    """Return the network of a run with the weights of its newest checkpoint, and the run's progress."""
     state = load_checkpoint(CheckpointStore(directory))
     if state is None:
         raise ConfigError(f"run={directory} has no checkpoint yet; train it first")
-    # What it started from is of no interest any more.
+    # The checkpoint replaces all weights, so pretrained weights are not loaded.
     network = make_network(dataclasses.replace(config.model, weights=None), data, device)
     with user_errors(str(directory)):
         try:
@@ -149,7 +149,7 @@ def trained_network(
 
 
 def load_checkpoint(store: CheckpointStore) -> dict[str, Any] | None:
-    """Return the newest readable state of a run, None if there is none; tell of a damaged one in one line."""
+    """Return the newest readable state of a run, or None; warn in one line about a damaged checkpoint."""
     with warnings.catch_warnings(record=True) as caught, user_errors("checkpoint"):
         warnings.simplefilter("always")
         state = store.load()

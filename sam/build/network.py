@@ -29,7 +29,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
 
 
 def make_network(config: ModelConfig, data: Dataset, where: torch.device) -> nn.Module:
-    """Return a freshly drawn network in training mode; draws come from torch's global generator."""
+    """Return a new network in training mode, initialised from torch's global generator."""
     with user_errors(f"model={config.name}"):
         network = ARCHITECTURES[config.architecture](
             in_channels=data.num_channels,
@@ -42,13 +42,13 @@ def make_network(config: ModelConfig, data: Dataset, where: torch.device) -> nn.
 
 
 def draw_network(config: TrainConfig, data: Dataset, resolved: Resolved) -> nn.Module:
-    """Draw the network, the same in all processes, and seed what they draw later, each for itself."""
+    """Initialise the network, the same in all processes; then seed each process with its own seed."""
     torch.manual_seed(config.seed)
     if config.model.init_seed is None:
         network = make_network(config.model, data, resolved.device)
     else:
         with torch.random.fork_rng(devices=[]):
-            # Not torch.manual_seed(), which also seeds the GPUs: their draws are the run's.
+            # Not torch.manual_seed(): it also seeds the GPUs, whose draws must depend on the run's seed.
             torch.default_generator.manual_seed(config.model.init_seed)
             network = make_network(config.model, data, resolved.device)
     if not resolved.place.is_main:

@@ -1,4 +1,4 @@
-"""What a run works with here: its config, this machine and the number of processes, put together once."""
+"""The values that depend on the config, this machine and the number of processes, derived once."""
 
 import os
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from sam.config.schema import TrainConfig
 from sam.system.errors import ConfigError
 from sam.system.processes import Place
 
-# torch's choice for a process that has the machine for itself.
+# torch's default number of threads for a process that has the machine to itself.
 DEFAULT_THREADS = torch.get_num_threads()
 
 
@@ -18,12 +18,12 @@ class Resolved:
     """The values that a config leaves open, or that depend on where it runs.
 
     Attributes:
-        place: This process among those that share the run.
-        device: Where the passes are made.
+        place: The rank of this process and the number of processes.
+        device: The device of the passes.
         precision: fp32, tf32, bf16 or fp16.
-        threads: CPU threads of this process.
-        workers: Processes that read images for this process; 0 for none.
-        m: Images of this process in a micro-batch; None means all images that it has.
+        threads: Number of CPU threads of this process.
+        workers: Number of processes that read images for this process; 0 for none.
+        m: Images per micro-batch in this process; None means all images of the process.
     """
 
     place: Place
@@ -44,13 +44,13 @@ def resolve(
 
     Args:
         config: A checked config.
-        place: This process among those that share the run; the default is a process alone.
-        device_name: A device in the place of the config's, where a run that was trained elsewhere is read.
-        key: The key that gave the device_name, for messages.
+        place: The rank of this process and the number of processes; the default is a single process.
+        device_name: A device to use instead of the config's, for a run that was trained elsewhere.
+        key: The key that gave device_name, for error messages.
 
     Raises:
-        ConfigError: If there is no such device, tf32 is to be trained without a GPU, or m does not fit the
-            number of processes.
+        ConfigError: If the device does not exist, if tf32 has no GPU, or if m does not fit the number of
+            processes.
     """
     if device_name is None:
         device = _device(config.runtime.device, place.local_rank, "runtime.device")
@@ -73,7 +73,7 @@ def resolve(
 
 
 def _device(name: str, local_rank: int, key: str) -> torch.device:
-    """Return the device of a name; auto is the GPU of this process if there is one, else the CPU."""
+    """Return the device with this name; auto is the GPU of this process if there is one, else the CPU."""
     gpu = f"cuda:{local_rank}"
     chosen = {"auto": gpu if torch.cuda.is_available() else "cpu", "cuda": gpu}.get(name, name)
     try:
@@ -90,23 +90,23 @@ def _device(name: str, local_rank: int, key: str) -> torch.device:
 
 
 def _default_threads(local_size: int) -> int:
-    """Return torch's choice; where the processes of this machine share it and nobody chose, their share."""
+    """Return torch's default, divided by the processes on this machine unless OMP_NUM_THREADS is set."""
     return DEFAULT_THREADS if "OMP_NUM_THREADS" in os.environ else max(1, DEFAULT_THREADS // local_size)
 
 
 def _default_workers(local_size: int) -> int:
-    """Return one worker for each core that is this process's share of the machine."""
+    """Return this process's share of the machine's cores: one worker for each of them."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // local_size)
 
 
 def _images_of_a_micro_batch(config: TrainConfig, size: int) -> int | None:
-    """Return how many images of one process make a micro-batch; None means all that it has.
+    """Return the number of images per micro-batch in one process; None means all images of the process.
 
-    That is m. Where processes share eps, m counts the images of all of them.
+    This number is m. With sync_ascent, processes share eps, and the config's m counts the images of all.
 
     Raises:
-        ConfigError: If m would not mean the same on another number of processes, or does not divide.
+        ConfigError: If m would depend on the number of processes, or does not divide a process's images.
     """
     if size == 1 or config.batch_size % size:
         return config.m  # TrainBatches refuses processes that cannot share a batch
@@ -126,7 +126,7 @@ def _images_of_a_micro_batch(config: TrainConfig, size: int) -> int | None:
 
 
 def _share_of_m(config: TrainConfig, size: int) -> int:
-    """Return how many of the m images that share eps belong to one process."""
+    """Return one process's share of the m images that share eps."""
     m, rest = divmod(config.m or config.batch_size, size)
     if rest:
         raise ConfigError(

@@ -27,7 +27,7 @@ from sam.training.loop import Logger, Trainer
 from sam.training.precision import Precision
 from sam.training.sharding import shard
 
-# In TensorBoard's table of every run, besides the keys that depart from their defaults.
+# Keys that TensorBoard's table shows for every run, in addition to those that differ from their defaults.
 USUAL_KEYS = (
     "dataset.name",
     "model.name",
@@ -55,7 +55,7 @@ def make_loggers(config: TrainConfig, directory: pathlib.Path, steps_per_epoch: 
 
 
 def _hyperparameters(config: TrainConfig) -> dict[str, float | str]:
-    """Return a row of TensorBoard's table: the usual keys, and those that depart from their defaults."""
+    """Return a row of TensorBoard's table: the usual keys, and those that differ from their defaults."""
     chosen = {key: value for key, value, _ in leaves(config) if key in USUAL_KEYS} | science(config)
     return {
         key: value if isinstance(value, (int, float, str)) else str(value) for key, value in chosen.items()
@@ -81,12 +81,12 @@ def make_trainer(
         network: The network, which is trained in place.
         resolved: What the config means for this process.
         world: The processes that share the run.
-        stop_requested: Called after every update; true ends the training with a save.
-        inspect: Called with the number of the epoch that has just ended; None for no analysis.
+        stop_requested: Called after every update; if it returns True, the training saves and ends.
+        inspect: Called with the number of complete epochs; None for no analysis.
     """
     called, unsynced = _wrapped(config.runtime, network, world)
     batches = make_train_batches(config, data, resolved)
-    # Without epochs nothing reads the schedules, but they must exist: take those of one epoch.
+    # With epochs=0 nothing reads the schedules, but they must be valid: use those of one epoch.
     num_steps = max(1, config.epochs) * batches.steps_per_epoch
     update = make_update(
         config.optimizer,
@@ -117,7 +117,7 @@ def make_trainer(
 def _evaluation(
     model: ModelConfig, data: Dataset, network: nn.Module, resolved: Resolved, world: World
 ) -> Callable[[], Evaluation]:
-    """Return what evaluates the network on the test split, shared by all processes."""
+    """Return the function that evaluates the network on the test split, shared by all processes."""
     return partial(
         evaluate,
         network,
@@ -132,10 +132,10 @@ def _evaluation(
 def _wrapped(
     runtime: RuntimeConfig, network: nn.Module, world: World
 ) -> tuple[nn.Module, Callable[[], AbstractContextManager[object]] | None]:
-    """Return what is called in the place of the network: compiled, sharded or wrapped as the config says.
+    """Return the module to call instead of the network: compiled, sharded or wrapped as the config says.
 
     Returns:
-        It, and its context without an exchange of gradients; None where it exchanges none.
+        The module, and its no_sync(), a context without gradient exchange; None if it has no such context.
     """
     called: nn.Module = network
     if runtime.compile:

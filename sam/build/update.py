@@ -1,6 +1,6 @@
 """From a config to an update: optimizer, rule and passes.
 
-Mistakes in values that show only here become a ConfigError.
+Errors in values that can only be found here become a ConfigError.
 """
 
 from collections.abc import Callable
@@ -36,14 +36,14 @@ def make_update(
     label_smoothing: float = 0.0,
     unsynced: Callable[[], AbstractContextManager[object]] | None = None,
 ) -> Update:
-    """Return optimizer, rule and update of a run.
+    """Return the update of a run, with its rule and its optimizer.
 
     Args:
-        chosen: The optimizer's part of the config.
-        network: The parameters and buffers.
-        called: What is called to get logits: the network itself, compiled, or wrapped.
-        resolved: Precision, device and m.
-        num_steps: Updates of the whole run.
+        chosen: The optimizer section of the config.
+        network: The network that holds the parameters and buffers.
+        called: The module that returns logits: the network itself, or the network compiled or wrapped.
+        resolved: The precision, device and m for this process.
+        num_steps: Number of updates in the whole run.
         label_smoothing: 0 <= label_smoothing < 1.
         unsynced: As in ForwardBackward.
     """
@@ -77,7 +77,7 @@ def _rule(
     """Return the rule that a config names, around SGD with the given arguments."""
     if chosen.name == "sgd":
         return SGDRule(forward_backward, torch.optim.SGD(network.parameters(), **base))
-    # Setting it walks over all layers in every micro-batch: only where there is a gate to set.
+    # set_true_gradient() visits all layers in every micro-batch, so it is used only if there is a gate.
     gated = any(isinstance(layer, Gate) for layer in network.modules())
     passes: dict[str, Any] = {
         "true_gradient": partial(set_true_gradient, network) if gated and chosen.true_gradient else None,
@@ -109,7 +109,7 @@ def _rule(
 
 
 def _groups(chosen: OptimizerConfig, network: nn.Module) -> list[dict[str, Any]]:
-    """Return the parameters in one group, or with perturb=norm those that eps leaves alone in another.
+    """Return the parameters in one group; with perturb=norm, those that are not perturbed in a second one.
 
     Raises:
         ValueError: If the network has no normalisation layer to perturb.
