@@ -2,40 +2,44 @@
 
 python -m tests.report.many_runs FOLDER [--runs 10000] [--epochs 200]
 
-They have the configs that train.py would write, and made-up numbers: every condition of the paper's tables
-with its seeds, then SGD and SAM at each rho of the paper's grid on held-out images, then all again with other
-keys. One run in 50 has diverged, one in 25 has not ended, one in 500 is damaged. A folder of the same name
-holds the same whenever it is made.
+The writers of the trainer write them, with made-up errors: every condition of the paper's tables with its
+seeds, then SGD and SAM at each rho of the paper's grid on held-out images, then all again with other keys.
+One run in 50 has diverged, one in 25 has not ended, one in 500 is damaged. A folder of the same name always
+holds the same.
 """
 
 import argparse
 import dataclasses
 import hashlib
-import json
+import os
 import random
 from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from unittest.mock import patch
 
-from omegaconf import OmegaConf
+import torch
 
 from sam.config.schema import TrainConfig
+from sam.logs.csv_log import CsvLog
 from sam.paper.cells import CELLS, read_cells
-from sam.paper.runs import num_updates, runs_of
-from sam.record.checksums import sealed
+from sam.paper.runs import runs_of
+from sam.record.directory import write_config, write_result
 from sam.record.identity import identity, path_of
+from sam.run.result import make_result
 
 RHO_GRID = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
-COLUMNS = (
-    "epoch,step,lr,train_loss,train_error_pct,train_top5_error_pct,train_clean_error_pct,test_loss,test_error_pct,"
-    "test_top5_error_pct,perturbed_loss,perturbed_error_pct,loss_rise,grad_norm,cosine,unperturbed,passes,seconds,"
-    "images_per_second"
-)
 DAMAGES = {
     "config.yaml": "a: [",
     "metrics.csv": "epoch,test_error_pct\n1,abc\n",
     "result.json": '{"status": "comp',
+}
+ENVIRONMENT = {
+    "ended_at": "2026-11-25T20:13:42+00:00",
+    "commit": "205bfb5f99a2",
+    "versions": {"sam": "0.1.0", "python": "3.11.7", "torch": "2.14.1+cu130", "timm": "1.0.31"},
+    "device": "NVIDIA H100 80GB HBM3",
+    "threads": 1,
 }
 
 
@@ -47,15 +51,23 @@ def write_many(root: Path, num_runs: int, max_epochs: int = 200) -> None:
         num_runs: How many.
         max_epochs: metrics.csv has no more rows, however long the run.
     """
-    texts: dict[str, str] = {}
-    for position, config in enumerate(islice(_configs(str(root)), num_runs)):
-        name = identity(config)
-        if name not in texts:
-            texts = {name: OmegaConf.to_yaml(dataclasses.asdict(config))}
-            first_seed = config.seed
-        # Seeds of one condition come one after the other, and writing YAML takes most of the time.
-        text = texts[name].replace(f"\nseed: {first_seed}\n", f"\nseed: {config.seed}\n")
-        _write(config, text, position, max_epochs)
+    with (
+        patch("sam.run.result.environment", lambda device: ENVIRONMENT),
+        patch("sam.run.result.peak_memory_mib", lambda device: 5120.4),
+        patch.object(os, "fsync"),  # these need not survive a power cut, and a disk takes minutes for all
+    ):
+        condition = first_text = ""
+        for position, config in enumerate(islice(_configs(str(root)), num_runs)):
+            path_of(config).mkdir(parents=True)
+            path = path_of(config) / "config.yaml"
+            if identity(config) != condition:
+                write_config(path.parent, config, "python train.py")
+                condition, first_seed, first_text = identity(config), config.seed, path.read_text("utf-8")
+            else:
+                # Seeds of a condition come one after the other, and writing YAML takes most of the time.
+                seeds = (f"\nseed: {seed}\n" for seed in (first_seed, config.seed))
+                path.write_text(first_text.replace(*seeds), "utf-8")
+            _end(config, position, max_epochs)
 
 
 def _configs(root: str) -> Iterator[TrainConfig]:
@@ -100,77 +112,66 @@ def _variants(planned: list[TrainConfig]) -> Iterator[TrainConfig]:
             yield dataclasses.replace(config, m=m)
 
 
-def _write(config: TrainConfig, text: str, position: int, max_epochs: int) -> None:
+def _end(config: TrainConfig, position: int, max_epochs: int) -> None:
+    """Write the rest of a run; its position decides what has become of it."""
     directory = path_of(config)
-    directory.mkdir(parents=True)
-    (directory / "config.yaml").write_text(
-        f"# Made by: python train.py seed={config.seed}\n{text}", encoding="utf-8"
-    )
-    draw = random.Random(hashlib.sha256(str(directory.name).encode()).hexdigest())
-    error = draw.gauss(4.0 if config.optimizer.name == "sgd" else 3.4, 0.15) + 10 * config.dataset.label_noise
     has_ended = position % 25 != 7
     diverged = position % 50 == 21
-    num_rows = (
-        min(config.epochs, max_epochs) if has_ended and not diverged else min(config.epochs, max_epochs) // 3
-    )
-    (directory / "metrics.csv").write_text(_metrics(config, num_rows, error), encoding="utf-8")
+    num_rows = min(config.epochs, max_epochs)
+    if diverged or not has_ended:
+        num_rows = max(1, num_rows // 3)
+    rows = _rows(config, directory.name, num_rows)
+    CsvLog(directory / "metrics.csv").restart(rows)
     if has_ended:
-        result = sealed(directory, _result(config, error, diverged))
-        (directory / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        result = make_result(
+            config,
+            rows,
+            complete=not diverged,
+            num_parameters=36_500_000,
+            num_passes=sum(row["passes"] for row in rows),
+            total_seconds=sum(row["seconds"] for row in rows),
+            device=torch.device("cpu"),
+            num_processes=1,
+        )
+        write_result(directory, result)
     if position % 500 == 111:
         name = list(DAMAGES)[position // 500 % len(DAMAGES)]
         (directory / name).write_text(DAMAGES[name], encoding="utf-8")
 
 
-def _metrics(config: TrainConfig, num_rows: int, error: float) -> str:
-    lines = [COLUMNS]
+def _rows(config: TrainConfig, name: str, num_rows: int) -> list[dict[str, float]]:
+    is_sam = config.optimizer.name == "sam"
+    draw = random.Random(hashlib.sha256(name.encode()).hexdigest())
+    error = draw.gauss(3.4 if is_sam else 4.0, 0.15) + 10 * config.dataset.label_noise
+    rows = []
     for epoch in range(1, num_rows + 1):
         left = (1 - epoch / num_rows) ** 2
         test, train = error + 60 * left, 50 * left
-        perturbed = f"{train / 30 + 0.0123456789},{train + 1.5},0.3331234567,2.25472593,0.81419813,0.0"
-        if config.optimizer.name != "sam":
-            perturbed = ",,,,,"
-        lines.append(
-            f"{epoch},{epoch * 195},{0.1 * left},{train / 40 + 0.00123456789},{train},{train / 9},,"
-            f"{test / 30},{test},{test / 11},{perturbed},{2 * epoch},{31.55159 * epoch},1640.99156"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def _result(config: TrainConfig, error: float, diverged: bool) -> dict[str, Any]:
-    is_sam = config.optimizer.name == "sam"
-    steps = num_updates(config)
-    return {
-        "status": "diverged" if diverged else "complete",
-        "message": "loss is nan at epoch 67, step 13000" if diverged else "",
-        "identity": identity(config),
-        "seed": config.seed,
-        "dataset": config.dataset.name,
-        "model": config.model.name,
-        "augmentation": config.augmentation.name,
-        "optimizer": config.optimizer.name,
-        "rho": config.optimizer.rho if is_sam else None,
-        "epochs": config.epochs,
-        "test_error_pct": None if diverged else round(error, 2),
-        "test_top5_error_pct": None if diverged else round(error / 11, 2),
-        "test_loss": error / 30,
-        "train_error_pct": 0.0123,
-        "train_loss": 0.00123456789,
-        "best": {"epoch": config.epochs, "test_error_pct": round(error, 2)},
-        "num_parameters": 36_500_000,
-        "steps": steps,
-        "forward_backward_passes": float(steps * (1 + is_sam)),
-        "seconds": round(150.0 * config.epochs * (1 + is_sam), 2),
-        "images_per_second": 1640.0,
-        "peak_memory_mib": 5120.4,
-        "ended_at": "2026-11-25T20:13:42+00:00",
-        "commit": "205bfb5f99a2",
-        "versions": {"sam": "0.1.0", "python": "3.11.7", "torch": "2.14.1+cu130", "timm": "1.0.31"},
-        "device": "NVIDIA H100 80GB HBM3",
-        "threads": None,
-        "precision": config.runtime.precision,
-        "processes": 1,
-    }
+        row = {
+            "epoch": epoch,
+            "step": epoch * 195,
+            "lr": 0.1 * left,
+            "train_loss": train / 40 + 0.00123456789,
+            "train_error_pct": train,
+            "train_top5_error_pct": train / 9,
+            "test_loss": test / 30,
+            "test_error_pct": test,
+            "test_top5_error_pct": test / 11,
+            "passes": 195.0 * (1 + is_sam),
+            "seconds": 31.55159,
+            "images_per_second": 1640.99156,
+        }
+        if is_sam:
+            row |= {
+                "perturbed_loss": train / 30 + 0.0123456789,
+                "perturbed_error_pct": train + 1.5,
+                "loss_rise": 0.3331234567,
+                "grad_norm": 2.25472593,
+                "cosine": 0.81419813,
+                "unperturbed": 0.0,
+            }
+        rows.append(row)
+    return rows
 
 
 def main() -> None:
