@@ -29,6 +29,7 @@ def test_runs_are_as_the_trainer_leaves_them_but_for_the_damaged(tmp_path: Path)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_ten_thousand_runs_are_compared_within_a_gibibyte(tmp_path: Path) -> None:
     outputs = tmp_path / "outputs"
     write_many(outputs, 10_000)
