@@ -1,4 +1,5 @@
 import os
+import signal
 import sys
 from typing import Any
 
@@ -13,6 +14,8 @@ from tests.paper.made_up_cells import use_cells  # noqa: F401 - a fixture
 
 # Two tests at once on two cores, and the same bits whatever the machine.
 torch.set_num_threads(1)
+# A shell that starts the tests in the background has them, and all that they start, ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def changed(changes: dict[str, Any]) -> TrainConfig:
