@@ -119,8 +119,9 @@ def _end(config: TrainConfig, position: int, max_epochs: int) -> None:
     diverged = position % 50 == 21
     num_rows = min(config.epochs, max_epochs)
     if diverged or not has_ended:
-        num_rows = max(1, num_rows // 3)
-    rows = _rows(config, directory.name, num_rows)
+        num_rows //= 3
+    # A run of no epochs has a row, too: of the network as it starts.
+    rows = _rows(config, directory.name, max(1, num_rows))
     CsvLog(directory / "metrics.csv").restart(rows)
     if has_ended:
         result = make_result(
@@ -148,7 +149,7 @@ def _rows(config: TrainConfig, name: str, num_rows: int) -> list[dict[str, float
         left = (1 - epoch / num_rows) ** 2
         test, train = error + 60 * left, 50 * left
         row = {
-            "epoch": epoch,
+            "epoch": min(epoch, config.epochs),
             "step": epoch * 195,
             "lr": 0.1 * left,
             "train_loss": train / 40 + 0.00123456789,
