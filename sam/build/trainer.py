@@ -3,15 +3,14 @@
 import pathlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import partial
 
 import torch
 from torch import nn
 
-from sam.build.data import make_evaluation_batches, make_train_batches
+from sam.build.data import make_train_batches
+from sam.build.evaluation import make_evaluation
 from sam.build.resolved import Resolved
 from sam.build.update import make_update
-from sam.config.model import ModelConfig
 from sam.config.runtime import RuntimeConfig
 from sam.config.schema import TrainConfig, leaves
 from sam.data.images import Dataset
@@ -22,9 +21,7 @@ from sam.record.identity import science
 from sam.system.errors import ConfigError
 from sam.training.checkpoint import CheckpointStore
 from sam.training.distributed import World, data_parallel
-from sam.training.evaluation import Evaluation, evaluate
 from sam.training.loop import Logger, Trainer
-from sam.training.precision import Precision
 from sam.training.sharding import shard
 
 # Keys that TensorBoard's table shows for every run, in addition to those that differ from their defaults.
@@ -101,7 +98,7 @@ def make_trainer(
         model=network,
         update=update,
         batches=batches,
-        evaluate=_evaluation(config.model, data, network, resolved, world),
+        evaluate=make_evaluation(config.model, data, data.test, network, resolved, world),
         epochs=config.epochs,
         base_lr=config.optimizer.lr,
         store=CheckpointStore(directory),
@@ -111,21 +108,6 @@ def make_trainer(
         checkpoint_seconds=60 * config.runtime.checkpoint_minutes,
         stop_requested=stop_requested,
         inspect=inspect,
-    )
-
-
-def _evaluation(
-    model: ModelConfig, data: Dataset, network: nn.Module, resolved: Resolved, world: World
-) -> Callable[[], Evaluation]:
-    """Return the function that evaluates the network on the test split, shared by all processes."""
-    return partial(
-        evaluate,
-        network,
-        make_evaluation_batches(model, data, data.test, resolved),
-        num_classes=data.num_classes,
-        device=resolved.device,
-        precision=Precision(resolved.precision, resolved.device),
-        world=world,
     )
 
 

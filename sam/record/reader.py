@@ -116,8 +116,6 @@ def _read_run(directory: Path) -> Run:
         check_file(directory / name, result or {})
     config = _read_config(directory, result)
     header, rows = _read_table(directory / "metrics.csv")
-    if result is not None:
-        result = {name: value for name, value in result.items() if name != "config"}
     return Run(
         directory=directory,
         config=config,

@@ -13,11 +13,7 @@ def _plain(value: Any) -> Any:
 
 
 DEFAULTS = {name: default for name, default, _ in leaves(TrainConfig())}
-
-
 PLAIN_DEFAULTS = {name: _plain(default) for name, default in DEFAULTS.items()}
-
-
 RULES = {name: field.metadata for name, _, field in leaves(TrainConfig())}
 
 

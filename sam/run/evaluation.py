@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from sam.build.data import make_evaluation_batches
+from sam.build.evaluation import make_evaluation
 from sam.build.from_run import dataset_as_trained, trained_network
 from sam.build.resolved import resolve
 from sam.config.schema import EvaluateConfig, TrainConfig
@@ -14,8 +14,8 @@ from sam.record.directory import read_config, refuse_links
 from sam.system.errors import ConfigError, MissingDataset, user_errors
 from sam.system.files import write_json
 from sam.training.distributed import World
-from sam.training.evaluation import Evaluation, evaluate
-from sam.training.precision import Precision, float32_products
+from sam.training.evaluation import Evaluation
+from sam.training.precision import float32_products
 
 
 def look_at_all(directories: Sequence[pathlib.Path], config: EvaluateConfig) -> None:
@@ -97,17 +97,10 @@ def evaluate_run(
     data = dataset_as_trained(config, directory)
     images = {"test": data.test, "train": data.train, "train_clean": with_true_labels(data.train)}[split]
     network, moment = trained_network(config, data, directory, resolved.device)
-    batches = make_evaluation_batches(config.model, data, images, resolved)
+    test = make_evaluation(config.model, data, images, network, resolved, World())
     try:
         with user_errors(f"dataset={config.dataset.name}"), float32_products(resolved.precision):
-            evaluation = evaluate(
-                network,
-                batches,
-                num_classes=data.num_classes,
-                device=resolved.device,
-                precision=Precision(resolved.precision, resolved.device),
-                world=World(),
-            )
+            evaluation = test()
     finally:
         end_workers()
     return str(moment), list(data.class_names), evaluation

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from sam.build.data import load_dataset, make_evaluation_batches, make_train_batches
+from sam.build.data import load_dataset, make_train_batches
+from sam.build.evaluation import make_evaluation
 from sam.build.network import make_network
 from sam.build.resolved import Resolved, resolve
 from sam.build.update import make_update
@@ -22,8 +23,7 @@ from sam.data.images import Dataset
 from sam.data.loading import end_workers
 from sam.system.machine import peak_memory_mib, reset_peak_memory
 from sam.training.distributed import World
-from sam.training.evaluation import evaluate
-from sam.training.precision import Precision, float32_products
+from sam.training.precision import float32_products
 from sam.training.update import Update
 
 Result = TypeVar("Result")
@@ -114,15 +114,7 @@ def _time_evaluation(
     model: ModelConfig, data: Dataset, resolved: Resolved, network: nn.Module
 ) -> tuple[float, float]:
     """Return the seconds that an image takes, and the loss."""
-    test = partial(
-        evaluate,
-        network,
-        make_evaluation_batches(model, data, data.test, resolved),
-        num_classes=data.num_classes,
-        device=resolved.device,
-        precision=Precision(resolved.precision, resolved.device),
-        world=World(),
-    )
+    test = make_evaluation(model, data, data.test, network, resolved, World())
     seconds, evaluation = _timed(resolved.device, test)
     return seconds / evaluation.num_images, evaluation.loss
 
