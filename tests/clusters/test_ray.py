@@ -79,6 +79,8 @@ def test_sweep_ends_complete_although_a_worker_and_a_node_are_killed(tmp_path, c
             *TRAIN,
             "hydra/launcher=ray",
             f"hydra.launcher.ray.init.address='{address}'",
+            # A thread of Ray prints what runs say, and may do so in the middle of a line of ours.
+            "hydra.launcher.ray.init.log_to_driver=false",
             *RUNS,
             f"outputs={outputs}",
         ],
