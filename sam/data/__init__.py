@@ -1,1 +1,1 @@
-"""Images in memory: readers, label noise, augmentation, batches."""
+"""Datasets, label noise, augmentation and batches."""

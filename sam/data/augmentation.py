@@ -1,11 +1,11 @@
 """Flip, crop and cutout of a whole batch as a few tensor operations.
 
-Flip and crop move pixels, so both are one table of source rows and one of source columns per image; the
-batch is then two gathers from the uint8 images in memory, done before anything is converted to float.
+Flip and crop only move pixels. For each image, one table holds the source rows and one the source columns.
+The batch is then two gathers from the uint8 images in memory, before anything is converted to float.
 
-Axes: N images in memory, B images in the batch, H, W, C as in images.py.
-Cutout follows DeVries and Taylor (2017): a square around a random centre, clipped at the border, one per
-image. The released code of the SAM paper draws one per batch, shared by all devices: cutout_scope="batch".
+Axes: N images in memory, B images in the batch; H, W and C as in images.py.
+Cutout follows DeVries and Taylor (2017): one square per image around a random centre, clipped at the border.
+The released code of the SAM paper draws one square per batch for all devices: cutout_scope="batch".
 """
 
 import dataclasses
@@ -20,19 +20,19 @@ NUM_DRAWS = 5  # row offset, column offset, flip, cutout row, cutout column
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """What is drawn anew for every training image; all off by default."""
+    """Random flip, crop and cutout of each training image; all are off by default."""
 
     flip: bool = False
     crop_padding: int = 0  # pixels
-    padding: str = "reflect"  # or "zero", which is the mean colour after normalisation
+    padding: str = "reflect"  # or "zero": the mean colour, since it is applied after normalisation
     cutout_size: int = 0  # pixels
-    cutout_scope: str = "image"  # or "batch": whoever draws then passes the draws through shared_cutout
+    cutout_scope: str = "image"  # or "batch": the caller then passes the draws through shared_cutout
 
     def check(self, height: int, width: int) -> None:
         """Check that images are large enough.
 
         Raises:
-            ValueError: If the border cannot be filled by reflection.
+            ValueError: If the padding is not smaller than the image.
         """
         if self.crop_padding >= min(height, width):
             raise ValueError(
@@ -44,10 +44,10 @@ class Augmentation:
         """Return one augmented, normalised batch.
 
         Args:
-            images: The split in memory.
-            indices: int64 [B], which images.
-            draws: float [5, B] in [0, 1), the random numbers of these images.
-            normalize: Applied between moving pixels and blanking them.
+            images: A split in memory.
+            indices: Positions of the images in the split, int64 [B].
+            draws: Random numbers in [0, 1) for these images, float [5, B].
+            normalize: Applied after flip and crop, before zero padding and cutout.
 
         Returns:
             float32 [B, C, H, W] in channels_last memory format.
@@ -61,7 +61,7 @@ class Augmentation:
             columns_inside = torch.where(mirrored, columns_inside.flip(1), columns_inside)
         batch = normalize(_gather(images.pixels, indices, rows, columns))
         if self.crop_padding and self.padding == "zero":
-            # Blank what is outside: 1 - inside * inside is not an outer product, so multiply instead.
+            # Multiply by the mask of the inside. (The mask of the outside is not an outer product.)
             batch *= _outer(rows_inside, columns_inside, channels)
         if self.cutout_size:
             box = _outer(self._box(draws[3], height), self._box(draws[4], width), channels)
@@ -69,7 +69,7 @@ class Augmentation:
         return batch.view(-1, height, width, channels).permute(0, 3, 1, 2)
 
     def _crop(self, draws: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        """Return the source of each row (or column), reflected at the border, and whether it is inside."""
+        """Return the source of each row (or column), reflected at the border, and which ones lie inside."""
         offset = (draws * (2 * self.crop_padding + 1)).long() - self.crop_padding
         source = torch.arange(size, device=draws.device) + offset[:, None]
         reflected = (size - 1) - ((size - 1) - source.abs()).abs()
@@ -83,9 +83,9 @@ class Augmentation:
 
 
 def shared_cutout(draws: Tensor) -> Tensor:
-    """Return draws, float [5, B], that put every cutout square where the first image has its own.
+    """Return draws, float [5, B], in which every image has the cutout square of the first image.
 
-    Done before the processes take their shares, so that all of them blank the same square.
+    Call it before the processes take their shares, so that all of them blank the same square.
     """
     return torch.cat([draws[:3], draws[3:, :1].expand(-1, draws.shape[1])])
 
@@ -94,10 +94,10 @@ class Normalization:
     """(pixel / 255 - mean) / std, one mean and std per channel.
 
     Args:
-        mean: Of pixels scaled to 0 .. 1, one number a channel.
-        std: Likewise, each > 0.
-        width: Pixels in a row: constants are laid out along a row, so that the innermost loop is long.
-        device: Where the batches are.
+        mean: Mean of the pixels scaled to 0 .. 1, one number per channel.
+        std: Standard deviation of the same pixels, one number > 0 per channel.
+        width: Width of an image, in pixels. The constants are repeated along a row, for a long inner loop.
+        device: The device of the batches.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Normalization:
 def _gather(pixels: Tensor, indices: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Return pixels[indices[b], rows[b, h], columns[b, w]] as uint8 [B, H, W * C].
 
-    Whole rows first, then bytes within rows: twice as fast on a CPU as one gather of single pixels.
+    It gathers whole rows, then bytes within rows: on a CPU, twice as fast as one gather of single pixels.
     """
     num_images, height, width, channels = pixels.shape
     row_numbers = (indices[:, None] * height + rows).flatten()

@@ -1,11 +1,10 @@
 """The batches of an epoch, a pure function of seed, epoch and step.
 
-Nothing here has a state to save: whoever knows the epoch and the step gets the same batch again. Every
-process draws for the whole batch and takes its share, so the images of an update do not depend on how many
-processes there are.
+There is no state to save: the same epoch and step give the same batch again. Every process draws for the
+whole batch and takes its share, so the images of an update do not depend on the number of processes.
 
-Bytes come from one of two places: from images in memory, on the device that trains, or from worker
-processes that decode files or apply AutoAugment (loading.py). All that follows is the same for both.
+Images come from one of two places: from memory on the training device, or from worker processes that decode
+files or apply AutoAugment (loading.py). All later steps are the same for both.
 """
 
 import hashlib
@@ -24,31 +23,31 @@ Batch = tuple[Tensor, Tensor, Tensor | None]
 
 
 def generator_for(*key: object) -> torch.Generator:
-    """Return a CPU generator that depends on nothing but the key, such as ("order", seed, epoch)."""
+    """Return a CPU generator whose seed is a hash of the key, such as ("order", seed, epoch)."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
 class TrainBatches:
-    """The shuffled, augmented batches of every epoch; the rest that fills no batch is dropped.
+    """The shuffled, augmented batches of every epoch; an incomplete last batch is dropped.
 
     Args:
         split: The training split; images in memory are moved to the device.
-        augmentation: What is drawn for every image.
-        normalize: Made for this split's image width and the device.
-        device: That trains.
+        augmentation: Flip, crop and cutout.
+        normalize: Must have the image width of this split, and the same device.
+        device: The training device.
         batch_size: Images per update over all processes; a multiple of world_size.
-        seed: Of the order and of the draws.
-        num_classes: K of soft targets, for mixup.
-        mixup_alpha: Of mixup, within every m images; 0 means off.
-        m: Images per micro-batch, a divisor of a process's share; None means all of it.
-        repeats: How often an epoch walks the split.
-        loader: Makes the bytes, in processes of its own; None takes them from memory.
-        rank: Number of this process, 0 .. world_size - 1.
-        world_size: How many processes share a batch.
+        seed: Seed of the order and of the augmentation.
+        num_classes: Number K of classes; mixup makes soft targets of this width.
+        mixup_alpha: Parameter of mixup's beta distribution; 0 turns mixup off.
+        m: Images per micro-batch; must divide the process's share of a batch. None means the whole share.
+        repeats: How often an epoch uses each image.
+        loader: Prepares the images in worker processes; None takes them from memory.
+        rank: Rank of this process, 0 .. world_size - 1.
+        world_size: Number of processes that share a batch.
 
     Raises:
-        ValueError: If the images fill no batch, or the processes cannot share one evenly.
+        ValueError: If there are too few images for one batch, or batch_size is not a multiple of world_size.
     """
 
     def __init__(
@@ -90,19 +89,19 @@ class TrainBatches:
 
     @property
     def uses_workers(self) -> bool:
-        """Whether the bytes are made one image at a time, by worker processes if there are any."""
+        """Whether a loader prepares the images one by one, in worker processes if there are any."""
         return self._loader is not None
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        """Yield this process's share of each batch from a step on.
+        """Yield this process's share of each batch, beginning at a step.
 
         Args:
-            epoch: Number of the epoch; each has its own order and draws.
-            first_step: Where to begin, 0 .. steps_per_epoch.
+            epoch: Number of the epoch; each epoch has its own order and augmentation.
+            first_step: Step of the first batch, 0 .. steps_per_epoch.
 
         Yields:
-            Images, float32 [B, C, H, W] in channels_last format; targets, int64 [B], or with mixup float32
-            [B, K]; and clean targets likewise where the targets are not the true ones, else None.
+            Images, float32 [B, C, H, W] in channels_last format. Targets, int64 [B], or with mixup float32
+            [B, K]. Clean targets in the same format if the labels were changed, else None.
         """
         orders = generator_for("order", self._seed, epoch)
         order = torch.cat([torch.randperm(len(self._split), generator=orders) for _ in range(self._repeats)])
@@ -123,7 +122,7 @@ class TrainBatches:
             yield self._mixed(epoch, step, batch, images.targets[indices], clean)
 
     def _sources(self, epoch: int, steps: range, batches: list[Tensor]) -> Iterator[tuple[Images, Tensor]]:
-        """Yield, for each step, images on the device and which of them make the batch."""
+        """Yield, for each step, images on the device and the positions of the batch in them."""
         if self._loader is None:
             assert isinstance(self._split, Images)
             for indices in batches:
@@ -152,7 +151,7 @@ class TrainBatches:
 
 
 def _share(batch_size: int, rank: int, world_size: int) -> slice:
-    """Return which images of a batch are a process's."""
+    """Return the positions in a batch of one process's images."""
     size, rest = divmod(batch_size, world_size)
     if rest:
         raise ValueError(
@@ -162,18 +161,18 @@ def _share(batch_size: int, rank: int, world_size: int) -> slice:
 
 
 class EvaluationBatches:
-    """Every image of this process's share once, as it is, in order; the last batch may be smaller.
+    """Every image of this process's share once, in order and unaugmented; the last batch may be smaller.
 
-    Shares are rank, rank + world_size, ...: together they are the split, each image exactly once.
+    The share of a process is the images rank, rank + world_size, ...: each image is in exactly one share.
 
     Args:
-        split: Images in memory are moved to the device, once.
-        normalize: Made for this split's image width and the device.
-        device: Where the network is.
+        split: The images; those in memory are moved to the device, once.
+        normalize: Must have the image width of this split, and the same device.
+        device: The device of the network.
         batch_size: Images per batch.
-        loader: Decodes files, in processes of its own; None takes images from memory.
-        rank: Number of this process, 0 .. world_size - 1.
-        world_size: How many processes share the split.
+        loader: Decodes files in worker processes; None takes images from memory.
+        rank: Rank of this process, 0 .. world_size - 1.
+        world_size: Number of processes that share the split.
     """
 
     def __init__(
@@ -189,7 +188,7 @@ class EvaluationBatches:
     ) -> None:
         self._split = split if loader else split.to(device)
         own = torch.arange(len(split))[rank::world_size]
-        # With fewer images than processes some have none, of which split() would make an empty batch.
+        # A process without images must have no batch; split() would make an empty one.
         self._indices = own.split(batch_size) if len(own) else ()
         self._normalize = normalize
         self._device = device
@@ -214,7 +213,7 @@ class EvaluationBatches:
 
 
 def _on_device(pieces: list[Tensor], split: Split, indices: Tensor, device: torch.device) -> Images:
-    """Bring bytes that workers made, and the labels that go with them, to the device."""
+    """Copy the images that workers prepared, and their labels, to the device."""
     labels = (split.targets, split.clean_targets)
     targets, clean = (
         None if part is None else part[indices].to(device, non_blocking=True) for part in labels

@@ -1,14 +1,14 @@
-"""Readers: one function per dataset, from arrays in files to images in memory.
+"""Readers of the datasets that come as arrays: one function per dataset, which returns images in memory.
 
-Readers of image files stand in file_datasets.py.
+Datasets of image files are in file_datasets.py.
 
-Files of known content are verified by checksum before anything is read. Every reader raises
-FileNotFoundError (with what is missing, where it was looked for and how to provide it) or ValueError (with
-the file that is corrupt).
+Each file is verified by checksum before it is read. A reader raises MissingDataset (a FileNotFoundError) if
+a file is missing; the message says which one, where, and how to provide it. It raises ValueError if a file
+is corrupt.
 
-mean and std: CIFAR and SVHN as in the released code of the SAM paper. Fashion-MNIST: its own, where that
-code uses those of MNIST (0.1307 / 0.3081); the two differ by a linear map that the first batch norm removes,
-except at blanked pixels.
+mean and std: for CIFAR and SVHN, those of the released code of the SAM paper. For Fashion-MNIST, its own;
+that code uses those of MNIST (0.1307 / 0.3081). The two differ by a linear map that the first batch norm
+removes, except at blanked pixels.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from sam.system.errors import MissingDataset
 
 FASHION_MNIST_CLASSES = tuple(torchvision.datasets.FashionMNIST.classes)
 FASHION_MNIST_STATISTICS = ((0.2860,), (0.3530,))
-# md5 of the unpacked files; torchvision knows only those of the archives.
+# md5 of the unpacked files; torchvision has only the md5 of the archives.
 FASHION_MNIST_FILES = {
     "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
     "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
@@ -40,7 +40,7 @@ CIFAR_STATISTICS = {
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
 }
 SVHN_STATISTICS = ((0.4309, 0.4302, 0.4463), (0.1976, 0.2003, 0.1981))
-# The released code holds out what follows the first 65,929 of the 73,257 images of `train`.
+# The released code of the SAM paper trains on the first 65,929 of the 73,257 images of `train`.
 SVHN_NUM_VALIDATION = 7328
 
 
@@ -69,7 +69,7 @@ def fashion_mnist(root: pathlib.Path, download: bool) -> Dataset:
         download,
         lambda: torchvision.datasets.FashionMNIST(root, download=True),
     )
-    # Straight from the verified files: the class would prefer what an old torchvision left in `processed`.
+    # Not torchvision's class: it prefers unverified files that an old torchvision left in `processed`.
     train, test = (
         Images(
             read_image_file(str(folder / f"{prefix}-images-idx3-ubyte")).unsqueeze(3),
@@ -85,8 +85,8 @@ def cifar(name: str, root: pathlib.Path, download: bool) -> Dataset:
 
     Args:
         name: cifar10 or cifar100.
-        root: Holds cifar-10-batches-py or cifar-100-python.
-        download: Whether torchvision may fetch what is missing.
+        root: The folder above cifar-10-batches-py or cifar-100-python.
+        download: Whether torchvision may download missing files.
     """
     reader = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}[name]
     folder = root / reader.base_folder
@@ -106,12 +106,12 @@ def cifar(name: str, root: pathlib.Path, download: bool) -> Dataset:
 def svhn(root: pathlib.Path, download: bool, extra: bool) -> Dataset:
     """Read SVHN's cropped digits from ROOT/*_32x32.mat: 604,388 or 73,257 + 26,032 images, 32 x 32 x 3.
 
-    The extra images come first, so that the last ones are those that the released code holds out.
+    The extra images come first. The last images are then those that the released code holds out.
 
     Args:
-        root: Holds train_32x32.mat, test_32x32.mat and, if wanted, extra_32x32.mat.
-        download: Whether to fetch what is missing.
-        extra: Whether the 531,131 extra images are trained on too, as in the paper.
+        root: The folder of train_32x32.mat, test_32x32.mat and, with extra, extra_32x32.mat.
+        download: Whether to download missing files.
+        extra: Whether to add the 531,131 extra images to the training images, as in the paper.
     """
     training = ("extra", "train") if extra else ("train",)
     reader = torchvision.datasets.SVHN
@@ -129,7 +129,7 @@ def svhn(root: pathlib.Path, download: bool, extra: bool) -> Dataset:
 
 
 def _svhn_images(parts: list[torchvision.datasets.SVHN]) -> Images:
-    # With extra, one copy is 1.9 GB: the views are turned before they are joined, so that there is no second.
+    # With extra, one copy is 1.9 GB. Permuting the views before joining them avoids a second copy.
     pixels = torch.cat([torch.from_numpy(part.data).permute(0, 2, 3, 1) for part in parts])
     return Images(pixels, torch.cat([torch.from_numpy(part.labels) for part in parts]))
 
@@ -141,7 +141,7 @@ def _provide(
     download: bool,
     fetch: Callable[[], object],
 ) -> None:
-    """Make sure that every file is there and has its md5; fetch what is missing if allowed."""
+    """Make sure that every file exists and has its md5; download missing files if that is allowed."""
     missing = [path for path in files if not path.exists()]
     problem = "dataset.download=false"
     if missing and download:
@@ -152,13 +152,13 @@ def _provide(
     for path, md5 in files.items():
         if not path.exists():
             raise MissingDataset(
-                f"{name} is not there: {path.absolute()} is missing ({problem}). Either let it be fetched "
+                f"{name} is not there: {path.absolute()} is missing ({problem}). Download it "
                 f"(network and dataset.download=true), or put a copy there, or name the folder above "
                 f"{path.relative_to(root).parts[0]} with dataset.root=..."
             )
         if not check_integrity(str(path), md5):
             raise ValueError(
-                f"{path.absolute()} is corrupt (its md5 is not {md5}); delete it and provide it anew"
+                f"{path.absolute()} is corrupt (its md5 is not {md5}); replace it with an intact copy"
             )
 
 
@@ -169,7 +169,7 @@ def synthetic(num_train: int, num_test: int, image_size: int, num_classes: int) 
         num_train: Training images, at least 1.
         num_test: Test images, at least 1.
         image_size: Height and width in pixels.
-        num_classes: Classes, dealt out in turn.
+        num_classes: Number of classes; image i has class i mod num_classes.
     """
     generator = torch.Generator().manual_seed(0)
     pictures = torch.rand(num_classes, image_size, image_size, 3, generator=generator)

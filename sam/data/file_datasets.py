@@ -1,11 +1,11 @@
-"""Readers of datasets that are image files: any folders, and the fine-tuning sets that torchvision knows.
+"""Readers of datasets of image files: any image folder, and the paper's fine-tuning sets from torchvision.
 
-Only lists are read here. The images stay on disk and are decoded as they are needed, or all at once into
-memory. Every reader raises FileNotFoundError (with what is missing and how to provide it) or ValueError
-(with the file that is at fault).
+The readers list the files. The images stay on disk and are decoded when they are needed, or are all decoded
+into memory at once. A reader raises FileNotFoundError (what is missing, and how to provide it) or ValueError
+(which file is faulty).
 
-mean and std: measured on the training images where they are in memory; else those of ImageNet, on which the
-networks to be fine-tuned were trained.
+mean and std: measured on the training images if they are in memory. Otherwise those of ImageNet, since
+networks to fine-tune were trained with them.
 """
 
 import os
@@ -30,20 +30,20 @@ Samples = list[tuple[str, int]]
 def image_folder(
     root: pathlib.Path, *, image_size: int, resize_size: int, interpolation: str, in_memory: bool
 ) -> Dataset:
-    """Read ROOT/train/CLASS/* and ROOT/test/CLASS/*, as RGB, shorter side resized, centre cropped.
+    """Read ROOT/train/CLASS/* and ROOT/test/CLASS/* as RGB, resized by the shorter side, centre-cropped.
 
-    Where there is no ROOT/test, ROOT/val takes its place: the layout of ImageNet.
+    If there is no ROOT/test, ROOT/val is read instead: the layout of ImageNet.
 
     Args:
-        root: Holds train and test (or val), each with one folder per class.
+        root: The folder above train and test (or val), which have one folder per class.
         image_size: Height and width in pixels.
         resize_size: Shorter side before the crop in pixels, at least image_size.
         interpolation: bilinear or bicubic.
         in_memory: Whether to decode all images now.
 
     Raises:
-        FileNotFoundError: If a folder is missing, or a class without an image.
-        ValueError: If the splits have different classes, or a file decoded now is no image.
+        FileNotFoundError: If a folder is missing, or a class has no image.
+        ValueError: If the splits have different classes, or a file decoded now is not an image.
     """
     train_folder, test_folder = _folder(root, "train"), _folder(root, "test", "val")
     train, test = _listed_folder(train_folder), _listed_folder(test_folder)
@@ -57,7 +57,7 @@ def image_folder(
 
 
 def _folder(root: pathlib.Path, *names: str) -> pathlib.Path:
-    """Return the first of these folders that is there."""
+    """Return the first of these folders that exists."""
     for name in names:
         if (root / name).is_dir():
             return root / name
@@ -76,31 +76,31 @@ def _listed_folder(folder: pathlib.Path) -> Any:
 
 
 def _listed(reader: type, root: pathlib.Path, split: str, download: bool) -> tuple[Samples, list[str]]:
-    """List a split of a torchvision dataset without opening its images: the loader returns the path."""
+    """List a split of a torchvision dataset without opening its images: its loader just returns the path."""
     images = reader(root, split=split, download=download, loader=str)
     samples = (images[index] for index in range(len(images)))
     return [(path, int(target)) for path, target in samples], images.classes
 
 
 def _listed_pets(root: pathlib.Path, split: str, download: bool) -> tuple[Samples, list[str]]:
-    """List a split of Oxford-IIIT Pet, whose class takes no loader, from the file it reads too."""
+    """List a split of Oxford-IIIT Pet from its annotation file, since its class accepts no loader."""
     classes = torchvision.datasets.OxfordIIITPet(root, split=split, download=download).classes
     folder = root / "oxford-iiit-pet"
     lines = (folder / "annotations" / f"{split}.txt").read_text().splitlines()
-    # Image, class from 1 on, and two numbers about the species.
+    # Columns: image, class (counted from 1), and two numbers about the species.
     rows = [line.split() for line in lines]
     return [(str(folder / "images" / f"{row[0]}.jpg"), int(row[1]) - 1) for row in rows], classes
 
 
 class _Source(NamedTuple):
-    """Where torchvision keeps a dataset and how its splits are listed."""
+    """The folder of a torchvision dataset, and how to list its splits."""
 
     title: str
     folder: str
     listed: Callable[[pathlib.Path, str, bool], tuple[Samples, list[str]]]
-    # torchvision's splits that together are the training images; its other one is test.
+    # torchvision's splits that make up the training images; the other split is test.
     training: tuple[str, ...]
-    provide: str = "Either let it be fetched (network and dataset.download=true), or put a copy there"
+    provide: str = "Download it (network and dataset.download=true), or put a copy there"
 
 
 SOURCES = {
@@ -122,9 +122,9 @@ SOURCES = {
         "stanford_cars",
         partial(_listed, torchvision.datasets.StanfordCars),
         ("train",),
-        "Its home is gone: put there by hand cars_train/*.jpg, cars_test/*.jpg, "
-        "cars_test_annos_withlabels.mat, devkit/cars_train_annos.mat and devkit/cars_meta.mat "
-        "(https://github.com/pytorch/vision/issues/7545 tells where people find them, such as "
+        "Its website no longer exists: copy cars_train/*.jpg, cars_test/*.jpg, "
+        "cars_test_annos_withlabels.mat, devkit/cars_train_annos.mat and devkit/cars_meta.mat there "
+        "(https://github.com/pytorch/vision/issues/7545 lists sources, such as "
         "https://www.kaggle.com/datasets/rickyyyyyyy/torchvision-stanford-cars)",
     ),
     "food101": _Source("Food-101", "food-101", partial(_listed, torchvision.datasets.Food101), ("train",)),
@@ -149,8 +149,8 @@ def torchvision_files(
 
     Args:
         name: A key of SOURCES.
-        root: Holds the dataset's folder.
-        download: Whether torchvision may fetch what is missing.
+        root: The folder above the dataset's folder.
+        download: Whether torchvision may download a missing dataset.
         image_size: Height and width in pixels.
         resize_size: Shorter side before the crop in pixels, at least image_size.
         interpolation: bilinear or bicubic.
@@ -158,7 +158,7 @@ def torchvision_files(
 
     Raises:
         FileNotFoundError: If the lists or some of their images are missing.
-        ValueError: If a file decoded now is no image.
+        ValueError: If a file decoded now is not an image.
     """
     source = SOURCES[name]
     parts = [_list_or_fetch(source, root, split, download) for split in (*source.training, "test")]
@@ -168,7 +168,7 @@ def torchvision_files(
     if missing:
         raise FileNotFoundError(
             f"{source.title} is incomplete, images missing: {len(missing)}, the first {missing[0]}; "
-            f"delete {(root / source.folder).absolute()} and its archive, and provide it anew"
+            f"delete {(root / source.folder).absolute()} and its archive, and provide the dataset again"
         )
     prepared = partial(
         ImageFiles, image_size=image_size, resize_size=resize_size, interpolation=interpolation
@@ -179,7 +179,7 @@ def torchvision_files(
 def _list_or_fetch(
     source: _Source, root: pathlib.Path, split: str, download: bool
 ) -> tuple[Samples, list[str]]:
-    """List a split; fetch it if it is not there and that is allowed."""
+    """List a split; download it first if it is missing and that is allowed."""
     try:
         return source.listed(root, split, False)
     except Exception as error:  # broken lists and archives can raise almost anything
@@ -219,7 +219,7 @@ def _dataset(
 
 
 def _statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and std of each channel, scaled to 0 .. 1, from counts of the 256 grey levels."""
+    """Return mean and std of each channel of pixels scaled to 0 .. 1, from counts of the 256 grey levels."""
     levels = torch.arange(256, dtype=torch.float64) / 255
     mean, std = [], []
     for channel in pixels.flatten(0, 2).unbind(1):

@@ -1,4 +1,4 @@
-"""Labelled image files: one split of a dataset that stays on disk and is decoded as its images are needed."""
+"""Labelled image files: a split of a dataset that stays on disk; its images are decoded when needed."""
 
 import dataclasses
 from concurrent.futures import ThreadPoolExecutor
@@ -10,25 +10,22 @@ from torch import Tensor
 from sam.data.policies import centre_crop, to_pixels
 from sam.system.foreign_files import open_regular
 
-# GIF, since some of Oxford-IIIT Pet's .jpg files are such. Of what else Pillow reads, EPS would be run by
-# Ghostscript, whatever the file is called.
+# GIF, since some .jpg files of Oxford-IIIT Pet are GIF files. Pillow can read more formats, but it passes an
+# EPS file to Ghostscript, which executes it, whatever its name ends with.
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
 
 
 class ImageError(ValueError):
-    """A file that is no image the trainer can use; the message names it and says what to do."""
+    """A file is not a usable image; the message names the file and says what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageFiles:
-    """One split of a dataset, on disk; its prepared images are RGB and square.
-
-    May not import sam.data.images, which imports this.
-    """
+    """One split of a dataset, on disk; its prepared images are RGB and square."""
 
     paths: tuple[str, ...]
     targets: Tensor  # int64 [N], each in 0 .. num_classes - 1: the labels to train on
-    clean_targets: Tensor | None = None  # int64 [N], where those were spoiled; None: they are the true ones
+    clean_targets: Tensor | None = None  # int64 [N], the true labels; None if targets are the true labels
     _: dataclasses.KW_ONLY
     image_size: int  # height and width of a prepared image, in pixels
     resize_size: int  # length of the shorter side before the centre crop, in pixels; at least image_size
@@ -52,11 +49,11 @@ class ImageFiles:
         )
 
     def to(self, device: torch.device) -> "ImageFiles":
-        """Return the same files: they stay where they are, and their targets with them."""
+        """Return the same object: files and targets do not move to the device."""
         return self
 
     def picture(self, index: int) -> Image.Image:
-        """Return one image as it lies in its file, but always RGB.
+        """Return one image at its full size, as RGB.
 
         Raises:
             ImageError: If the file is missing or broken, or holds more than 8 bits per channel.
@@ -83,7 +80,7 @@ class ImageFiles:
         def decode(index: int) -> None:
             pixels[index] = to_pixels(crop(self.picture(index)))
 
-        # PIL lets other threads run while it decodes.
+        # Threads help here: PIL releases Python's global lock while it decodes.
         with ThreadPoolExecutor() as pool:
             for _ in pool.map(decode, range(len(self))):
                 pass

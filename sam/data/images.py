@@ -1,7 +1,7 @@
-"""Labelled images: those in memory, and the dataset that holds two splits of them or of image files.
+"""Labelled images in memory, and the dataset: two splits, each in memory or in image files.
 
-Axes: N images in memory, H height, W width, C channels. Pixels are uint8 and channels come last, so that one
-pixel is one run of bytes and a batch is already in the memory format that convolutions prefer.
+Axes: N images in memory, H height, W width, C channels. Pixels are uint8, and channels come last: the bytes
+of a pixel are adjacent, and a batch is already in channels_last, the fastest memory format for convolutions.
 """
 
 import dataclasses
@@ -21,10 +21,10 @@ class Images:
 
     pixels: Tensor  # uint8 [N, H, W, C]
     targets: Tensor  # int64 [N], each in 0 .. num_classes - 1: the labels to train on
-    clean_targets: Tensor | None = None  # int64 [N], where those were spoiled; None: they are the true ones
+    clean_targets: Tensor | None = None  # int64 [N], the true labels; None if targets are the true labels
 
     def __post_init__(self) -> None:
-        # A batch is gathered row by row; CIFAR, for one, comes as a transposed view.
+        # Batches are gathered by rows of contiguous pixels. CIFAR, for example, comes as a transposed view.
         object.__setattr__(self, "pixels", self.pixels.contiguous())
 
     def __len__(self) -> int:
@@ -47,7 +47,7 @@ class Images:
         return Images(self.pixels[indices], self.targets[indices], clean)
 
     def picture(self, index: int) -> Image.Image:
-        """Return one image for work that wants it so; grey or RGB."""
+        """Return one image as a PIL image, greyscale or RGB."""
         return Image.fromarray(self.pixels[index].squeeze(2).numpy())
 
 
@@ -56,36 +56,36 @@ Split: TypeAlias = Images | ImageFiles
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Training and test images with what is known about them."""
+    """Training and test images, class names, and statistics."""
 
     train: Split
     test: Split
     class_names: tuple[str, ...]
-    # Of the training pixels scaled to 0 .. 1, one number a channel.
+    # Of the training pixels scaled to 0 .. 1, one number per channel.
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    # How many of the last training images the released code of the SAM paper holds out; None: a tenth.
+    # Number of training images at the end that the released code of the SAM paper holds out; None: a tenth.
     num_validation: int | None = None
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are."""
+        """The number of classes."""
         return len(self.class_names)
 
     @property
     def num_channels(self) -> int:
-        """How many channels a pixel has."""
+        """The number of channels of an image."""
         return self.train.shape[2]
 
 
 def spoil_labels(split: Split, labels: Tensor) -> Split:
-    """Return a split to be trained on these labels, int64 [N], which remembers the true ones."""
+    """Return a split with these labels to train on, int64 [N]; it keeps the true labels too."""
     true = split.targets if split.clean_targets is None else split.clean_targets
     return dataclasses.replace(split, targets=labels, clean_targets=true)
 
 
 def with_true_labels(split: Split) -> Split:
-    """Return a split with its true labels, whatever was to be trained on."""
+    """Return a split that has its true labels as targets."""
     true = split.targets if split.clean_targets is None else split.clean_targets
     return dataclasses.replace(split, targets=true, clean_targets=None)
 
@@ -94,12 +94,12 @@ def hold_out(data: Dataset, how: str) -> Dataset:
     """Return a dataset whose test images are a fixed part of the training images, for choosing rho.
 
     Args:
-        data: The whole of it; what is held out has its true labels, whatever is trained on.
-        how: last: the last images, as the released code of the SAM paper does (5,000 of CIFAR). random: a
-            tenth drawn at random, the same one in every run, as the paper does for noisy labels.
+        data: The whole dataset. The held-out images get their true labels.
+        how: "last" holds out the last images, as the released code of the SAM paper does (5,000 of CIFAR).
+            "random" holds out a random tenth, the same in every run, as the paper does for noisy labels.
 
     Raises:
-        ValueError: If nothing would be left, or held out.
+        ValueError: If there are too few training images.
     """
     size = len(data.train)
     if how == "last":
@@ -119,19 +119,19 @@ def shrink(images: Images, size: int) -> Images:
     """Return the same images with fewer pixels, interpolated linearly with antialiasing.
 
     Args:
-        images: Square ones.
+        images: Square images.
         size: Height and width of the result, in pixels.
 
     Raises:
-        ValueError: If that is more than they have.
+        ValueError: If the images are smaller than that.
     """
     own_size = images.shape[0]
     if size > own_size:
         raise ValueError(
-            f"dataset.image_size={size}: the images have {own_size} x {own_size} pixels and are only ever "
+            f"dataset.image_size={size}: the images have {own_size} x {own_size} pixels and can only be "
             "shrunk; leave it null"
         )
-    # Some hundred at a time: the resize works in float32.
+    # In parts, since the resize converts to float32, which takes four times the memory.
     parts = images.pixels.permute(0, 3, 1, 2).split(500)
     shrunk = torch.cat([functional.resize(part, [size, size], antialias=True) for part in parts])
     return dataclasses.replace(images, pixels=shrunk.permute(0, 2, 3, 1))
@@ -140,12 +140,11 @@ def shrink(images: Images, size: int) -> Images:
 def stratified_subset(targets: Tensor, size: int) -> Tensor:
     """Choose images with equal shares of every class, the same ones on every call.
 
-    A smaller subset is always contained in a larger one. Classes differ by at most one image as long as
-    each has enough.
+    A larger subset contains every smaller one. The classes differ by at most one image, if each has enough.
 
     Args:
         targets: int64 [N], the class of each image.
-        size: How many to choose, 1 .. N.
+        size: Number of images to choose, 1 .. N.
 
     Returns:
         int64 [size], positions in ascending order.
@@ -156,7 +155,7 @@ def stratified_subset(targets: Tensor, size: int) -> Tensor:
     if size > len(targets):
         raise ValueError(f"{size} images were asked for, but there are {len(targets)}; ask for fewer")
     order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(0))
-    # Rank of each image among those of its class, in that order; the lowest ranks are taken first.
+    # The rank of an image is its position in `order` among the images of its class. Low ranks come first.
     by_class = torch.argsort(targets[order], stable=True)
     sizes = torch.bincount(targets)
     rank = torch.empty_like(by_class)

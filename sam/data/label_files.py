@@ -1,4 +1,4 @@
-"""Labels in files: human label noise to train on, and the record of what a run was trained on."""
+"""Labels in files: human label noise to train on, and the record of the labels that a run was trained on."""
 
 import pickle
 import zipfile
@@ -13,9 +13,9 @@ from torch import Tensor
 from sam.system.files import replaced
 from sam.system.foreign_files import check_arrays, check_torch_file
 
-# The public name of the function that restores an array depends on the numpy that wrote the file.
+# The name of this function in a file depends on the version of numpy that wrote the file.
 RESTORE_ARRAY: Any = np.empty(0).__reduce__()[0]
-# What the original .pt files of CIFAR-10N and CIFAR-100N hold besides plain containers.
+# The types in the original .pt files of CIFAR-10N and CIFAR-100N, besides plain containers.
 SAFE_GLOBALS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     (RESTORE_ARRAY, "numpy.core.multiarray._reconstruct"),
     (RESTORE_ARRAY, "numpy._core.multiarray._reconstruct"),
@@ -32,16 +32,17 @@ def labels_from_file(path: Path, name: str | None, num_images: int, num_classes:
 
     Args:
         path: A .npz file, a .npy file, or a .pt file with a dictionary of arrays.
-        name: Which array of a .npz or .pt file, such as "worse_label"; None for .npy, which has one.
-        num_images: Of the whole training set, in its original order.
-        num_classes: Labels are 0 .. num_classes - 1.
+        name: Name of an array in a .npz or .pt file, such as "worse_label"; None for a .npy file.
+        num_images: Size of the whole training set; the file has its labels in the original order.
+        num_classes: Number of classes; the labels are 0 .. num_classes - 1.
 
     Returns:
         int64 [num_images].
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is of another kind or damaged, lacks the array, or holds other labels.
+        ValueError: If the file has another format, is damaged, lacks the array, or does not hold one valid
+            label per image.
     """
     labels = _array_in(path, name)
     called = f"{path}, {name}" if name else str(path)
@@ -50,37 +51,37 @@ def labels_from_file(path: Path, name: str | None, num_images: int, num_classes:
     if labels.shape != (num_images,):
         raise ValueError(
             f"{called} has shape {list(labels.shape)}, but the training set has {num_images} images; "
-            "it needs a label for each of them, also where only a part is used"
+            "it needs a label for each of them, even if only a part of them is used"
         )
     lowest, highest = int(labels.min()), int(labels.max())
     if lowest < 0 or highest >= num_classes:
         raise ValueError(
-            f"{called} has labels from {lowest} to {highest}; those of {num_classes} classes are 0 to "
+            f"{called} has labels from {lowest} to {highest}; {num_classes} classes have the labels 0 to "
             f"{num_classes - 1}"
         )
     return torch.from_numpy(labels.astype(np.int64))
 
 
 def write_labels(path: Path, clean: Tensor, trained: Tensor) -> None:
-    """Record the labels of a run's training images; whoever looks sees all of the file or the one before.
+    """Write the labels of a run's training images to a file, in one step: no reader sees half of it.
 
     Args:
         path: A .npz file.
-        clean: int64 [N], the true classes, in the order of the training images.
-        trained: int64 [N], what the run is trained on.
+        clean: True classes in the order of the training images, int64 [N].
+        trained: Labels that the run is trained on, int64 [N].
     """
     with replaced(path, "wb") as file:
         np.savez_compressed(file, clean=clean.cpu().numpy(), trained=trained.cpu().numpy())
 
 
 def read_labels(path: Path) -> tuple[Tensor, Tensor]:
-    """Read what `write_labels` recorded.
+    """Read a file that `write_labels` wrote.
 
     Args:
         path: The labels.npz of a run directory.
 
     Returns:
-        The clean labels and those trained on, int64 [N] each.
+        The true labels and the labels trained on, int64 [N] each.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -91,10 +92,10 @@ def read_labels(path: Path) -> tuple[Tensor, Tensor]:
         if not clean.dtype == trained.dtype == np.int64 or clean.ndim != 1 or clean.shape != trained.shape:
             raise ValueError(
                 f"{path} is damaged: clean is {clean.dtype} {list(clean.shape)} and trained {trained.dtype} "
-                f"{list(trained.shape)} instead of two lists of as many int64"
+                f"{list(trained.shape)} instead of two int64 lists of equal length"
             )
     except ValueError as error:
-        raise ValueError(f"{error}; delete it, and the labels are made anew") from error
+        raise ValueError(f"{error}; delete it: the labels are then computed again") from error
     return torch.from_numpy(clean), torch.from_numpy(trained)
 
 
@@ -102,11 +103,11 @@ def _array_in(path: Path, name: str | None) -> np.ndarray[Any, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     if path.suffix not in (".npz", ".npy", ".pt"):
-        raise ValueError(f"{path} is none of .npz, .npy and .pt")
+        raise ValueError(f"{path} is not a .npz, .npy or .pt file")
     content = _read(path)
     if not isinstance(content, Mapping):
         if name is not None:
-            raise ValueError(f"{path} has a single array and no name in it; leave out the name {name}")
+            raise ValueError(f"{path} holds a single array without a name; leave out the name {name}")
         return content
     if name not in content:
         there = ", ".join(sorted(map(str, content))) or "nothing"
@@ -115,9 +116,9 @@ def _array_in(path: Path, name: str | None) -> np.ndarray[Any, Any]:
 
 
 def _as_array(content: Any) -> np.ndarray[Any, Any]:
-    # Of anything else, such as lists of lists, numpy would make an array of any size.
+    # numpy would turn other types, such as lists of lists, into an array of any size.
     if not isinstance(content, np.ndarray | Tensor):
-        raise ValueError(f"it holds a {type(content).__name__}, which is no array")
+        raise ValueError(f"it holds a {type(content).__name__}, which is not an array")
     return np.asarray(content)
 
 
@@ -134,12 +135,14 @@ def _read(path: Path) -> np.ndarray[Any, Any] | dict[str, np.ndarray[Any, Any]]:
                 return {name: _as_array(array) for name, array in content.items()}
             return _as_array(content)
     except pickle.UnpicklingError as error:
-        # torch's own message advises to run whatever is in the file.
-        raise ValueError(f"{path} is no file of torch, or holds more than arrays of whole numbers") from error
-    except Exception as error:  # zipfile, numpy and torch raise a dozen kinds, all meaning the same here
+        # Not torch's own message: it suggests weights_only=False, which would run any code in the file.
+        raise ValueError(
+            f"{path} is not a file of torch, or holds more than arrays of whole numbers"
+        ) from error
+    except Exception as error:  # zipfile, numpy and torch raise a dozen types for a damaged file
         if isinstance(error, OSError) and error.filename is not None:
-            raise  # it could not be opened, which is no fault of what is in it
+            raise  # the file could not be opened, so its content is not the cause
         reason = str(error).partition("\n")[0] or "it is empty"
-        if isinstance(error, zipfile.BadZipFile):  # which quotes the bytes that it found
+        if isinstance(error, zipfile.BadZipFile):  # its message may quote raw bytes
             reason = "it is damaged"
         raise ValueError(f"{path} cannot be read: {reason}") from error

@@ -1,4 +1,4 @@
-"""Symmetric label noise: a share of the training labels, each replaced at random."""
+"""Symmetric label noise: a fraction of the training labels is replaced at random."""
 
 import torch
 from torch import Tensor
@@ -12,25 +12,25 @@ LOWEST_SHIFT = {"other_classes": 1, "all_classes": 0}
 def symmetric_noise(
     targets: Tensor, num_classes: int, fraction: float, seed: int, over: str = "other_classes"
 ) -> Tensor:
-    """Return targets of which exactly round(fraction * N), chosen at random, are drawn anew.
+    """Replace exactly round(fraction * N) randomly chosen targets by random classes.
 
-    Papers differ in what they are drawn from; Foret et al. do not say. With "other_classes" every one of them
-    is wrong, so `fraction` is the true error of the labels. With "all_classes" about 1 in num_classes keeps
-    its true class, so 40 % noise over 10 classes means that about 36 % are wrong. A seed chooses the same
-    labels in both.
+    Papers differ in the classes to draw from; Foret et al. do not say. With "other_classes" every replaced
+    label is wrong, so `fraction` is the error rate of the labels. With "all_classes" about 1 in num_classes
+    keeps its true class, so 40 % noise over 10 classes makes about 36 % of the labels wrong. One seed chooses
+    the same labels in both cases.
 
     Args:
-        targets: int64 [N], the true classes; left unchanged.
-        num_classes: At least 2 if any label is to be drawn.
-        fraction: 0 <= fraction < 1.
-        seed: Decides which labels, and what they become.
-        over: What they are drawn from evenly: "other_classes" or "all_classes".
+        targets: True classes, int64 [N]; left unchanged.
+        num_classes: Number of classes; at least 2 if fraction > 0.
+        fraction: Fraction of replaced labels, 0 <= fraction < 1.
+        seed: Seed of the choice of labels and of their new classes.
+        over: Classes to draw from with equal probability: "other_classes" or "all_classes".
 
     Returns:
         int64 [N].
 
     Raises:
-        ValueError: If the fraction is out of range, there is no other class to draw, or `over` is unknown.
+        ValueError: If the fraction is out of range, there are too few classes, or `over` is unknown.
     """
     if not 0 <= fraction < 1:
         raise ValueError(f"label noise must be a fraction with 0 <= fraction < 1, got {fraction}")

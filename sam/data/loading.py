@@ -1,9 +1,9 @@
-"""Batches of bytes made by worker processes: images decoded from files, or changed one by one by AutoAugment.
+"""Batches from worker processes, which decode image files or apply AutoAugment to one image after the other.
 
-Workers share a batch in pieces of a few MB, large enough for few messages, small enough that the first batch
-comes soon and little memory lies ready; the device then does the rest (normalisation, flip, padded crop,
-cutout). Every image is drawn with a seed of its own, so it does not depend on how many workers there are,
-nor on which one makes it.
+The workers share a batch in pieces of at most 16 MB. Large pieces need few messages; small pieces make the
+first batch come soon and take little memory. The training device does the rest: normalisation, flip, padded
+crop and cutout. Every image has its own seed, so it does not depend on the number of workers, nor on the
+worker that prepares it.
 """
 
 import math
@@ -31,13 +31,14 @@ _Plain = tuple[list[int], list[int]]
 
 
 class Loader:
-    """Makes batches of one split as they are asked for, in order, a few ahead.
+    """Prepares the requested batches of one split in order; workers prepare a few batches ahead.
 
     Args:
-        split: Where the pictures are; kept on the CPU.
-        steps: From a picture to what the batch holds, all of one size; they draw from torch's generator.
-        num_workers: Processes; 0 makes the batches in this one.
-        pin_memory: Put batches where a GPU can fetch them by itself.
+        split: The images; they stay on the CPU.
+        steps: Transforms of a picture, applied in order. All results must have one size. Random transforms
+            draw from torch's global generator.
+        num_workers: Number of worker processes; 0 prepares the batches in this process.
+        pin_memory: Whether to put batches in pinned memory, from which a GPU copies faster.
     """
 
     def __init__(self, split: Split, steps: Sequence[Prepare], num_workers: int, pin_memory: bool) -> None:
@@ -51,17 +52,17 @@ class Loader:
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
             worker_init_fn=_leave_signals_to_the_parent,
-            # It draws a seed that nothing here uses; not from the generator of the run.
+            # DataLoader draws a seed, which is not used. It must not change the run's global generator.
             generator=torch.Generator(),
         )
         if num_workers:
-            # Starts them now: forked later, they would inherit the lock of the run directory, and hold it for
-            # seconds after a kill of this process.
+            # Start the workers now. A worker forked later would inherit the lock of the run directory, and
+            # would hold it for seconds after this process is killed.
             iter(self._loader)
             _with_workers.add(self)
 
     def __call__(self, requests: Iterable[Request]) -> Iterator[list[Tensor]]:
-        """Yield the pieces of each batch, uint8 [b, H, W, C], whose b add up to B.
+        """Yield the pieces of each batch, uint8 [b, H, W, C]; their b add up to B.
 
         Raises:
             ImageError: If a picture cannot be read.
@@ -74,7 +75,7 @@ class Loader:
 
     def close(self) -> None:
         """End the workers."""
-        # What they hear when nobody holds the iterator any more; but an error that is kept may hold it.
+        # DataLoader calls this when its iterator is deleted. A stored exception can keep the iterator alive.
         self._loader._iterator._shutdown_workers()  # type: ignore[union-attr]
 
     def _pieces(self, indices: Tensor, seeds: Tensor) -> list[_Plain]:
@@ -82,7 +83,7 @@ class Loader:
         return [(some.tolist(), theirs.tolist()) for some, theirs in pairs]
 
     def _checked(self, piece: Tensor | str) -> Tensor:
-        # Raised in a worker, it would come with that worker's traceback for a message.
+        # If a worker raised it, DataLoader would put the worker's traceback into the message.
         if isinstance(piece, str):
             raise ImageError(piece)
         return piece
@@ -94,18 +95,18 @@ _with_workers: weakref.WeakSet[Loader] = weakref.WeakSet()
 def end_workers() -> None:
     """End the workers of all loaders.
 
-    A process waits at its end for its workers, and these ignore SIGTERM: held by an error that Hydra or
-    Python keeps to the end, they would have it wait for ever.
+    A process waits for its workers before it exits, and the workers ignore SIGTERM. Without this call, a
+    loader that is kept alive by a stored exception would make the process wait for ever.
     """
     for loader in list(_with_workers):
         loader.close()
 
 
 class _Listed(torch.utils.data.Sampler[_Plain]):
-    """Hands the present requests to the workers, which live on from one walk to the next."""
+    """Gives the current requests to the workers, which stay alive from one epoch to the next."""
 
     def __init__(self) -> None:
-        # Held here, not by the loader: a ring of references would make its workers end 10 seconds late.
+        # Stored here, not in Loader: a reference cycle would make its workers end 10 seconds late.
         self.requests: list[_Plain] = []
 
     def __iter__(self) -> Iterator[_Plain]:
@@ -113,7 +114,7 @@ class _Listed(torch.utils.data.Sampler[_Plain]):
 
 
 class _Batches(torch.utils.data.Dataset[Any]):
-    """What a worker does with a request."""
+    """Prepares a requested piece of a batch, in a worker."""
 
     def __init__(self, split: Split, steps: Sequence[Prepare]) -> None:
         self._split = split
@@ -127,7 +128,7 @@ class _Batches(torch.utils.data.Dataset[Any]):
                 return str(error)
 
     def _make(self, index: int, seed: int) -> Tensor:
-        # Not torch.manual_seed(), which also looks for GPUs.
+        # Not torch.manual_seed(), which also seeds GPUs.
         torch.default_generator.manual_seed(seed)
         picture = self._split.picture(index)
         for step in self._steps:
@@ -136,6 +137,6 @@ class _Batches(torch.utils.data.Dataset[Any]):
 
 
 def _leave_signals_to_the_parent(_: int) -> None:
-    """Ignore what reaches all processes of a terminal or a job: the parent saves, then lets workers end."""
+    """Ignore signals that a terminal or scheduler sends to all processes: the parent saves, then ends us."""
     for number in STOPS:
         signal.signal(number, signal.SIG_IGN)

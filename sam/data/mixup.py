@@ -1,9 +1,10 @@
-"""Mixup: each image is blended with another one of the batch, and so are their labels.
+"""Mixup: each image is blended with another image, and their labels likewise (Zhang et al. 2018).
 
-x = lam * x_i + (1 - lam) * x_j and y = lam * y_i + (1 - lam) * y_j, lam ~ Beta(alpha, alpha), where j runs
-through a random permutation of the batch (Zhang et al. 2018). One lam per batch, as in the authors' code.
-Departure: of the micro-batch, so that it does not matter how many processes share the batch.
-The released code of the SAM paper has a mixup that it never calls: it takes max(lam, 1 - lam), and image
+x = lam * x_i + (1 - lam) * x_j and y = lam * y_i + (1 - lam) * y_j with lam ~ Beta(alpha, alpha), where j is
+given by a random permutation. One lam per batch, as in the authors' code.
+Departure: the permutation is within each micro-batch, not the batch. The result then does not depend on the
+number of processes.
+The released code of the SAM paper has a mixup but never calls it: it uses max(lam, 1 - lam), and image
 B - 1 - i as the partner of image i.
 """
 
@@ -12,20 +13,20 @@ from torch import Tensor
 
 
 def draw_mixup(generator: torch.Generator, alpha: float, size: int, m: int) -> tuple[float, Tensor]:
-    """Draw what mixes one batch.
+    """Draw lam and the partners for one batch.
 
     Args:
-        generator: On the CPU; the only source of the draws.
-        alpha: Of the beta distribution, above 0. Small: most images stay as they are; large: halves.
-        size: B, images in the batch.
-        m: An image's partner is one of the m images of its micro-batch; a divisor of B.
+        generator: A CPU generator; all draws come from it.
+        alpha: Parameter of the beta distribution, > 0. If small, lam is near 0 or 1; if large, near 1/2.
+        size: Number B of images in the batch.
+        m: Images per micro-batch, which contains an image's partner; a divisor of B.
 
     Returns:
         lam in [0, 1], and the partner of each image, int64 [B].
     """
-    from scipy.special import betaincinv  # takes half a second to load, and most runs do not mix
+    from scipy.special import betaincinv  # the import takes half a second, and most runs do not use mixup
 
-    # Inverse of the distribution function: torch's own beta draws take no generator.
+    # Inverse of the distribution function, since torch's beta distribution accepts no generator.
     uniform = torch.rand((), generator=generator, dtype=torch.float64).item()
     partners = [first + torch.randperm(m, generator=generator) for first in range(0, size, m)]
     return float(betaincinv(alpha, alpha, uniform)), torch.cat(partners)
@@ -40,10 +41,10 @@ def mix_targets(targets: Tensor, num_classes: int, lam: float, permutation: Tens
     """Return lam * one_hot + (1 - lam) * one_hot[permutation].
 
     Args:
-        targets: int64 [B], each in 0 .. num_classes - 1.
-        num_classes: K.
+        targets: Classes 0 .. num_classes - 1, int64 [B].
+        num_classes: Number K of classes.
         lam: Weight of an image's own label, in [0, 1].
-        permutation: int64 [B], the partner of each image.
+        permutation: Partner of each image, int64 [B].
 
     Returns:
         float32 [B, K]; rows sum to one.

@@ -3,15 +3,16 @@
 AutoAugment (Cubuk et al. 2019) is torchvision's: one of 25 pairs of operations is drawn for each picture.
 Departures from the released code of the SAM paper:
 
-- Its CIFAR policy has 95 pairs, torchvision's the 25 that were published. The SVHN policies are the same, the
-  ImageNet policies are not.
-- It uses ImageNet's magnitudes on 32-pixel images: level k translates by 25 * k pixels, so that about 11 % of
-  its CIFAR images come out blank. Here it is k / 9 * 150 / 331 of the side: at most 14 pixels of 32 a time.
-- Colour, contrast, brightness and sharpness at level k are scaled by 1 + k / 10 or 1 - k / 10, each half the
-  time; there by 0.1 + 0.18 * k. Posterize keeps at least 4 bits; there from 0 to 4.
-- Where a crop shrinks, it is averaged over the source pixels; that code does not.
+- CIFAR policy: 25 pairs, as published; that code has 95. The SVHN policies are equal. The ImageNet policies
+  differ.
+- Translation at level k: k / 9 * 150 / 331 of the side, so at most 14 of 32 pixels. That code uses 25 * k
+  pixels, the magnitude for ImageNet, on 32-pixel images too: about 11 % of its CIFAR images come out blank.
+- Colour, contrast, brightness and sharpness at level k: factor 1 + k / 10 or 1 - k / 10, with equal
+  probability. That code uses 0.1 + 0.18 * k.
+- Posterize: keeps at least 4 bits. That code keeps 0 to 4.
+- Shrinking a crop: averages over the source pixels. That code does not.
 
-All draws come from torch's global generator: seeding it fixes the picture.
+All draws come from torch's global generator: its seed determines the result.
 """
 
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from torchvision.transforms import v2
 
 PictureTransform = Callable[[Image], Image]
 
-GREY = 128  # where a shear, shift or turn uncovers nothing, as in the released code
+GREY = 128  # fills what a shear, translation or rotation leaves empty, as in the released code
 
 
 def auto_augment(policy: str) -> PictureTransform:
@@ -52,7 +53,7 @@ def inception_crop(image_size: int, interpolation: str) -> PictureTransform:
 
 
 class _InceptionCrop:
-    """torchvision's RandomResizedCrop, but resized by torch: half as fast again, and one grey level off."""
+    """torchvision's RandomResizedCrop, but resized by torch: 1.5 times as fast, up to one grey level off."""
 
     def __init__(self, image_size: int, interpolation: str) -> None:
         mode = v2.InterpolationMode(interpolation)
@@ -66,10 +67,10 @@ class _InceptionCrop:
 
 
 def centre_crop(resize_size: int, image_size: int, interpolation: str) -> PictureTransform:
-    """Return the resize to a shorter side, followed by the square in the middle.
+    """Return a resize of the shorter side, followed by a crop of the square in the centre.
 
     Args:
-        resize_size: Of the shorter side, in pixels; at least image_size.
+        resize_size: Length of the shorter side after the resize, in pixels; at least image_size.
         image_size: Side of the result, in pixels.
         interpolation: bilinear or bicubic.
 

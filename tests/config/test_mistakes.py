@@ -151,7 +151,7 @@ def test_train_refuses_a_corrupt_dataset_file(command, tmp_path):
     code, _, err = command("train.py", "dataset=cifar10")
     assert code == 2
     assert f"{folder / 'data_batch_1'} is corrupt" in err
-    assert "delete it and provide it anew" in err
+    assert "replace it with an intact copy" in err
 
 
 def test_train_refuses_an_unreadable_image(command, tmp_path):

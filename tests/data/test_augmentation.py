@@ -108,13 +108,13 @@ def test_augmentation_equals_reference_after_normalisation(channels: int, paddin
     mean, std = MEAN[:channels], STD[:channels]
     batch = Augmentation(**options)(images, indices, draws, Normalization(mean, std, 13, CPU))
     expected = reference(images, indices, draws, mean, std, **options)
-    # Values below 4 made from three float32 numbers of that size: a few times 2**-23.
+    # Values below 4 made from three float32 numbers of that size: the error is a few times 2**-23.
     np.testing.assert_allclose(batch.numpy(), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("padding", ["reflect", "zero"])
 def test_augmentation_reaches_every_offset_with_and_without_flip(padding: str) -> None:
-    # The middle of each of the 9 x 9 x 2 equal parts of the cube of draws.
+    # The centres of the 9 x 9 x 2 equal cells of the cube of draws.
     steps = torch.arange(9)
     cells = torch.cartesian_prod(steps, steps, torch.arange(2))
     middles = (cells + 0.5) / torch.tensor([9, 9, 2])
@@ -141,13 +141,13 @@ def test_augmentation_draws_every_offset_and_flip_evenly() -> None:
     observed = torch.bincount((row * 9 + column) * 2 + mirrored, minlength=162).double()
     assert len(observed) == 162
     statistic = float(((observed - 100) ** 2 / 100).sum())
-    # 162 cells with 100 expected in each; the seed is fixed, 1e-6 the chance that a right code ever failed.
+    # 162 cells, 100 expected in each. The seed is fixed; correct code would fail for one seed in 10**6.
     assert statistic < chi2.isf(1e-6, 161)
 
 
 @pytest.mark.parametrize("crop_padding", [*range(1, 41), 127, 128])
 def test_augmentation_largest_draw_gives_the_largest_offset(crop_padding: int) -> None:
-    # 1 - 2**-24 is the largest float32 that torch.rand returns; times 2p + 1 it must not round up.
+    # 1 - 2**-24 is the largest float32 that torch.rand returns. Times 2p + 1, it must not round up.
     images = position_images(crop_padding + 1, crop_padding + 1)
     draws = torch.full((NUM_DRAWS, 1), 1 - 2**-24)
     augmentation = Augmentation(crop_padding=crop_padding)

@@ -14,13 +14,13 @@ from sam.data.batches import Batch, EvaluationBatches, TrainBatches, generator_f
 from sam.data.images import Images
 
 AUGMENTATION = Augmentation(flip=True, crop_padding=2, cutout_size=2)
-# Leaves the numbers 0 .. 255 as they are.
 CPU = torch.device("cpu")
+# Leaves the numbers 0 .. 255 unchanged.
 RAW = Normalization((0.0,), (1 / 255,), 4, CPU)
 
 
 def numbered_images(num_images: int) -> Images:
-    """Return images 4 x 4 whose every pixel is the image's number, and so is the target."""
+    """Return 4 x 4 images; every pixel of an image, and its target, is the image's number."""
     numbers = torch.arange(num_images)
     pixels = numbers.to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 4, 4, 1).contiguous()
     return Images(pixels, numbers)
@@ -84,10 +84,10 @@ def test_epoch_yields_float32_channels_last_and_int64() -> None:
     assert targets.dtype == torch.int64
 
 
-def test_epoch_leaves_out_other_images_in_other_epochs() -> None:
+def test_epochs_leave_out_different_images() -> None:
     batches = train_batches(numbered_images(11))
     seen = [torch.cat([targets for _, targets, _ in batches.epoch(epoch)]).tolist() for epoch in range(20)]
-    # Three of eleven are left out each time: an image is in all 20 epochs with probability (8 / 11)**20.
+    # Each epoch leaves out 3 of 11 images: an image is in all 20 epochs with probability (8 / 11)**20.
     assert set.intersection(*map(set, seen)) == set()
     assert len({tuple(numbers) for numbers in seen}) == 20
 
@@ -110,13 +110,13 @@ def test_epoch_differs_for_another_seed_or_epoch(seed: int, epoch: int) -> None:
     assert not torch.equal(order, other)
 
 
-def test_epoch_draws_anew_for_every_step_epoch_and_image() -> None:
-    # Equal pictures, so that only the draws tell the batches apart: 5 x 5 crops x 2 flips x 16 squares.
+def test_epoch_draws_differ_between_steps_epochs_and_images() -> None:
+    # All pictures are equal, so only the draws differ: 5 x 5 crops x 2 flips x 16 squares.
     picture = random_images(1).pixels.expand(64, -1, -1, -1).contiguous()
     batches = train_batches(Images(picture, torch.arange(64)), batch_size=32)
     drawn = [images for epoch in (0, 1) for images, _, _ in batches.epoch(epoch)]
     for left, right in itertools.combinations(drawn, 2):
-        # Two of 800 equally likely outcomes agree about once in 800 times (more where cutout hides much).
+        # Two of 800 equally likely outcomes agree once in 800 times (more often where cutout hides much).
         assert sum(torch.equal(a, b) for a, b in zip(left, right, strict=True)) < 8
     assert len({image.numpy().tobytes() for image in drawn[0]}) > 16
 
@@ -141,7 +141,7 @@ def test_epoch_shares_of_all_ranks_make_the_whole_batch(world_size: int) -> None
     assert_same_batches(joined, list(train_batches(images).epoch(1)))
 
 
-def test_epoch_with_repeats_walks_all_images_so_often_and_begins_as_without() -> None:
+def test_epoch_with_repeats_uses_each_image_so_often_and_begins_like_an_epoch_without() -> None:
     images = numbered_images(10)
     once = torch.cat([targets for _, targets, _ in train_batches(images, batch_size=2).epoch(1)])
     batches = train_batches(images, batch_size=4, repeats=3)
@@ -159,7 +159,7 @@ def test_epoch_of_fewer_images_than_a_batch_is_possible_with_repeats() -> None:
 
 @pytest.mark.parametrize("cutout_scope", ["image", "batch"])
 @pytest.mark.parametrize("world_size", [1, 2])
-def test_epoch_blanks_the_same_square_for_all_images_and_processes_if_told_to(
+def test_epoch_with_cutout_scope_batch_blanks_one_square_in_all_images_and_processes(
     world_size: int, cutout_scope: str
 ) -> None:
     white = Images(torch.full((16, 4, 4, 1), 255, dtype=torch.uint8), torch.arange(16))
@@ -175,10 +175,10 @@ def test_epoch_blanks_the_same_square_for_all_images_and_processes_if_told_to(
         batch = torch.cat([images for images, _, _ in shares])
         assert (batch.unique(dim=0).shape[0] == 1) == (cutout_scope == "batch")
         squares.append(batch[0])
-    assert not torch.equal(*squares), "each batch has a square of its own"
+    assert not torch.equal(*squares), "two batches have the same square"
 
 
-def test_epoch_gives_clean_targets_where_labels_were_spoiled() -> None:
+def test_epoch_gives_clean_targets_if_labels_were_changed() -> None:
     images = dataclasses.replace(
         numbered_images(8), targets=torch.zeros(8, dtype=torch.long), clean_targets=torch.arange(8)
     )
@@ -198,7 +198,7 @@ def test_epoch_with_mixup_blends_images_and_both_kinds_of_targets_alike(spoiled:
     for pictures, targets, clean in batches.epoch(0):
         assert targets.shape == (4, 8)
         true = clean if clean is not None else targets
-        # A picture of one grey level is the mean of its classes.
+        # Every pixel of image i is i, so a blended picture has the mean of the two classes.
         torch.testing.assert_close(pictures[:, 0, 0, 0], true @ torch.arange(8.0))
         if spoiled:
             assert torch.equal(targets, true.roll(1, dims=1))
@@ -278,6 +278,6 @@ def test_generator_for_other_keys_gives_other_numbers() -> None:
 
 
 def test_generator_for_a_key_never_changes() -> None:
-    # Orders and draws of all earlier runs hang on these numbers.
+    # The order and augmentation of all earlier runs depend on these numbers.
     assert generator_for("order", 0, 0).initial_seed() == 4876581156571347824
     assert generator_for("label noise", 7).initial_seed() == 3221211316635522158

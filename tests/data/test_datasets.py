@@ -1,4 +1,4 @@
-"""Tests of sam/data/datasets.py. Nothing here uses the network: whatever would fetch is replaced.
+"""Tests of sam/data/datasets.py. Downloads are replaced, so no test uses the network.
 
 Longer than 300 lines, since each reader needs its own tiny files, written by hand.
 """
@@ -35,7 +35,7 @@ def fail_to_fetch(*_: Any, **__: Any) -> None:
 
 
 def must_not_fetch(*_: Any, **__: Any) -> None:
-    pytest.fail("download=False, yet a download was started")
+    pytest.fail("a download started, although download=False")
 
 
 # --- the dataset inside the package
@@ -76,7 +76,7 @@ def test_fashion_mnist_mini_classes_look_like_their_names(mini: Dataset) -> None
 
 def test_fashion_mnist_statistics_are_close_to_those_of_the_mini_set(mini: Dataset) -> None:
     pixels = mini.train.pixels.double() / 255
-    # A twelfth of the full set: the means of its images vary by 0.13, so their mean by 0.13 / 5000**0.5.
+    # The means of images have a standard deviation of 0.13, so the mean of 5,000 has 0.13 / 5000**0.5.
     assert mini.mean[0] == pytest.approx(float(pixels.mean()), abs=6 * 0.13 / 5000**0.5)
     assert mini.std[0] == pytest.approx(float(pixels.std()), abs=0.01)
 
@@ -135,7 +135,7 @@ def test_fashion_mnist_returns_what_was_written(fashion_root: Path, monkeypatch:
     assert dataset.class_names[1] == "Trouser"
 
 
-def test_fashion_mnist_reads_the_verified_files_beside_leftovers_of_old_torchvision(
+def test_fashion_mnist_reads_the_verified_files_not_leftovers_of_an_old_torchvision(
     fashion_root: Path,
 ) -> None:
     processed = fashion_root / "FashionMNIST" / "processed"
@@ -150,7 +150,7 @@ def test_fashion_mnist_tells_what_is_missing(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(torchvision.datasets.FashionMNIST, "download", must_not_fetch)
     message = (
         r"^Fashion-MNIST is not there: /.*/FashionMNIST/raw/train-images-idx3-ubyte is missing "
-        r"\(dataset\.download=false\)\. Either let it be fetched \(network and dataset\.download=true\), "
+        r"\(dataset\.download=false\)\. Download it \(network and dataset\.download=true\), "
         r"or put a copy there, or name the folder above FashionMNIST with dataset\.root=\.\.\.$"
     )
     with pytest.raises(FileNotFoundError, match=message):
@@ -181,7 +181,7 @@ def test_fashion_mnist_refuses_a_corrupt_file(fashion_root: Path, download: bool
     expected = md5(path)
     path.write_bytes(path.read_bytes()[:-1] + b"\x00")
     message = (
-        rf"t10k-images-idx3-ubyte is corrupt \(its md5 is not {expected}\); delete it and provide it anew$"
+        rf"t10k-images-idx3-ubyte is corrupt \(its md5 is not {expected}\); replace it with an intact copy$"
     )
     with pytest.raises(ValueError, match=message):
         datasets.fashion_mnist(fashion_root, download=download)
@@ -247,7 +247,7 @@ def test_cifar_returns_what_was_written(cifar_name: str, cifar_root: Path) -> No
     dataset = datasets.cifar(cifar_name, cifar_root, download=True)
     for split, (pixels, labels) in write_cifar(cifar_name, cifar_root).items():
         images: Images = getattr(dataset, split)
-        # Each record is 1024 red, 1024 green, 1024 blue bytes, row by row.
+        # A record has 1024 red bytes, then 1024 green, then 1024 blue, each row by row.
         assert np.array_equal(images.pixels.numpy(), pixels.transpose(0, 2, 3, 1))
         assert images.targets.tolist() == labels
         assert images.pixels.dtype == torch.uint8
@@ -256,7 +256,7 @@ def test_cifar_returns_what_was_written(cifar_name: str, cifar_root: Path) -> No
 
 
 def walk(dataset: Dataset) -> None:
-    """Take a training batch, and all test batches, from a dataset as it was read."""
+    """Take one training batch and all test batches."""
     cpu = torch.device("cpu")
     normalize = Normalization(dataset.mean, dataset.std, dataset.train.shape[1], cpu)
     batches = TrainBatches(
@@ -287,7 +287,7 @@ def test_cifar_tells_what_is_missing(cifar_name: str, tmp_path: Path) -> None:
     first = {"cifar10": "data_batch_1", "cifar100": "train"}[cifar_name]
     message = (
         rf"^{title} is not there: /.*/{folder}/{first} is missing \(dataset\.download=false\)\. "
-        rf"Either let it be fetched \(network and dataset\.download=true\), or put a copy there, "
+        rf"Download it \(network and dataset\.download=true\), or put a copy there, "
         rf"or name the folder above {folder} with dataset\.root=\.\.\.$"
     )
     with pytest.raises(FileNotFoundError, match=message):
@@ -380,12 +380,12 @@ def test_svhn_images_can_be_batched(svhn_root: Path) -> None:
     walk(datasets.svhn(svhn_root, download=False, extra=True))
 
 
-def test_svhn_asks_for_the_extra_images_only_if_they_are_wanted(svhn_root: Path) -> None:
+def test_svhn_needs_the_extra_images_only_with_extra(svhn_root: Path) -> None:
     (svhn_root / "extra_32x32.mat").unlink()
     assert len(datasets.svhn(svhn_root, download=False, extra=False).train) == 3
     message = (
-        r"^SVHN is not there: /.*/extra_32x32\.mat is missing \(dataset\.download=false\)\. Either let it be "
-        r"fetched \(network and dataset\.download=true\), or put a copy there, or name the folder above "
+        r"^SVHN is not there: /.*/extra_32x32\.mat is missing \(dataset\.download=false\)\. Download it "
+        r"\(network and dataset\.download=true\), or put a copy there, or name the folder above "
         r"extra_32x32\.mat with dataset\.root=\.\.\.$"
     )
     with pytest.raises(FileNotFoundError, match=message):

@@ -1,7 +1,7 @@
-"""Tests of sam/data/file_datasets.py. Nothing here uses the network: whatever would fetch is replaced.
+"""Tests of sam/data/file_datasets.py. Downloads are replaced, so no test uses the network.
 
-Longer than 300 lines, since each dataset needs a tiny copy of its layout. Pictures are written without loss,
-whatever their file is called.
+Longer than 300 lines, since each dataset needs a tiny copy of its layout. All pictures are written in a
+lossless format, whatever the ending of their file name.
 """
 
 import json
@@ -180,11 +180,11 @@ def test_image_folder_tells_which_classes_are_in_one_split_only(image_root: Path
         on_disk(image_root)
 
 
-# --- what torchvision reads
+# --- datasets of torchvision
 
 
 class Written(NamedTuple):
-    """What a tiny dataset holds: (path below its folder, class) of each image, in order."""
+    """The images of a tiny dataset in order: (path below its folder, class) of each."""
 
     train: list[tuple[str, int]]
     test: list[tuple[str, int]]
@@ -271,12 +271,12 @@ def write_food(folder: Path) -> Written:
 
 
 class Known(NamedTuple):
-    """One of torchvision's datasets and how a tiny copy of it is written."""
+    """A dataset of torchvision, and the function that writes a tiny copy of it."""
 
     folder: str
     write: Callable[[Path], Written]
     reader: Any
-    # torchvision's splits that make the training images.
+    # torchvision's splits that make up the training images.
     training: tuple[str, ...]
     module: Any
     title: str
@@ -322,7 +322,7 @@ FETCHED = [name for name in KNOWN if name != "stanford_cars"]
 
 
 def write_known(name: str, root: Path) -> Written:
-    """Write a tiny dataset with its images, whose pixels depend on their place in the lists."""
+    """Write a tiny dataset; the pixels of an image depend on its position in the lists."""
     folder = root / KNOWN[name].folder
     written = KNOWN[name].write(folder)
     for seed, (path, _) in enumerate(written.train + written.test):
@@ -341,7 +341,7 @@ def must_not_fetch(*_: Any, **__: Any) -> None:
 
 @pytest.fixture(autouse=True)
 def without_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nothing be fetched, and any Flowers-102 list have the right checksum if it is there."""
+    """Forbid downloads, and accept any Flowers-102 list that exists, whatever its checksum."""
     for name in KNOWN:
         replace_fetching(monkeypatch, name, must_not_fetch)
     monkeypatch.setattr(KNOWN["flowers102"].module, "check_integrity", lambda path, md5: Path(path).exists())
@@ -390,7 +390,7 @@ def test_torchvision_files_tell_what_is_missing(name: str, tmp_path: Path) -> No
     folder, title = KNOWN[name].folder, KNOWN[name].title
     message = (
         rf"^{title} is not there: /.*/{folder} is missing or incomplete \(dataset\.download=false: .+\)\. "
-        r"Either let it be fetched \(network and dataset\.download=true\), or put a copy there, "
+        r"Download it \(network and dataset\.download=true\), or put a copy there, "
         rf"or name the folder above {folder} with dataset\.root=\.\.\.$"
     )
     with pytest.raises(FileNotFoundError, match=message):
@@ -402,9 +402,9 @@ def test_torchvision_files_tell_how_to_provide_stanford_cars(tmp_path: Path, dow
     problem = r"the download failed: The original URL is broken" if download else r"dataset\.download=false: "
     message = (
         rf"^Stanford Cars is not there: /.*/stanford_cars is missing or incomplete \({problem}.+\)\. "
-        r"Its home is gone: put there by hand cars_train/\*\.jpg, cars_test/\*\.jpg, "
-        r"cars_test_annos_withlabels\.mat, devkit/cars_train_annos\.mat and devkit/cars_meta\.mat \(.+\), "
-        r"or name the folder above stanford_cars with dataset\.root=\.\.\.$"
+        r"Its website no longer exists: copy cars_train/\*\.jpg, cars_test/\*\.jpg, "
+        r"cars_test_annos_withlabels\.mat, devkit/cars_train_annos\.mat and devkit/cars_meta\.mat there "
+        r"\(.+\), or name the folder above stanford_cars with dataset\.root=\.\.\.$"
     )
     with pytest.raises(FileNotFoundError, match=message):
         read("stanford_cars", tmp_path, download=download)
@@ -418,7 +418,7 @@ def test_torchvision_files_tell_why_the_download_failed(
         raise URLError("no route to host")
 
     replace_fetching(monkeypatch, name, fail_to_fetch)
-    message = r"\(the download failed: <urlopen error no route to host>\)\. Either let it be fetched"
+    message = r"\(the download failed: <urlopen error no route to host>\)\. Download it"
     with pytest.raises(FileNotFoundError, match=message):
         read(name, tmp_path)
 
@@ -444,7 +444,7 @@ def test_torchvision_files_tell_which_images_are_missing(name: str, tmp_path: Pa
         (folder / path).unlink()
     message = (
         rf"^{KNOWN[name].title} is incomplete, images missing: 2, the first {folder / gone[0]}; "
-        rf"delete {folder} and its archive, and provide it anew$"
+        rf"delete {folder} and its archive, and provide the dataset again$"
     )
     with pytest.raises(FileNotFoundError, match=message):
         read(name, tmp_path)
@@ -480,9 +480,9 @@ def test_torchvision_files_name_an_unreadable_image(name: str, tmp_path: Path) -
         read(name, tmp_path, in_memory=True)
 
 
-# --- their protocol
+# --- the protocol of fine-tuning
 
-# Training images, as printed by the datasets' authors, and the steps that the config's comment tells.
+# The number of training images that the authors print, and of steps that the config's comment states.
 STEPS = {
     "fgvc_aircraft": (6_667, 4_940),
     "flowers102": (2_040, 5_020),

@@ -1,4 +1,4 @@
-"""Tests of sam/data/image_files.py. Pictures are written without loss, whatever their file is called."""
+"""Tests of sam/data/image_files.py. All pictures are lossless, whatever the ending of their file name."""
 
 import struct
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def three(tmp_path: Path) -> ImageFiles:
     return files_of(*(random_pixels(8, 8, 3, seed=seed) for seed in range(3)), folder=tmp_path)
 
 
-def test_image_files_take_keeps_paths_beside_their_targets(three: ImageFiles) -> None:
+def test_image_files_take_keeps_paths_with_their_targets(three: ImageFiles) -> None:
     taken = three.take(torch.tensor([2, 0, 2]))
     assert len(taken) == 3
     assert taken.paths == (three.paths[2], three.paths[0], three.paths[2])
@@ -51,7 +51,7 @@ def test_image_files_take_keeps_paths_beside_their_targets(three: ImageFiles) ->
     assert (taken.image_size, taken.resize_size, taken.interpolation) == (8, 8, "bilinear")
 
 
-def test_image_files_take_keeps_clean_targets_beside_spoiled_ones(three: ImageFiles) -> None:
+def test_image_files_take_keeps_clean_targets_too(three: ImageFiles) -> None:
     spoiled = ImageFiles(
         three.paths,
         three.targets,
@@ -168,7 +168,7 @@ def test_image_files_name_an_unreadable_file(
 
 
 def resized_by_pil(pixels: np.ndarray, size: tuple[int, int], interpolation: str) -> np.ndarray:
-    """Resize to (height, width) by PIL alone."""
+    """Resize to (height, width) with PIL only."""
     method = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[interpolation]
     return np.array(Image.fromarray(pixels).resize(size[::-1], method))
 
@@ -179,7 +179,7 @@ def test_image_files_decoded_equals_pil_and_slices(tmp_path: Path, interpolation
     files = files_of(
         lying, upright, folder=tmp_path, image_size=8, resize_size=12, interpolation=interpolation
     )
-    # Shorter side 12, longer side 12 * 31 / 20 and 12 * 30 / 18; then the 8 in the middle of each.
+    # The shorter side becomes 12, the longer 12 * 31 / 20 or 12 * 30 / 18. Then the centre 8 are cropped.
     expected = [
         resized_by_pil(lying, (12, 18), interpolation)[2:10, 5:13],
         resized_by_pil(upright, (20, 12), interpolation)[6:14, 2:10],
@@ -188,7 +188,7 @@ def test_image_files_decoded_equals_pil_and_slices(tmp_path: Path, interpolation
     assert np.array_equal(files.decoded().numpy(), np.stack(expected))
 
 
-def test_image_files_decoded_leaves_pixels_alone_that_need_no_resize(tmp_path: Path) -> None:
+def test_image_files_decoded_keeps_pixels_that_need_no_resize(tmp_path: Path) -> None:
     pictures = [random_pixels(8, 14, 3, seed=1), random_pixels(8, 8, 3, seed=2)]
     expected = np.stack([pictures[0][:, 3:11], pictures[1]])
     assert np.array_equal(files_of(*pictures, folder=tmp_path).decoded().numpy(), expected)
@@ -199,13 +199,13 @@ def test_image_files_decoded_leaves_pixels_alone_that_need_no_resize(tmp_path: P
 def test_image_files_decoded_shows_the_middle_of_an_oblong_image(
     tmp_path: Path, size: int, upright: bool
 ) -> None:
-    # Three squares in a row, red, green and blue; whatever the size, the middle one is green.
+    # Three squares in a row: red, green and blue. The one in the middle stays green at any size.
     pixels = np.zeros((16, 48, 3), dtype=np.uint8)
     for number in range(3):
         pixels[:, 16 * number : 16 * (number + 1), number] = 255
     picture = np.ascontiguousarray(pixels.swapaxes(0, 1)) if upright else pixels
     image = files_of(picture, folder=tmp_path, image_size=size, resize_size=size).decoded()[0]
-    # Resizing blends a few pixels at the seams.
+    # Resizing blends a few pixels at the borders of the squares.
     seam = size // 8
     inner = image[seam:-seam, seam:-seam].flatten(0, 1)
     assert torch.equal(inner, torch.tensor([0, 255, 0], dtype=torch.uint8).expand_as(inner))

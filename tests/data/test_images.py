@@ -78,7 +78,7 @@ def test_stratified_subset_refuses_more_images_than_there_are() -> None:
         stratified_subset(torch.zeros(7, dtype=torch.long), 8)
 
 
-def test_images_take_keeps_pixels_beside_their_targets() -> None:
+def test_images_take_keeps_pixels_with_their_targets() -> None:
     pixels = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1)
     taken = Images(pixels, 10 * torch.arange(5)).take(torch.tensor([4, 0, 4]))
     assert len(taken) == 3
@@ -185,21 +185,21 @@ def test_shrunk_images_are_those_of_pillow(own_size: int, size: int, channels: i
         expected = images.picture(number).resize((size, size), Image.Resampling.BILINEAR)
         own = torch.frombuffer(bytearray(shrunk.picture(number).tobytes()), dtype=torch.uint8)
         other = torch.frombuffer(bytearray(expected.tobytes()), dtype=torch.uint8)
-        # Pillow, too, takes the average over all that a pixel covers; it rounds after each of two passes.
+        # Pillow averages over the same area, but rounds after each of its two passes.
         assert (own.int() - other.int()).abs().max() <= 1
 
 
 def test_image_of_equal_blocks_shrinks_to_weighted_means_of_neighbours() -> None:
-    # A triangle over four pixels of 1, 3, 3 and 1 eighths: of blocks of two, 1, 6 and 1 eighths.
+    # The filter has the weights 1, 3, 3, 1 (/ 8) over four pixels, so 1, 6, 1 over blocks of two.
     blocks = torch.tensor([[0.0, 80.0, 160.0, 240.0]]).expand(4, 4)
     pixels = blocks.repeat_interleave(2, 0).repeat_interleave(2, 1).to(torch.uint8).view(1, 8, 8, 1)
     shrunk = shrink(Images(pixels, torch.zeros(1, dtype=torch.long)), 4).pixels.view(4, 4)
-    # At the border what is missing counts for nothing: (0 x 6 + 80) / 7.
+    # At the border, the missing block has weight zero: (0 x 6 + 80) / 7.
     assert shrunk.tolist() == [[11, 80, 160, 229]] * 4
 
 
 def test_shrunk_images_keep_labels_and_true_labels_and_their_order() -> None:
-    # More than are shrunk at a time.
+    # More images than shrink() resizes at a time.
     images = spoil_labels(drawn(1203, 8, 1), torch.arange(1203) % 7)
     shrunk = shrink(images, 4)
     assert torch.equal(shrunk.targets, images.targets)
@@ -216,6 +216,6 @@ def test_images_shrunk_to_their_own_size_are_the_same() -> None:
 
 
 def test_images_are_never_enlarged() -> None:
-    message = r"^dataset.image_size=9: the images have 8 x 8 pixels and are only ever shrunk; leave it null$"
+    message = r"^dataset.image_size=9: the images have 8 x 8 pixels and can only be shrunk; leave it null$"
     with pytest.raises(ValueError, match=message):
         shrink(drawn(1, 8), 9)

@@ -80,7 +80,7 @@ def test_labels_from_file_runs_nothing_in_a_pt_file(tmp_path: Path) -> None:
 
     path = _saved(tmp_path, ".pt", worse_label=Trap())
     with pytest.raises(
-        ValueError, match=r"labels\.pt is no file of torch, or holds more than arrays of whole"
+        ValueError, match=r"labels\.pt is not a file of torch, or holds more than arrays of whole"
     ):
         labels_from_file(path, "worse_label", 4, 3)
     assert not (tmp_path / "sprung").exists()
@@ -94,8 +94,8 @@ def test_labels_from_file_runs_nothing_in_a_pt_file(tmp_path: Path) -> None:
         (LABELS.astype(float), "has type float64; labels are whole numbers"),
         (LABELS > 0, "has type bool; labels are whole numbers"),
         (np.array(list("abcd")), "has type <U1; labels are whole numbers"),
-        (LABELS + 1, "has labels from 1 to 3; those of 3 classes are 0 to 2"),
-        (LABELS - 1, "has labels from -1 to 1; those of 3 classes are 0 to 2"),
+        (LABELS + 1, "has labels from 1 to 3; 3 classes have the labels 0 to 2"),
+        (LABELS - 1, "has labels from -1 to 1; 3 classes have the labels 0 to 2"),
         (np.full(4, 2**64 - 1, np.uint64), "has labels from 18446744073709551615 to"),
     ],
 )
@@ -122,7 +122,7 @@ def test_labels_from_file_lists_the_arrays_there_are(tmp_path: Path, suffix: str
 def test_labels_from_file_of_a_single_array_refuses_a_name(tmp_path: Path) -> None:
     path = _saved(tmp_path, ".npy", labels=LABELS)
     with pytest.raises(
-        ValueError, match="has a single array and no name in it; leave out the name worse_label$"
+        ValueError, match="holds a single array without a name; leave out the name worse_label$"
     ):
         labels_from_file(path, "worse_label", 4, 3)
 
@@ -134,16 +134,16 @@ def test_labels_from_file_without_file_says_so(tmp_path: Path) -> None:
 
 def test_labels_from_file_refuses_another_kind_of_file(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").touch()
-    with pytest.raises(ValueError, match=r"labels\.csv is none of \.npz, \.npy and \.pt$"):
+    with pytest.raises(ValueError, match=r"labels\.csv is not a \.npz, \.npy or \.pt file$"):
         labels_from_file(tmp_path / "labels.csv", "worse_label", 4, 3)
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".npy", ".pt"])
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
-def test_labels_from_file_says_so_of_half_a_file(tmp_path: Path, suffix: str, share: float) -> None:
+def test_labels_from_file_refuses_half_a_file(tmp_path: Path, suffix: str, share: float) -> None:
     path = _saved(tmp_path, suffix, worse_label=np.arange(1000))
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(ValueError, match=rf"labels\{suffix} (cannot be read: .|is no file of torch)"):
+    with pytest.raises(ValueError, match=rf"labels\{suffix} (cannot be read: .|is not a file of torch)"):
         labels_from_file(path, "worse_label", 1000, 1000)
 
 
@@ -188,7 +188,7 @@ def test_read_labels_without_file_says_so(tmp_path: Path) -> None:
 )
 def test_read_labels_of_a_changed_file_says_so(tmp_path: Path, trained: np.ndarray[Any, Any]) -> None:
     path = _saved(tmp_path, ".npz", clean=LABELS, trained=trained)
-    message = r"is damaged: clean is int64 \[4\] and trained .*; delete it, and the labels are made anew$"
+    message = r"is damaged: clean is int64 \[4\] and .*; delete it: the labels are then computed again$"
     with pytest.raises(ValueError, match=message):
         read_labels(path)
 
@@ -214,7 +214,7 @@ def test_read_labels_with_any_flipped_bit_are_the_same_or_refused(tmp_path: Path
         try:
             read = read_labels(path)
         except ValueError as error:
-            assert str(error).endswith("; delete it, and the labels are made anew")
+            assert str(error).endswith("; delete it: the labels are then computed again")
             refused += 1
         else:
             assert torch.equal(read[0], clean)

@@ -25,7 +25,7 @@ def test_symmetric_noise_makes_exactly_the_share_wrong(
 ) -> None:
     targets = torch.arange(size) % num_classes
     noisy = symmetric_noise(targets, num_classes, fraction, seed)
-    # A label that was drawn again as its true class would be missing here.
+    # This count would be too low if a label got its true class again.
     num_wrong = int((noisy != targets).sum())
     assert abs(num_wrong - fraction * size) <= 0.5
     assert noisy.dtype == torch.int64
@@ -46,7 +46,7 @@ def test_symmetric_noise_draws_evenly_from_the_other_classes() -> None:
     assert counts.diagonal().count_nonzero() == 0
     observed = counts[~torch.eye(10, dtype=torch.bool)].double()
     statistic = float(((observed - 200) ** 2 / 200).sum())
-    # 90 cells whose sum is fixed; the seed is fixed, so 1e-6 is the chance that a right code ever failed.
+    # 90 cells whose sum is fixed. The seed is fixed; correct code would fail for one seed in 10**6.
     assert statistic < chi2.isf(1e-6, 89)
 
 
@@ -64,12 +64,12 @@ def test_symmetric_noise_over_all_classes_chooses_the_same_labels(
 
 
 @pytest.mark.parametrize("num_classes", [2, 10, 100])
-def test_symmetric_noise_over_all_classes_leaves_one_in_so_many_true(num_classes: int) -> None:
+def test_symmetric_noise_over_all_classes_leaves_one_in_num_classes_true(num_classes: int) -> None:
     size, fraction = 50_000, 0.4
     targets = torch.arange(size) % num_classes
     noisy = symmetric_noise(targets, num_classes, fraction, seed=0, over="all_classes")
-    # Of the n = 20,000 chosen, the wrong ones are binomial with p = 1 - 1/K; the seed is fixed, and 6
-    # standard deviations is what a right code would miss by chance 2 times in 10^9.
+    # The number of wrong labels among the n = 20,000 chosen is binomial with p = 1 - 1/K. The seed is
+    # fixed; correct code would be off by 6 standard deviations for 2 seeds in 10**9.
     mean = fraction * size * (1 - 1 / num_classes)
     deviation = math.sqrt(mean / num_classes)
     num_wrong = int((noisy != targets).sum())
@@ -79,7 +79,7 @@ def test_symmetric_noise_over_all_classes_leaves_one_in_so_many_true(num_classes
 
 def test_symmetric_noise_over_all_classes_draws_evenly_from_all() -> None:
     noisy = symmetric_noise(torch.zeros(20_000, dtype=torch.long), 10, 0.9, seed=0, over="all_classes")
-    # 2,000 labels were not chosen and are 0 as well; of the others every class is due 1,800.
+    # 2,000 labels were not chosen and stay 0. Of the others, each class should get 1,800.
     observed = torch.bincount(noisy, minlength=10).double() - torch.tensor([2000.0] + 9 * [0.0])
     statistic = float(((observed - 1800) ** 2 / 1800).sum())
     assert statistic < chi2.isf(1e-6, 9)
@@ -92,7 +92,7 @@ def test_symmetric_noise_over_other_classes_draws_what_it_drew_before() -> None:
 
 def test_symmetric_noise_falls_anywhere_in_the_split() -> None:
     wrong = symmetric_noise(torch.zeros(10_000, dtype=torch.long), 2, 0.5, seed=0)
-    # Hypergeometric: 2500 of the 5000 wrong ones in the first half, standard deviation 25.
+    # Hypergeometric: 2500 of the 5000 wrong labels are expected in the first half, standard deviation 25.
     assert abs(int(wrong[:5000].sum()) - 2500) < 6 * 25
 
 

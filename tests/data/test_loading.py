@@ -1,4 +1,4 @@
-"""Tests of sam/data/loading.py, and of the batches made through it."""
+"""Tests of sam/data/loading.py, and of batches that come from a loader."""
 
 import pathlib
 
@@ -22,7 +22,7 @@ RAW = Normalization((0.0,) * 3, (1 / 255,) * 3, 16, CPU)
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> ImageFiles:
-    """Return 14 random pictures of several sizes, lossless."""
+    """Return 14 random lossless pictures of several sizes."""
     folder = tmp_path_factory.mktemp("pictures")
     generator = np.random.default_rng(0)
     paths = []
@@ -34,7 +34,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> ImageFiles:
 
 
 def fitted(files: ImageFiles) -> list[torch.Tensor]:
-    """Return the pictures as the centre crop leaves them, uint8 [H, W, C]."""
+    """Return the centre-cropped pictures, uint8 [H, W, C]."""
     crop = centre_crop(18, 16, "bilinear")
     pictures = (crop(Image.open(path)) for path in files.paths)
     return [v2.functional.pil_to_tensor(picture).permute(1, 2, 0) for picture in pictures]
@@ -101,7 +101,7 @@ def test_pictures_do_not_depend_on_workers_processes_or_where_the_epoch_began(fi
         assert torch.equal(again[step][1], targets)
     assert torch.equal(tail[0][0], whole[2][0])
     assert len(tail) == 1
-    assert torch.equal(torch.get_rng_state(), state), "the generator of the run is left alone"
+    assert torch.equal(torch.get_rng_state(), state), "the loader changed the global generator"
 
 
 def test_pictures_differ_from_epoch_to_epoch_and_within_a_batch(files: ImageFiles) -> None:
@@ -161,7 +161,7 @@ def test_evaluation_batches_from_files_cover_every_image_once(
         batches = EvaluationBatches(
             files, RAW, device=CPU, batch_size=4, loader=loader, rank=rank, world_size=world_size
         )
-        for _ in range(2):  # as after every epoch
+        for _ in range(2):  # as in training, where it runs after every epoch
             seen = []
             for images, targets in batches:
                 for image, target in zip(images, targets.tolist(), strict=True):

@@ -27,7 +27,7 @@ def test_mix_images_equals_the_formula(lam: float, seed: int) -> None:
     permutation = torch.randperm(6, generator=seeded(seed))
     exact = images.double().numpy()
     expected = lam * exact + (1 - lam) * exact[permutation.numpy()]
-    # A few roundings to float32 of numbers below 6.
+    # The error of a few roundings of float32 numbers below 6.
     np.testing.assert_allclose(mix_images(images, lam, permutation), expected, rtol=0, atol=2e-6)
 
 
@@ -62,7 +62,7 @@ def test_mix_targets_rows_are_distributions(lam: float, targets: list[int], seed
     mixed = mix_targets(torch.tensor(targets), 10, lam, permutation)
     assert mixed.shape == (len(targets), 10)
     assert mixed.min() >= 0
-    # Two float32 numbers that add up to one.
+    # The rounding error of two float32 numbers that add up to one.
     torch.testing.assert_close(mixed.sum(1), torch.ones(len(targets)), rtol=0, atol=1e-7)
 
 
@@ -71,7 +71,7 @@ def test_draw_mixup_lam_has_the_moments_of_the_beta_distribution(alpha: float) -
     generator = seeded(0)
     lam = np.array([draw_mixup(generator, alpha, 1, 1)[0] for _ in range(20000)])
     variance = 1 / (4 * (2 * alpha + 1))
-    # Standard errors of mean and variance (excess kurtosis is at least -2, and at most 0); five of each.
+    # Five standard errors of mean and variance (the excess kurtosis is between -2 and 0).
     assert abs(lam.mean() - 0.5) < 5 * np.sqrt(variance / 20000)
     assert abs(lam.var() - variance) < 5 * variance * np.sqrt(2 / 20000)
     assert 0 <= lam.min() < lam.max() <= 1
@@ -92,7 +92,7 @@ def test_draw_mixup_permutes_evenly() -> None:
     assert torch.equal(permutations.sort(1).values, torch.arange(4).expand(4800, 4))
     _, counts = np.unique(permutations.numpy(), axis=0, return_counts=True)
     assert len(counts) == 24
-    # The seed is fixed; 1e-6 is the chance that a right code ever failed.
+    # The seed is fixed; correct code would fail for one seed in 10**6.
     assert ((counts - 200) ** 2 / 200).sum() < chi2.isf(1e-6, 23)
 
 

@@ -20,7 +20,7 @@ def random_picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
 
 
 def position_picture(width: int, height: int) -> Image.Image:
-    """Return a picture whose red is each pixel's column, whose green its row, and whose blue is 0."""
+    """Return a picture in which red is a pixel's column, green its row, and blue 0."""
     rows, columns = np.mgrid[:height, :width]
     return Image.fromarray(np.stack([columns, rows, 0 * rows], 2).astype(np.uint8))
 
@@ -35,7 +35,7 @@ def seeded(transform, picture: Image.Image, seed: int) -> Image.Image:
 def test_auto_augment_changes_most_pictures_and_keeps_size_and_mode(policy: str, mode: str) -> None:
     picture = random_picture(36, 28, mode)
     transform = auto_augment(policy)
-    # Enough to meet all 25 pairs with both operations of each.
+    # Enough pictures to apply all 25 pairs with both operations of each.
     changed = [seeded(transform, picture, seed) for seed in range(400)]
     assert {(other.size, other.mode) for other in changed} == {(picture.size, mode)}
     assert len({other.tobytes() for other in changed}) > 25
@@ -92,7 +92,7 @@ def test_transform_is_fixed_by_the_seed_of_torch_alone(transform) -> None:
     ids=["auto_augment", "inception_crop", "centre_crop"],
 )
 def test_transform_reaches_a_worker_process_unchanged(transform) -> None:
-    # Where processes are spawned, not forked, a DataLoader pickles what its workers run.
+    # With spawned processes, a DataLoader pickles the transforms of its workers.
     picture = random_picture(40, 32)
     copy = pickle.loads(pickle.dumps(transform))
     for seed in range(20):
@@ -105,13 +105,13 @@ def test_inception_crop_area_and_ratio_fill_their_ranges() -> None:
     sides = []
     for seed in range(1000):
         crop = np.asarray(seeded(transform, picture, seed), dtype=float)
-        # Away from the border the resize keeps a ramp a ramp, whose slope is source pixels per pixel.
+        # Away from the border, a resized ramp is a ramp; its slope is source pixels per pixel.
         sides.append(
             ((crop[30, 50, 0] - crop[30, 10, 0]) * 60 / 40, (crop[50, 30, 1] - crop[10, 30, 1]) * 1.5)
         )
     width, height = np.array(sides).T
     area, ratio = width * height / 240**2, width / height
-    # Slopes are read from bytes: up to 1 of 40 steps off, 1.5 of at least 59 pixels.
+    # Slopes are measured on bytes: an error of up to 1 in 40 steps, or 1.5 of at least 59 pixels.
     assert 0.08 * 0.95 < area.min() < 0.1
     assert 0.95 < area.max() < 1.04
     assert 0.75 * 0.95 < ratio.min() < 0.78
@@ -120,16 +120,16 @@ def test_inception_crop_area_and_ratio_fill_their_ranges() -> None:
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_inception_crop_equals_pillow(interpolation: str) -> None:
-    # Smooth as photographs are: on noise, bicubic overshoots, and the two clip it in another order.
+    # Smooth, like a photograph: on noise, bicubic overshoots, and the two clip at different steps.
     picture = random_picture(9, 6).resize((75, 50), Image.Resampling.BICUBIC)
     for seed in range(20):
         torch.manual_seed(seed)
-        # The older transforms draw the same box by code of their own.
+        # torchvision's older transforms draw the same box with separate code.
         top, left, height, width = RandomResizedCrop.get_params(picture, [0.08, 1], [3 / 4, 4 / 3])
         box = picture.crop((left, top, left + width, top + height))
         expected = box.resize((30, 30), Image.Resampling[interpolation.upper()])
         crop = seeded(inception_crop(30, interpolation), picture, seed)
-        # torch and Pillow round their fixed-point sums differently now and then.
+        # torch and Pillow sometimes round their fixed-point sums differently.
         difference = np.abs(np.asarray(crop, dtype=int) - np.asarray(expected, dtype=int))
         assert difference.max() <= 1
         assert difference.mean() < 0.25
@@ -146,7 +146,7 @@ def test_inception_crop_makes_a_square_of_any_picture(size: tuple[int, int], int
 @pytest.mark.parametrize(("width", "height"), [(96, 64), (64, 96)])
 def test_centre_crop_of_a_ramp_is_the_ramp(width: int, height: int, interpolation: str) -> None:
     crop = np.asarray(centre_crop(32, 20, interpolation)(position_picture(width, height)))
-    # Pixel j of the halved picture averages around 2j + 1/2; the byte is rounded either way.
+    # Pixel j of the halved picture is an average around 2j + 1/2, rounded up or down to a byte.
     left, top = (width // 2 - 20) // 2, (height // 2 - 20) // 2
     columns, rows = 2 * (left + np.arange(20)) + 0.5, 2 * (top + np.arange(20)) + 0.5
     assert crop.shape == (20, 20, 3)
