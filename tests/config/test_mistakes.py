@@ -94,7 +94,7 @@ BAD_COMMANDS = {
     "dataset=imagenet": "dataset=imagenet: an image folder needs",
     # machine and files
     "runtime.device=tpu9": "runtime.device=tpu9: not usable here",
-    "dataset=cifar10 dataset.download=false": "data_batch_1 is missing (dataset.download=false). Either",
+    "dataset=cifar10 dataset.download=false": "data_batch_1 is missing (dataset.download=false). Download it",
     "dataset=cifar100 dataset.download=false": "CIFAR-100 is not there",
     "dataset=fashion_mnist dataset.download=false": "Fashion-MNIST is not there",
     "dataset=image_folder dataset.root=/nowhere": "an image folder needs /nowhere/train with one folder",
