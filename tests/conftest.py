@@ -1,3 +1,4 @@
+import gc
 import os
 import signal
 import sys
@@ -5,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from hydra._internal.hydra import Hydra
 
 import evaluate as evaluate_script
 import train as train_script
@@ -16,6 +18,12 @@ from tests.paper.made_up_cells import use_cells  # noqa: F401 - a fixture
 torch.set_num_threads(1)
 # A shell that starts the tests in the background has them, and all that they start, ignore it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish():
+    """Spare every later search for garbage the million objects of imported libraries and collected tests."""
+    gc.collect()
+    gc.freeze()
 
 
 def changed(changes: dict[str, Any]) -> TrainConfig:
@@ -39,6 +47,9 @@ def run_main(monkeypatch, capsys, tmp_path):
     def run(main, script, *arguments):
         monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
         monkeypatch.setattr(sys, "argv", [script, *arguments])
+        if not any(argument.startswith("hydra.mode=") for argument in arguments):
+            # Hydra composes the whole config an extra time, only to learn that no one set hydra.mode.
+            monkeypatch.setattr(Hydra, "get_mode", lambda *_, **__: None)
         code = 0
         try:
             report_mistakes(main)

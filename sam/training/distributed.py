@@ -203,8 +203,8 @@ def leave_world(exit_code: int) -> None:
     Args:
         exit_code: The exit code of this process if a connection cannot be closed in time.
     """
-    gc.collect()
     if distributed.is_initialized():
+        gc.collect()
         late = threading.Timer(SECONDS_FOR_AN_END, os._exit, [exit_code])
         late.daemon = True
         late.start()
