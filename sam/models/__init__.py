@@ -1,1 +1,1 @@
-"""Networks; every one maps float [N, C, H, W] to logits [N, num_classes]."""
+"""Networks. Each maps images, float [N, C, H, W], to logits [N, num_classes]."""

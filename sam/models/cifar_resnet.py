@@ -2,11 +2,11 @@
 
 Three stages of n blocks with width, 2 width and 4 width channels on 32, 16 and 8 pixels; depth 6n + 2.
 Shortcuts are the paper's option A: every second pixel, zeros for the new channels, no parameters.
-Initialisation: see layers.initialise (He et al. draw convolutions with fan-in; a difference of a factor
-sqrt(2) at the two strided convolutions only).
+Initialisation: see layers.initialise. Departure: He et al. use the fan-in of convolutions. The difference is
+a factor sqrt(2), at the two strided convolutions only.
 
-Without skips: the "no short" network of Li et al. (2018), Visualizing the Loss Landscape of Neural Nets,
-whose ResNet-56 the SAM paper draws in Figure 1. Same layers, same parameters, no shortcut added.
+skip=False is the "no short" network of Li et al. (2018), Visualizing the Loss Landscape of Neural Nets. The
+SAM paper draws its ResNet-56 in Figure 1. It has the same layers and parameters, but adds no shortcut.
 """
 
 from torch import Tensor, nn
@@ -46,7 +46,7 @@ class CifarResNet(nn.Module):
         in_channels: Channels of an image.
         num_classes: Length of the logits.
         skip: Whether blocks have shortcuts.
-        init: How the weights are drawn, see layers.initialise.
+        init: Initialisation of the weights, see layers.initialise.
 
     Raises:
         ValueError: If the depth is not 6n + 2.

@@ -1,18 +1,19 @@
-"""Gates: residual branches multiplied by random numbers, one per image, and by other ones going backward.
+"""Gates: random coefficients multiply residual branches, and different ones multiply the gradients.
 
 Shake-Shake: Gastaldi (2017), Shake-Shake regularization. ShakeDrop: Yamada et al. (2018), ShakeDrop
-regularization. All numbers are drawn per image, as in the released code of the SAM paper.
+regularization. Each image has its own coefficients, as in the released code of the SAM paper.
 
-Two passes of SAM: that code lets the first pass have the true gradient, with the forward numbers going
-backward too, and the second the usual independent ones; the SAM paper is silent about it. Here every gate
-has a switch, true_gradient, and draws the same numbers whichever way it stands.
+SAM has two passes. In the released code, the first pass has the true gradient: it uses the forward
+coefficients in the backward pass too. The second pass uses independent ones, as usual. The SAM paper does not
+mention this. Here each gate has a switch, true_gradient, which does not change the numbers it draws.
 
-Numbers come from torch's default generator of the images' device, in float32 whatever the precision, so
-saving and restoring torch's random state repeats a pass bit for bit. A batch of N images takes a tensor
-[k, N] of them per gate and pass, k as each gate says, and none in evaluation.
+Numbers come from torch's default generator of the images' device, in float32 at any precision. Saving and
+restoring torch's random state therefore repeats a pass bit for bit. In training, a gate draws a tensor [k, N]
+for N images in each pass; its docstring gives k. In evaluation it draws nothing.
 
-Departure: the released code computes b + (f - b) from the two products f and b, to have f forward and the
-gradient of b; here the multiplication has its own backward, so forward is free of that rounding.
+Departure: to get the product f forward and the gradient of the product b, the released code computes
+b + (f - b). Here the multiplication has its own backward function, so the forward result has no such rounding
+error.
 """
 
 from typing import Any
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 
 class _Scale(torch.autograd.Function):
-    """Multiplies by one coefficient going forward and by another going backward."""
+    """Multiplies by one coefficient in the forward pass and by another in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, coefficients: Tensor, backward_coefficients: Tensor) -> Tensor:
@@ -36,19 +37,19 @@ class _Scale(torch.autograd.Function):
 
 
 class Gate(nn.Module):
-    """What the gates share; `true_gradient` says whether backward uses the forward coefficients."""
+    """The base of all gates. With `true_gradient`, the backward pass uses the forward coefficients."""
 
     def __init__(self) -> None:
         super().__init__()
         self.true_gradient = False
 
     def scale(self, images: Tensor, coefficients: Tensor, backward_coefficients: Tensor) -> Tensor:
-        """Return images * coefficients, whose gradient is that of images * backward_coefficients.
+        """Return images * coefficients with the gradient of images * backward_coefficients.
 
         Args:
             images: [N, C, H, W]; the result has its type and memory format.
             coefficients: [N, 1, 1, 1].
-            backward_coefficients: [N, 1, 1, 1]; not used if true_gradient is set.
+            backward_coefficients: [N, 1, 1, 1]; unused if true_gradient is set.
         """
         coefficients = coefficients.to(images.dtype)
         if self.true_gradient:
@@ -65,7 +66,7 @@ def draw(count: int, images: Tensor) -> Tensor:
 class ShakeShake(Gate):
     """Mixes two branches: alpha * first + (1 - alpha) * second, with alpha uniform in [0, 1).
 
-    Going backward an independent beta takes the place of alpha. In evaluation both halves count the same.
+    In the backward pass, an independent beta replaces alpha. In evaluation, both branches have weight 1/2.
     Draws [2, N]: alpha, beta.
     """
 
@@ -80,15 +81,15 @@ class ShakeShake(Gate):
 class ShakeDrop(Gate):
     """Multiplies a branch by b + (1 - b) * alpha (Yamada et al. 2018, Eq. 6: b + alpha - b * alpha).
 
-    b is 1 with the keep probability, else 0; alpha is uniform in [-1, 1). Going backward, the same b and an
-    independent beta, uniform in [0, 1), in place of alpha. In evaluation the factor is the expected one,
-    which is the keep probability, since alpha is 0 on average. Draws [3, N], for b, alpha and beta.
+    b is 1 with probability keep_probability, else 0. alpha is uniform in [-1, 1). The backward pass uses the
+    same b, and an independent beta, uniform in [0, 1), instead of alpha. In evaluation the factor is its
+    expected value: keep_probability, since alpha is 0 on average. Draws [3, N], for b, alpha and beta.
 
     Args:
-        keep_probability: Of leaving the branch as it is, 0 to 1.
+        keep_probability: Probability of an unchanged branch, 0 to 1.
 
     Raises:
-        ValueError: If it lies outside.
+        ValueError: If the probability is outside this range.
     """
 
     def __init__(self, keep_probability: float) -> None:
@@ -108,11 +109,11 @@ class ShakeDrop(Gate):
 
 
 def set_true_gradient(model: nn.Module, flag: bool) -> None:
-    """Let all gates of a model use their forward coefficients going backward too, or not.
+    """Set whether the gates of a model use their forward coefficients in the backward pass too.
 
     Args:
-        model: May hold no gates at all.
-        flag: True: the gradient of the function that was computed. False: the regularisers' usual one.
+        model: Any network, with or without gates.
+        flag: True gives the gradient of the computed function; False gives the gradient of the papers.
     """
     for module in model.modules():
         if isinstance(module, Gate):

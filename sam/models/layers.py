@@ -1,4 +1,4 @@
-"""What the residual networks for small images share: convolutions, shortcuts, depths, initialisation."""
+"""Shared parts of the residual networks for small images: convolutions, shortcuts, depths, initialisation."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -25,14 +25,14 @@ def pad_channels(images: Tensor, num_channels: int) -> Tensor:
 
 
 class PooledShortcut(nn.Module):
-    """The shortcut without parameters: average over squares of pixels, zeros for the new channels.
+    """The shortcut without parameters: averages over squares of pixels, zeros for the new channels.
 
-    Squares at the lower and right edge of an odd size hold what is left of it, so that the size agrees with
-    conv3x3.
+    If the image size is odd, the squares at the lower and right edge are cut off, so that the result has the
+    size of conv3x3.
 
     Args:
-        out_channels: At least as many as come in.
-        stride: Side of a square in pixels; 1 leaves the pixels alone.
+        out_channels: Number of channels of the result; at least the number of channels of the input.
+        stride: Side of a square in pixels; 1 does not average.
     """
 
     def __init__(self, out_channels: int, stride: int) -> None:
@@ -51,10 +51,10 @@ def blocks_per_stage(depth: int, layers_per_block: int, other_layers: int, examp
     """Return n, the blocks in each of three stages, of depth = 3 n * layers_per_block + other_layers.
 
     Args:
-        depth: Of the network.
-        layers_per_block: Convolutions that a block counts for.
-        other_layers: Layers outside the blocks that the architecture counts.
-        example: A depth for the message.
+        depth: Depth of the network.
+        layers_per_block: Number of layers that the depth counts in each block.
+        other_layers: Number of layers that the depth counts outside the blocks.
+        example: A valid depth, for the error message.
 
     Raises:
         ValueError: If there is no such n >= 1.
@@ -69,12 +69,14 @@ def blocks_per_stage(depth: int, layers_per_block: int, other_layers: int, examp
 def block_shapes(
     in_channels: int, stage_widths: Sequence[int], num_blocks: int
 ) -> Iterator[tuple[int, int, int]]:
-    """Yield input channels, output channels and stride of every block; each stage but the first halves.
+    """Yield input channels, output channels and stride of every block.
+
+    Each stage except the first begins with stride 2.
 
     Args:
-        in_channels: What enters the first stage.
+        in_channels: Input channels of the first stage.
         stage_widths: Output channels of the blocks of each stage.
-        num_blocks: In each stage.
+        num_blocks: Number of blocks in each stage.
     """
     for stage, width in enumerate(stage_widths):
         for number in range(num_blocks):
@@ -86,26 +88,26 @@ def block_shapes(
 def initialise(
     model: nn.Module, init: str = "released_code", fan: Literal["fan_out", "fan_in"] = "fan_out"
 ) -> None:
-    """Draw the weights as the released code of the SAM paper does, or leave them as the framework drew them.
+    """Draw the weights as the released code of the SAM paper does, or keep torch's initialisation.
 
-    released_code. Convolutions: normal with variance 2 / fan, bias 0. The classifier: uniform within
-    +-1 / sqrt(fan), bias 0; its fan_out is the number of classes, its fan_in that of features. (The released
-    code takes fan_out.)
+    released_code: the weights of convolutions are normal with variance 2 / fan. Those of the classifier are
+    uniform within +-1 / sqrt(fan), where fan_out is the number of classes and fan_in that of features. All
+    biases are 0. (The released code uses fan_out.)
 
-    torch. Weights and biases of both: uniform within +-1 / sqrt(fan_in); for a convolution that is a variance
-    of 1 / (3 fan_in). What this costs was measured by the authors of the released code only, who report that
-    their framework's default, another one, costs about 0.5 points of error on CIFAR-100.
+    torch: all weights and biases are uniform within +-1 / sqrt(fan_in). For a convolution, this is a variance
+    of 1 / (3 fan_in). The cost of this choice is not known. The authors of the released code report that the
+    default of their framework, which is different, costs about 0.5 points of error on CIFAR-100.
 
-    Batch norm begins at weight 1 and bias 0 either way.
+    In both cases, batch norm begins with weight 1 and bias 0.
 
     Args:
-        model: Its convolutions and linear layers are drawn anew, in their order.
+        model: The network; its convolutions and linear layers are initialised in their order.
         init: released_code or torch.
-        fan: What variance and range of released_code depend on. fan_in keeps the size of signals from layer
-            to layer, whatever the widths, for networks in which no batch norm does so.
+        fan: The fan of released_code. fan_in keeps the size of signals constant from layer to layer at any
+            width; networks without batch norm need it.
 
     Raises:
-        ValueError: If init is another one.
+        ValueError: If init is unknown.
     """
     if init not in ("released_code", "torch"):
         raise ValueError(f"init must be released_code or torch, got {init}")

@@ -1,14 +1,15 @@
 """PyramidNet with bottlenecks: Han et al. (2017), Deep Pyramidal Residual Networks.
 
 Three stages of n blocks; depth 9n + 2. The width grows by alpha / 3n from block to block (additive, Eq. 3 of
-Han et al.), to width + alpha; a block gives out 4 times its width. Shortcuts have no parameters: average
-pooling where a stage begins, zeros for the new channels. BN stands before the first convolution and after
-every one, and ends the network; ReLU not before the first convolution.
+Han et al.), up to width + alpha. A block has 4 times its width as output channels. Shortcuts have no
+parameters: average pooling at the start of a stage, zeros for the new channels. In a block, BN comes before
+the first convolution and after each convolution; there is no ReLU before the first one. The network ends
+with BN and ReLU before the pooling.
 shakedrop=True adds the gates of Yamada et al. (2018), see gates.ShakeDrop: block l of L = 3n keeps its
-branch with probability 1 - 0.5 l / L. That is the SAM paper's PyramidNet+ShakeDrop, with depth 272 and
-alpha 200; the released code has no other one.
-Departure of that code from Han et al., followed here: widths are rounded, not truncated, which gives depth
-272 and alpha 200 0.16 M parameters more, 26.21 M instead of 26.05 M. Initialisation: see layers.initialise.
+branch with probability 1 - 0.5 l / L. With depth 272 and alpha 200, this is the SAM paper's
+PyramidNet+ShakeDrop, the only PyramidNet of the released code.
+Departure of that code from Han et al., followed here: widths are rounded, not truncated. At depth 272 and
+alpha 200 this gives 26.21 M parameters instead of 26.05 M. Initialisation: see layers.initialise.
 """
 
 from torch import Tensor, nn
@@ -25,10 +26,10 @@ class PyramidNetBlock(nn.Module):
     """BN - conv 1 x 1 - BN - ReLU - conv 3 x 3 - BN - ReLU - conv 1 x 1 - BN - gate, plus the shortcut.
 
     Args:
-        in_channels: What comes in.
-        width: Channels of the first two convolutions; the third gives EXPANSION times as many.
-        stride: Of the 3 x 3 convolution and the shortcut.
-        gate: Applied to the branch.
+        in_channels: Input channels.
+        width: Channels of the first two convolutions; the third has EXPANSION times as many.
+        stride: Stride of the 3 x 3 convolution and the shortcut.
+        gate: The last layer of the branch.
     """
 
     def __init__(self, in_channels: int, width: int, stride: int, gate: nn.Module) -> None:
@@ -63,12 +64,12 @@ class PyramidNet(nn.Module):
         width: Channels of the stem; 16 in the paper.
         in_channels: Channels of an image.
         num_classes: Length of the logits.
-        alpha: How much wider than the stem the last block is, above 0; 200 in the SAM paper.
-        shakedrop: Whether branches are multiplied by random numbers.
-        init: How the weights are drawn, see layers.initialise.
+        alpha: Width of the last block minus the width of the stem, > 0; 200 in the SAM paper.
+        shakedrop: Whether branches end with a ShakeDrop gate.
+        init: Initialisation of the weights, see layers.initialise.
 
     Raises:
-        ValueError: If the depth is not 9n + 2, or alpha not above 0.
+        ValueError: If the depth is not 9n + 2, or alpha is not above 0.
     """
 
     def __init__(

@@ -1,13 +1,13 @@
 """Shake-Shake network: Gastaldi (2017), Shake-Shake regularization, as in the released code of the SAM paper.
 
-Three stages of n blocks with width, 2 width and 4 width channels, after a stem of 16; depth 6n + 2. Each
-block mixes two branches by random numbers, see gates.ShakeShake. 26 layers and width 96 are Gastaldi's
+Three stages of n blocks with width, 2 width and 4 width channels, after a stem of 16 channels; depth 6n + 2.
+Each block mixes two branches with random weights, see gates.ShakeShake. Depth 26 and width 96 are Gastaldi's
 "26 2x96d" and the SAM paper's "WRN 26-2x6": 26.2 M parameters.
-Where the number of channels changes, the shortcut is two 1 x 1 convolutions side by side, the second of
-the image moved by one pixel, then BN; at stride 2 they see every second pixel, different ones. No BN ends
-the network. In evaluation both branches count one half.
-Numbers are drawn per image in both directions, Gastaldi's "Shake-Shake-Image". Initialisation: see
-layers.initialise.
+If the number of channels changes, the shortcut is two parallel 1 x 1 convolutions, then BN. The second one
+gets the image moved by one pixel, so at stride 2 the two use different pixels. There is no BN at the end of
+the network.
+Each image has its own weights in the forward and backward pass: Gastaldi's "Shake-Shake-Image".
+Initialisation: see layers.initialise.
 """
 
 import torch
@@ -19,7 +19,7 @@ from sam.models.layers import block_shapes, blocks_per_stage, conv1x1, conv3x3, 
 
 
 class TwoPathShortcut(nn.Module):
-    """Two 1 x 1 convolutions, one of the image and one of the image a pixel down and right, then BN."""
+    """Two 1 x 1 convolutions, one of the image and one of the image moved by a pixel, then BN."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ def branch(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
 
 
 class ShakeShakeBlock(nn.Module):
-    """The shortcut plus two branches in random shares."""
+    """The shortcut plus two branches with random weights."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
@@ -73,10 +73,10 @@ class ShakeShakeNet(nn.Module):
         width: Channels of the first stage, an even number; 96 in the SAM paper.
         in_channels: Channels of an image.
         num_classes: Length of the logits.
-        init: How the weights are drawn, see layers.initialise.
+        init: Initialisation of the weights, see layers.initialise.
 
     Raises:
-        ValueError: If the depth is not 6n + 2, or the width odd.
+        ValueError: If the depth is not 6n + 2, or the width is odd.
     """
 
     def __init__(

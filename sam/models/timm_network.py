@@ -1,14 +1,14 @@
 """Any network of timm (Wightman 2019, PyTorch Image Models): the ResNets and EfficientNets of the SAM paper.
 
-ResNet-50, -101 and -152 of Table 2 are timm's resnet50, resnet101 and resnet152: as in the released code the
-bottleneck has its stride on the 3 x 3 convolution, and the last batch norm of a branch begins at 0. The
+ResNet-50, -101 and -152 of Table 2 are timm's resnet50, resnet101 and resnet152. As in the released code, the
+3 x 3 convolution of a bottleneck has the stride, and the last batch norm of a branch begins at 0. The
 EfficientNets of Table 3 are tf_efficientnet_b7.ra_in1k (RandAugment) and tf_efficientnet_l2.ns_jft_in1k_475
 (Noisy Student at 475 pixels), with TensorFlow's padding and epsilon.
 
-Dropout and stochastic depth are timm's defaults, which is none at all for most networks, EfficientNet among
-them, though it was first trained with both. Initialisation is timm's.
+Dropout and stochastic depth have timm's defaults. Most networks have none of them by default. This includes
+EfficientNet, although it was first trained with both. Initialisation is timm's.
 
-timm itself is imported where it is used: it takes a second to load, and most runs need none of its networks.
+Functions import timm when they need it: the import takes a second, and most runs do not use timm.
 """
 
 import difflib
@@ -26,28 +26,29 @@ HUB = "hub"
 
 
 class TimmNetwork(nn.Module):
-    """A network of timm, fresh or trained.
+    """A network of timm, with random or trained weights.
 
     Trained weights keep their head (the last linear layer) if it gives num_classes logits, as in fine-tuning
-    on ImageNet itself; otherwise the head is fresh, and drawn as torch draws a linear layer, uniform within
-    +-1 / sqrt(its inputs). (timm draws an EfficientNet's within +-1 / sqrt(num_classes): with ten classes the
-    loss begins at 13, and SAM then kills EfficientNet-Lite0's features within an epoch, at every rho tried.)
+    on ImageNet itself. Otherwise the head gets torch's initialisation of a linear layer: uniform within
+    +-1 / sqrt(number of inputs). (timm draws EfficientNet's head within +-1 / sqrt(num_classes). With ten
+    classes, the loss then begins at 13, and SAM destroys the features of EfficientNet-Lite0 within an epoch,
+    at every rho tried.)
 
     Args:
-        timm_name: Any name that timm knows, with the tag of trained weights or without, such as resnet50 or
+        timm_name: A name that timm knows, with or without the tag of trained weights, such as resnet50 or
             tf_efficientnet_b7.ra_in1k.
         in_channels: Channels of an image.
         num_classes: Length of the logits.
-        weights: None for fresh ones; hub for the trained ones of timm_name, which timm fetches from the
-            internet and caches; else a file, see timm_weights.load_weights.
-        freeze_statistics: Batch norm normalises by its running averages in training too, and leaves them
-            alone, as in the SAM paper's fine-tuning (footnote 11); its weight and bias go on learning.
-        input_size: Images of another size are resized to so many pixels a side (bicubic, antialiased), on
-            their device. None takes them as they come.
+        weights: None for random weights. "hub" for the trained weights of timm_name, which timm downloads and
+            caches. Otherwise the path of a file, see timm_weights.load_weights.
+        freeze_statistics: In training, batch norm uses its running averages and does not change them, as in
+            the SAM paper's fine-tuning (footnote 11). Its weight and bias are still trained.
+        input_size: Images of another size are resized to this height and width in pixels (bicubic,
+            antialiased), on their device. None does not resize.
 
     Raises:
         ValueError: If timm does not know the name, or the weights do not fit.
-        OSError: If the weights are not there or cannot be fetched.
+        OSError: If the weights do not exist or cannot be downloaded.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class TimmNetwork(nn.Module):
         super().__init__()
         options: dict[str, Any] = {"in_chans": in_channels, "num_classes": num_classes}
         published = pretrained_config(timm_name)
-        # Such networks, vision transformers for example, learn one embedding for every place in an image.
+        # A network of fixed input size, such as a vision transformer, learns an embedding per image position.
         if published.fixed_input_size and input_size is not None:
             options["img_size"] = input_size
         has_head = True
@@ -90,7 +91,7 @@ class TimmNetwork(nn.Module):
         """Map float [N, C, H, W] to logits [N, num_classes].
 
         Raises:
-            ValueError: If the network takes images of one size only, and these have another one.
+            ValueError: If the network has a fixed input size, and the images have another size.
         """
         height, width = images.shape[-2:]
         self.check(height, width)
@@ -101,10 +102,10 @@ class TimmNetwork(nn.Module):
         return logits
 
     def check(self, height: int, width: int) -> None:
-        """Check that images are of a size that the network takes.
+        """Check that the network accepts images of this size.
 
         Raises:
-            ValueError: If it takes images of one size only, and these have another one.
+            ValueError: If the network has a fixed input size, and the images have another size.
         """
         fixed = self._fixed_size
         if self._input_size is None and fixed is not None and (height, width) != (fixed, fixed):
@@ -114,7 +115,7 @@ class TimmNetwork(nn.Module):
             )
 
     def train(self, mode: bool = True) -> "TimmNetwork":
-        """Set the mode of all layers; those with running averages stay in evaluation if these are frozen."""
+        """Set the mode of all layers; layers with frozen running averages stay in evaluation mode."""
         super().train(mode)
         if self._freeze_statistics:
             for module in self.network.modules():
@@ -123,16 +124,16 @@ class TimmNetwork(nn.Module):
         return self
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Keep few activations in the forward pass, and compute the others anew in the backward pass.
+        """Keep few activations in the forward pass; compute the others again in the backward pass.
 
-        Gradients stay the same. Running averages of batch norm move a second time, in the backward pass;
-        optim.running_statistics puts back what the clean forward pass left.
+        The gradients stay the same. The backward pass updates the running averages of batch norm a second
+        time; optim.running_statistics restores the values after the clean forward pass.
 
         Args:
-            enable: Or go back to keeping all of them.
+            enable: False keeps all activations again.
 
         Raises:
-            ValueError: If timm cannot do so for this network.
+            ValueError: If timm has no gradient checkpointing for this network.
         """
         try:
             self.network.set_grad_checkpointing(enable)  # type: ignore[operator]
@@ -143,22 +144,22 @@ class TimmNetwork(nn.Module):
 
 
 def pretrained_statistics(timm_name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation, per channel, by which timm normalises the images of a network.
+    """Return mean and standard deviation per channel with which timm normalises the images of a network.
 
-    Those of ImageNet where timm names none. A file of another origin may want others.
+    If timm has none for the network, these are ImageNet's. Weights from other sources may need others.
 
     Args:
-        timm_name: As for TimmNetwork.
+        timm_name: A name that timm knows, with or without a tag.
 
     Raises:
-        ValueError: If timm does not know it.
+        ValueError: If timm does not know the name.
     """
     published = pretrained_config(timm_name)
     return tuple(published.mean), tuple(published.std)
 
 
 def pretrained_config(timm_name: str) -> "PretrainedCfg":
-    """Return what timm knows of the weights of a network.
+    """Return timm's description of the trained weights of a network.
 
     Raises:
         ValueError: If timm does not know the name or its tag.
@@ -170,40 +171,42 @@ def pretrained_config(timm_name: str) -> "PretrainedCfg":
     if not timm.is_model(timm_name):
         near = ", ".join(difflib.get_close_matches(architecture, timm.list_models(), 5, cutoff=0.0))
         command = """python -c "import timm; print(*timm.list_models(), sep='\\n')" """.strip()
-        raise ValueError(f"timm_name={timm_name} is unknown to timm; near it are {near}; all: {command}")
+        raise ValueError(
+            f"timm_name={timm_name} is unknown to timm; similar names are {near}; to list all: {command}"
+        )
     try:
         return timm.get_pretrained_cfg(timm_name) or PretrainedCfg()
     except RuntimeError as error:
         tags = ", ".join(timm.list_pretrained(f"{architecture}.*")) or "none"
         raise ValueError(
-            f"timm_name={timm_name}: timm has no weights {tag} of {architecture}; allowed are {tags}"
+            f"timm_name={timm_name}: timm has no weights {tag} for {architecture}; allowed are {tags}"
         ) from error
 
 
 def fetch(timm_name: str, trained_channels: int, options: dict[str, Any]) -> nn.Module:
-    """Return a network with the weights that timm names for it, from its cache or from the internet.
+    """Return a network with timm's trained weights, from timm's cache or from the internet.
 
     Args:
-        timm_name: As for TimmNetwork.
-        trained_channels: What the weights expect.
-        options: Of timm.create_model, in_chans among them.
+        timm_name: A name that timm knows, with or without a tag.
+        trained_channels: Number of image channels that the weights expect.
+        options: Keyword arguments of timm.create_model, with in_chans.
 
     Raises:
-        ValueError: If the images have other channels.
-        OSError: If there are no such weights or they cannot be fetched.
+        ValueError: If in_chans is another number of channels.
+        OSError: If there are no such weights or they cannot be downloaded.
     """
     import timm
 
     if options["in_chans"] != trained_channels:
         raise ValueError(
-            f"weights=hub: those of {timm_name} are for images of {trained_channels} channels, these have "
-            f"{options['in_chans']}; use model.weights=null"
+            f"weights=hub: the weights of {timm_name} expect images with {trained_channels} channels, the "
+            f"images have {options['in_chans']}; use model.weights=null"
         )
     try:
         return timm.create_model(timm_name, pretrained=True, **options)
-    except Exception as error:  # the hub's client raises what its HTTP library does
+    except Exception as error:  # the hub's client also raises the errors of its HTTP library
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise OSError(
-            f"weights=hub: timm could not fetch {timm_name} ({reason}); name a file on this machine by "
+            f"weights=hub: timm could not download {timm_name} ({reason}); name a file on this machine with "
             "model.weights=PATH, or check the connection"
         ) from error

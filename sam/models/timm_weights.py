@@ -1,9 +1,10 @@
-"""Trained weights from a file, put into a network of timm.
+"""Load trained weights from a file into a network of timm.
 
-Files of timm itself carry the names of its tensors. Others carry the same tensors under other names, such as
-those of other PyTorch ports of EfficientNet; these are taken in their order, if kind (the last part of the
-name: weight, bias, running_mean, ...) and shape agree one by one. A file that lists its tensors by the
-alphabet fails on the kinds, since layers register weight before bias. A checkpoint of this project fits too.
+A file of timm has the tensor names of the network. Other files, such as those of other PyTorch ports of
+EfficientNet, have the same tensors under other names. These are matched in their order, if the kind (the last
+part of the name: weight, bias, running_mean, ...) and shape of each pair agree. A file in alphabetical order
+is refused, since its kinds do not agree: layers register weight before bias. A checkpoint of this project can
+be loaded too.
 """
 
 import os
@@ -18,17 +19,17 @@ COUNTER = "num_batches_tracked"
 
 
 def load_weights(network: nn.Module, path: str) -> bool:
-    """Copy the tensors of a file into a network, all but a head of another size.
+    """Copy the tensors of a file into a network, except a head of another size.
 
-    The counters of batch norm, which say how long it was trained, are left alone.
+    The step counters of batch norm are not changed.
 
     Args:
-        network: Of timm. Its head keeps the values it has if the file has none of its size.
-        path: A .safetensors file or a torch checkpoint, bare or under the key state_dict or model;
-            state_dict_ema and model_ema, averaged weights, come before these.
+        network: A network of timm. Its head keeps its values if the file has no head of the same size.
+        path: A .safetensors file or a torch checkpoint. The tensors of a checkpoint may be under the key
+            state_dict or model; averaged weights under state_dict_ema or model_ema are preferred.
 
     Returns:
-        Whether the head is that of the file.
+        Whether the head was loaded from the file.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -55,13 +56,13 @@ def load_weights(network: nn.Module, path: str) -> bool:
 
 
 def read_tensors(path: str) -> dict[str, Tensor]:
-    """Return the named tensors of a file on the CPU; code in it is not run.
+    """Return the named tensors of a file on the CPU; no code in the file is run.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it cannot be read, or holds something else.
+        ValueError: If it cannot be read, or holds anything but named tensors.
     """
-    from timm.models import load_state_dict  # timm takes a second to load
+    from timm.models import load_state_dict  # the import takes a second
 
     if not os.path.isfile(path):
         raise FileNotFoundError(
@@ -70,29 +71,29 @@ def read_tensors(path: str) -> dict[str, Tensor]:
     try:
         check_torch_file(path)
         tensors: dict[str, Tensor] = load_state_dict(path, weights_only=True)
-    except Exception as error:  # a file of other origin can make torch and safetensors raise almost anything
+    except Exception as error:  # torch and safetensors can raise almost anything for a file of unknown origin
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
             f"weights={path} cannot be read ({reason}); allowed are .safetensors files and torch checkpoints "
-            "that hold nothing but tensors and numbers"
+            "that hold only tensors and numbers"
         ) from error
     strange = [name for name, tensor in tensors.items() if not isinstance(tensor, Tensor)]
     if strange or not tensors:
-        found = f"{strange[0]} is no tensor" if strange else "it is empty"
+        found = f"{strange[0]} is not a tensor" if strange else "it is empty"
         raise ValueError(
-            f"weights={path} is no table of named tensors: {found}; save model.state_dict() alone, or under "
-            "the key state_dict or model"
+            f"weights={path} is not a table of named tensors: {found}; save only model.state_dict(), "
+            "directly or under the key state_dict or model"
         )
     return tensors
 
 
 def without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors that are learnt or averaged, in their order."""
+    """Return all tensors except the step counters of batch norm, in their order."""
     return {name: tensor for name, tensor in state.items() if kind(name) != COUNTER}
 
 
 def kind(name: str) -> str:
-    """Return the last part of a tensor's name, such as weight."""
+    """Return the last part of a tensor's name, such as "weight"."""
     return name.rpartition(".")[2]
 
 
@@ -103,7 +104,7 @@ def head_layers(network: nn.Module) -> list[nn.Module]:
 
 
 def head_names(network: nn.Module, names: Mapping[str, Tensor]) -> set[str]:
-    """Return the tensors of the classifier, or classifiers, of a network of timm."""
+    """Return the tensor names of the classifier, or classifiers, of a network of timm."""
     layers = head_layers(network)
     places = [name for name, module in network.named_modules() if any(module is layer for layer in layers)]
     return {name for name in names if name.startswith(tuple(f"{place}." for place in places))}
@@ -112,19 +113,19 @@ def head_names(network: nn.Module, names: Mapping[str, Tensor]) -> set[str]:
 def fits(
     own: str, theirs: str, wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], head: Set[str]
 ) -> bool:
-    """Say whether a tensor of the file can stand for one of the network; in the head the shape is free."""
+    """Say whether a tensor of the file matches one of the network; in the head the shape may differ."""
     return kind(own) == kind(theirs) and (own in head or wanted[own].shape == given[theirs].shape)
 
 
 def misfit(
     own: str | None, theirs: str | None, wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], path: str
 ) -> str:
-    """Return the message for a pair that does not fit; None stands for nothing left."""
+    """Return the message for a pair that does not fit; None means that no tensor is left."""
     here = f"{own} {list(wanted[own].shape)}" if own else "nothing more"
     there = f"{theirs} {list(given[theirs].shape)}" if theirs else "nothing more"
-    message = f"weights={path}: not of this network, which has {here} where the file has {there}"
+    message = f"weights={path} is for another network: this one has {here} where the file has {there}"
     if own and theirs:
         ours, other = wanted[own].shape, given[theirs].shape
         if len(ours) == len(other) == 4 and ours[:1] + ours[2:] == other[:1] + other[2:]:
             return f"{message}; it was trained on {other[1]} input channels, not {ours[1]}"
-    return f"{message}; choose the model.timm_name that the file was made with"
+    return f"{message}; choose the model.timm_name with which the file was made"

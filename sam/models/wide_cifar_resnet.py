@@ -1,19 +1,19 @@
 """The wide "ResNet-32" of the noisy-label protocol: Jiang et al. (2020), Beyond Synthetic Noise.
 
-The SAM paper trains "ResNet-32" on noisy labels after Jiang et al. Their public code (MentorMix) builds
-under that name a pre-activation network in the style of He et al. (2016), Identity Mappings, with a stem of
-64 channels, three stages of five blocks with 128, 256 and 512 channels, leaky ReLU of slope 0.1, and
-shortcuts without parameters (average pooling, zeros for the new channels): 29.42 M parameters in the
-convolutions, where the ResNet-32 of He et al. (cifar_resnet) has 0.46 M. That the SAM paper used this one is
-an inference: its error rates are below what the small one reaches on clean labels.
+The SAM paper trains "ResNet-32" on noisy labels and cites Jiang et al. Under that name, their public code
+(MentorMix) builds a pre-activation network in the style of He et al. (2016), Identity Mappings. It has a stem
+of 64 channels, three stages of five blocks with 128, 256 and 512 channels, leaky ReLU of slope 0.1, and
+shortcuts without parameters (average pooling, zeros for the new channels). Its convolutions have 29.42 M
+parameters; the ResNet-32 of He et al. (cifar_resnet) has 0.46 M. The SAM paper does not say which of the two
+it used. We infer this one: the paper's error rates are below those of the small network on clean labels.
 
-Departures from that code, with little effect expected of any:
-- zeros are appended behind the old channels, not half before and half behind (the same network with its
+Departures from that code; we expect little effect of each:
+- zeros are appended after the old channels, not half before and half after them (the same network with its
   channels in another order);
-- the first block normalises, then rectifies, as the others do; there it rectifies first;
-- batch norm adds 1e-5 to the variance instead of 1e-3;
-- the classifier is uniform within +-1 / sqrt(num_classes) instead of +-sqrt(3 / 512), see layers.initialise;
-  the convolutions are drawn in the same way.
+- the first block applies BN, then ReLU, like the other blocks; that code applies ReLU first;
+- batch norm adds 1e-5 to the variance, not 1e-3;
+- the classifier is uniform within +-1 / sqrt(num_classes), not +-sqrt(3 / 512), see layers.initialise.
+  Convolutions have the same initialisation.
 """
 
 from functools import partial
@@ -30,10 +30,10 @@ class WideCifarResNet(nn.Module):
 
     Args:
         depth: 6n + 2; 32 in the protocol.
-        width: Channels of the stem, 64 in the protocol; the stages have 2, 4 and 8 times as many.
+        width: Channels of the stem, 64 in the protocol; the stages have 2, 4 and 8 times this number.
         in_channels: Channels of an image.
         num_classes: Length of the logits.
-        init: How the weights are drawn, see layers.initialise.
+        init: Initialisation of the weights, see layers.initialise.
 
     Raises:
         ValueError: If the depth is not 6n + 2.

@@ -2,23 +2,23 @@
 
 Three stages of n pre-activation blocks with 16k, 32k and 64k channels; depth 6n + 4, widening factor k.
 Departures of that code from Zagoruyko and Komodakis, followed here:
-- shortcuts without parameters, average pooling and zeros for the new channels, instead of 1 x 1
-  convolutions: WRN-28-10 has 36.22 M parameters instead of 36.48 M;
-- the first block normalises before the shortcut branches off.
+- shortcuts have no parameters: average pooling and zeros for the new channels instead of 1 x 1
+  convolutions. WRN-28-10 has 36.22 M parameters instead of 36.48 M;
+- in the first block, the shortcut starts after the first BN and ReLU.
 No dropout. Initialisation: see layers.initialise.
 
-shortcut="conv" is the form of Zagoruyko and Komodakis: where a block changes the shape, the shortcut is a
-1 x 1 convolution of its normalised and rectified input (so their k = 1 has none in the first stage); all
-other shortcuts branch off before the norm, in the first block too.
+shortcut="conv" is the form of Zagoruyko and Komodakis. If a block changes the shape, its shortcut is a 1 x 1
+convolution of the input after BN and ReLU. (With k = 1, the first stage has no such block.) All other
+shortcuts start before the first BN, in the first block too.
 
 batch_norm=False is the network of the SAM paper's Figure 3 (WRN-40-10). The paper does not say how it was
-made trainable. Here every norm is left out, convolutions get a bias, weights are drawn with fan_in, and each
+made trainable. Here all norms are left out, convolutions have a bias, weights are drawn with fan_in, and each
 of the d = 3n residual branches is multiplied by 1 / sqrt(d), as in Hayou et al. (2021), Stable ResNet
-(uniform scaling). De and Smith (2020) show that batch norm shrinks branches about so much; the factor is no
-parameter here, as it is in their SkipInit. Averaged over the draw of the weights, a branch then adds at most
-2/d of the second moment it gets, so all together let it grow by less than (1 + 2/d)^d < e^2, whatever the
-depth. Expect a smaller best learning rate than with batch norm. (init="torch" leaves smaller weights, so that
-branches add less still.)
+(uniform scaling). De and Smith (2020) show that batch norm shrinks branches by about this factor; in their
+SkipInit the factor is trained, here it is constant. On average over random weights, a branch then adds at
+most 2/d of the second moment of its input. Over all branches, the second moment grows by less than
+(1 + 2/d)^d < e^2, at any depth. Expect a smaller best learning rate than with batch norm. (The weights of
+init="torch" are smaller, so branches add less.)
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ from sam.models.layers import PooledShortcut, block_shapes, blocks_per_stage, co
 
 
 def norm(num_channels: int, batch_norm: bool) -> nn.Module:
-    """Return a batch norm, or what leaves everything as it is."""
+    """Return a batch norm, or the identity."""
     return nn.BatchNorm2d(num_channels) if batch_norm else nn.Identity()
 
 
@@ -39,14 +39,14 @@ class WideResNetBlock(nn.Module):
     """BN - ReLU - conv - BN - ReLU - conv, plus the shortcut.
 
     Args:
-        in_channels: What comes in.
-        out_channels: What goes out.
-        stride: Of the first convolution and the shortcut.
-        activate_before_shortcut: Whether the shortcut starts behind the first BN and ReLU.
-        convolve_shortcut: 1 x 1 convolution in place of the shortcut without parameters.
+        in_channels: Input channels.
+        out_channels: Output channels.
+        stride: Stride of the first convolution and the shortcut.
+        activate_before_shortcut: Whether the shortcut starts after the first BN and ReLU.
+        convolve_shortcut: Whether the shortcut is a 1 x 1 convolution instead of having no parameters.
         batch_norm: False leaves BN out and gives the convolutions a bias.
-        branch_scale: What is added to the shortcut is so many times the second convolution.
-        activation: In place of ReLU.
+        branch_scale: Factor of the branch before it is added to the shortcut.
+        activation: The activation function, in the place of ReLU.
     """
 
     def __init__(
@@ -89,12 +89,12 @@ class WideResNet(nn.Module):
         width: The widening factor k.
         in_channels: Channels of an image.
         num_classes: Length of the logits.
-        shortcut: pool, without parameters, or conv, 1 x 1 convolutions.
+        shortcut: "pool" has no parameters; "conv" uses 1 x 1 convolutions.
         batch_norm: False leaves all batch norms out.
-        init: How the weights are drawn, see layers.initialise.
+        init: Initialisation of the weights, see layers.initialise.
 
     Raises:
-        ValueError: If the depth is not 6n + 4, or the shortcut another one.
+        ValueError: If the depth is not 6n + 4, or the shortcut is unknown.
     """
 
     def __init__(

@@ -85,7 +85,7 @@ BAD_COMMANDS = {
     "augmentation=inception": "augmentation.inception_crop=true needs images of full size",
     "experiment=finetune model=resnet8": "model.freeze_statistics is nothing that a cifar_resnet reads",
     "model=timm": "model.timm_name=null: name a model of timm, such as model.timm_name=resnet50",
-    "model=timm model.timm_name=resnet5": "timm_name=resnet5 is unknown to timm; near it are resnet50",
+    "model=timm model.timm_name=resnet5": "timm_name=resnet5 is unknown to timm; similar names are resnet50",
     "model=timm model.timm_name=vit_tiny_patch16_224": "takes images of 224 pixels a side, got 28 x 28",
     "model=efficientnet_lite0 model.weights=no.pth": "weights=no.pth: no such file; name a",
     "dataset.label_file=no.npz dataset.label_name=x": "dataset=fashion_mnist_mini: there is no file no.npz",

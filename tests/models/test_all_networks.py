@@ -1,4 +1,4 @@
-"""What every network must do, whatever its options; the numbers of parameters are in the other files."""
+"""Tests of all networks with all options. The other files test their numbers of parameters."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ from sam.models.timm_network import TimmNetwork
 from sam.models.wide_cifar_resnet import WideCifarResNet
 from sam.models.wide_resnet import WideResNet
 
-# Architecture and options, tiny; depth and width first, where there are any.
+# Architecture and options of tiny networks; depth and width come first if there are any.
 NETWORKS: dict[str, tuple[Callable[..., nn.Module], dict[str, object]]] = {
     "resnet": (CifarResNet, {"depth": 14, "width": 4}),
     "resnet without skips": (CifarResNet, {"depth": 14, "width": 4, "skip": False}),
@@ -42,7 +42,7 @@ def make(name: str, in_channels: int = 3, num_classes: int = 10, **more: object)
 
 
 def untouched(model: nn.Module) -> list[str]:
-    """Return the names of parameters that no gradient reached."""
+    """Return the names of the parameters without a gradient."""
     parameters = model.named_parameters()
     return [name for name, weight in parameters if weight.grad is None or not weight.grad.count_nonzero()]
 
@@ -66,11 +66,11 @@ def test_network_keeps_channels_last_through_every_block(name: str, in_channels:
     kept: dict[str, bool] = {}
     for path, module in model.named_modules():
 
-        def look(_: nn.Module, __: object, output: Tensor, path: str = path) -> None:
-            if output.ndim == 4:  # the others are features and logits
+        def record(_: nn.Module, __: object, output: Tensor, path: str = path) -> None:
+            if output.ndim == 4:  # other outputs are features and logits
                 kept[path] = output.is_contiguous(memory_format=torch.channels_last)
 
-        module.register_forward_hook(look)
+        module.register_forward_hook(record)
     model(torch.randn(2, in_channels, 16, 16).to(memory_format=torch.channels_last))
     assert len(kept) > 20
     assert all(kept.values()), kept
@@ -103,7 +103,7 @@ def test_network_in_float64_agrees_with_float32(name: str) -> None:
     torch.manual_seed(1)
     precise = model.double()(images.double())
     assert precise.dtype == torch.float64
-    # About 20 layers, each of them rounded to 24 bits; measured 1e-6 at most.
+    # About 20 layers, each rounded to 24 bits. The largest measured difference is 1e-6.
     torch.testing.assert_close(logits.double(), precise, rtol=1e-4, atol=1e-4)
 
 
@@ -115,7 +115,7 @@ def test_network_has_the_same_state_names_on_every_build(name: str) -> None:
 
 
 @every_network
-def test_network_has_no_buffers_but_those_of_batch_norm(name: str) -> None:
+def test_network_has_no_buffers_except_those_of_batch_norm(name: str) -> None:
     model = make(name)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     assert len(list(model.buffers())) == 3 * len(norms)
@@ -136,7 +136,7 @@ def test_network_with_init_torch_keeps_what_its_layers_drew(name: str) -> None:
 
 @every_network_of_ours
 def test_network_draws_as_the_released_code_by_default_after_its_layers_drew(name: str) -> None:
-    drawn_anew = make(name, init="torch")
-    initialise(drawn_anew, "released_code", "fan_in" if "without norms" in name else "fan_out")
+    initialised = make(name, init="torch")
+    initialise(initialised, "released_code", "fan_in" if "without norms" in name else "fan_out")
     for model in (make(name), make(name, init="released_code")):
-        assert all(map(torch.equal, model.state_dict().values(), drawn_anew.state_dict().values()))
+        assert all(map(torch.equal, model.state_dict().values(), initialised.state_dict().values()))

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from sam.models.cifar_resnet import CifarResNet, CifarResNetBlock
 
-# What batch norm in evaluation multiplies with while its running variance is 1.
+# The factor of batch norm in evaluation while its running variance is 1.
 SCALE = (1 + 1e-5) ** -0.5
 
 
@@ -24,7 +24,7 @@ def count_by_hand(n: int, w: int, in_channels: int, num_classes: int) -> int:
     return stem + stage1 + stage2 + stage3 + 4 * w * num_classes + num_classes
 
 
-# The counts of depth 20, 32 and 56 are those that reimplementations with option A print (0.27 M, 0.46 M and
+# The counts of depth 20, 32 and 56 are those of reimplementations with option A (0.27 M, 0.46 M and
 # 0.85 M in the paper).
 @pytest.mark.parametrize(
     ("depth", "published"), [(20, 269_722), (32, 464_154), (56, 853_018), (8, count_by_hand(1, 16, 3, 10))]
@@ -75,7 +75,7 @@ def test_block_shortcut_takes_every_second_pixel_and_zeros() -> None:
     block = CifarResNetBlock(1, 3, stride=2)
     nn.init.zeros_(block.bn2.weight)
     images = torch.tensor([[[[1.0, 2, 3, 4], [5, 6, 7, 8], [-9, 10, 11, 12], [13, 14, 15, 16]]]])
-    # Every second row and column, starting with the first, then ReLU.
+    # Every second row and column, starting with the first; then ReLU.
     expected = torch.zeros(1, 3, 2, 2)
     expected[0, 0] = torch.tensor([[1.0, 3], [0, 11]])
     assert torch.equal(block(images), expected)
@@ -88,7 +88,7 @@ def test_block_shortcut_is_the_identity_at_equal_shapes() -> None:
     assert torch.equal(block(images), images)
 
 
-def test_block_rectifies_after_the_first_norm_and_after_the_sum() -> None:
+def test_block_applies_relu_after_the_first_norm_and_after_the_sum() -> None:
     block = CifarResNetBlock(1, 1, stride=1).eval()
     nn.init.dirac_(block.conv1.weight)
     nn.init.dirac_(block.conv2.weight)
@@ -105,7 +105,7 @@ def test_resnet_rectifies_before_the_first_block() -> None:
     entered: list[Tensor] = []
     model.blocks.register_forward_pre_hook(lambda _, inputs: entered.append(inputs[0]))
     model(torch.randn(2, 3, 8, 8))
-    # Batch norm centres each channel, so about half of the numbers were negative.
+    # Batch norm centres each channel, so about half of the numbers are negative before ReLU.
     assert float(entered[0].detach().min()) == 0
     assert 0.3 < float((entered[0] == 0).double().mean()) < 0.7
 
@@ -126,12 +126,12 @@ def test_resnet_keeps_channels_last_through_every_block(in_channels: int) -> Non
     model = resnet(14, in_channels=in_channels).to(memory_format=torch.channels_last)
     kept: list[bool] = []
 
-    def look(_: nn.Module, __: object, output: Tensor) -> None:
+    def record(_: nn.Module, __: object, output: Tensor) -> None:
         kept.append(output.is_contiguous(memory_format=torch.channels_last))
 
     for module in model.modules():
         if isinstance(module, CifarResNetBlock | nn.Conv2d | nn.BatchNorm2d):
-            module.register_forward_hook(look)
+            module.register_forward_hook(record)
     images = torch.randn(2, in_channels, 16, 16).to(memory_format=torch.channels_last)
     model(images)
     # 6 blocks, 13 convolutions, 13 batch norms.
@@ -154,7 +154,7 @@ def test_resnet_is_initialised_as_layers_say() -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             weights = module.weight.detach().double()
-            # The variance of a sample of n normal numbers varies by (2 / n)**0.5 of itself.
+            # The sample variance of n normal numbers has a relative standard deviation of (2 / n)**0.5.
             ratio = float((weights**2).mean()) * module.out_channels * 9 / 2
             assert abs(ratio - 1) < 6 * (2 / weights.numel()) ** 0.5
     assert 0.49 < float(model.classifier.weight.detach().abs().max()) <= 0.5

@@ -20,7 +20,7 @@ def test_resnet_without_skips_has_the_parameters_of_the_one_with_skips() -> None
 def test_resnet56_without_skips_has_the_published_number_of_parameters() -> None:
     with torch.device("meta"):
         model = resnet(56, 16, skip=False)
-    # 0.85 M in He et al., Table 6; option A has no parameters in its shortcuts.
+    # 0.85 M in He et al., Table 6; the shortcuts of option A have no parameters.
     assert sum(weight.numel() for weight in model.parameters()) == 853_018
     assert not any(block.skip for block in model.blocks)
 

@@ -11,7 +11,7 @@ from sam.models.pyramidnet import PyramidNet
 from sam.models.shake_shake import ShakeShakeNet
 from tests.reference import gates as reference
 
-# Two products and a sum of numbers below 4, each rounded to 53 bits.
+# The error of two products and a sum of numbers below 4, each rounded to 53 bits.
 EXACT = {"rtol": 0.0, "atol": 4e-15}
 
 
@@ -20,13 +20,13 @@ def images(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 1) -> Te
 
 
 def draws(count: int, num_images: int, seed: int = 0) -> Tensor:
-    """Return the numbers that a gate draws after the same seed."""
+    """Return the numbers that a gate draws with the same seed."""
     torch.manual_seed(seed)
     return torch.rand(count, num_images, dtype=torch.float32).double()
 
 
 def shake_shake_pass(true_gradient: bool, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the mix of two branches, the gradient sent back, and what arrives at the branches."""
+    """Return the mix of two branches, the gradient of the mix, and the gradients of the branches."""
     first, second = images(2, 5, 3, 2, 2)
     gate = ShakeShake()
     gate.true_gradient = true_gradient
@@ -37,7 +37,7 @@ def shake_shake_pass(true_gradient: bool, seed: int = 0) -> tuple[Tensor, Tensor
 
 
 def shake_drop_pass(true_gradient: bool, keep_probability: float = 0.6) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the scaled branch, the gradient sent back, and what arrives at the branch."""
+    """Return the scaled branch, its gradient, and the gradient of the branch."""
     branch = images(12, 3, 2, 2)
     gate = ShakeDrop(keep_probability)
     gate.true_gradient = true_gradient
@@ -61,7 +61,7 @@ def test_shake_drop_forward_equals_the_reference_image_by_image(true_gradient: b
     for_keep, for_alpha, _ = draws(3, 12)
     expected = reference.shake_drop(images(12, 3, 2, 2), 0.6, for_keep, 2 * for_alpha - 1)
     torch.testing.assert_close(shake_drop_pass(true_gradient)[0], expected, **EXACT)
-    # Both kinds of images are among the twelve.
+    # Some of the twelve images are kept and some are not.
     assert 0 < int((for_keep < 0.6).sum()) < 12
 
 
@@ -82,7 +82,7 @@ def test_shake_drop_gradient_takes_beta_or_alpha(true_gradient: bool) -> None:
 
 
 def seeded(gate: Gate) -> Callable[..., Tensor]:
-    """Return the gate as a function without randomness."""
+    """Return the gate as a deterministic function."""
 
     def function(*branches: Tensor) -> Tensor:
         torch.manual_seed(0)
@@ -147,7 +147,7 @@ def test_shake_shake_in_evaluation_equals_the_mean_of_many_draws() -> None:
     mean = float(gate(first, second).mean())
     expected = float(gate.eval()(first[:1], second[:1]))
     assert expected == 0.5
-    # The mix varies by |3 - -2| / sqrt(12); six sigma of the mean.
+    # The mix has the standard deviation |3 - -2| / sqrt(12). The tolerance is six sigma of the mean.
     assert abs(mean - expected) < 6 * (5 / 12**0.5) / NUM_DRAWS**0.5
 
 
@@ -157,7 +157,7 @@ def test_shake_drop_in_evaluation_equals_the_mean_of_many_draws(keep_probability
     gate = ShakeDrop(keep_probability)
     ones = torch.ones(NUM_DRAWS, 1, 1, 1, dtype=torch.float64)
     mean = float(gate(ones).mean())
-    # The factor is 1, or uniform in [-1, 1) with second moment 1/3; six sigma of the mean.
+    # The factor is 1, or uniform in [-1, 1) with second moment 1/3. The tolerance is six sigma of the mean.
     variance = keep_probability + (1 - keep_probability) / 3 - keep_probability**2
     expected = float(gate.eval()(ones[:1]))
     assert expected == keep_probability
@@ -176,12 +176,12 @@ def test_gates_draw_coefficients_over_their_whole_ranges() -> None:
     alpha = ShakeShake()(ones, torch.zeros_like(ones))
     scaled = ShakeDrop(0.0)(ones)
     (beta,) = torch.autograd.grad(scaled.sum(), ones)
-    # That one of 20 000 draws misses 1/1000 of the range altogether has probability 2e-9.
+    # All 20 000 draws miss 1/1000 of the range with probability 2e-9.
     for values, low, high in ((alpha, 0, 1), (scaled, -1, 1), (beta, 0, 1)):
         values = values.detach()
         assert low <= float(values.min()) < low + (high - low) / 1000
         assert high - (high - low) / 1000 < float(values.max()) <= high
-    # Independent: the correlation of n pairs varies by 1 / n**0.5.
+    # If independent, the correlation of n pairs has the standard deviation 1 / n**0.5.
     correlation = float(torch.corrcoef(torch.stack([scaled.detach().flatten(), beta.flatten()]))[0, 1])
     assert abs(correlation) < 6 / NUM_DRAWS**0.5
 
@@ -255,7 +255,7 @@ def test_network_with_true_gradient_has_the_slope_of_its_loss() -> None:
                 for weight, move in zip(parameters, moves, strict=True):
                     weight.add_(move, alpha=sign)
                 ends.append(float(loss()))
-        # Central difference: an error of order 1e-12 of curvature, 1e-16 / 1e-6 of rounding; ReLU kinks.
+        # Central difference: errors of 1e-12 from curvature, 1e-16 / 1e-6 from rounding, and ReLU kinks.
         assert ends[0] - ends[1] == pytest.approx(2 * slope, rel=1e-4)
 
 
@@ -273,7 +273,7 @@ def test_network_pass_repeats_bit_for_bit_after_resetting_the_random_state() -> 
         again = run()
         assert all(map(torch.equal, first, again))
         assert not torch.equal(first[0], other[0])
-        # The mode may change between the passes: same draws, same logits, other gradient.
+        # The switch may change between the passes: same draws, same logits, different gradient.
         set_true_gradient(model, True)
         torch.set_rng_state(state)
         true = run()

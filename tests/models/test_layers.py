@@ -42,11 +42,11 @@ def test_initialise_draws_convolutions_normally_with_variance_two_over_fan_out()
     initialise(nn.Sequential(convolution))
     weights = convolution.weight.detach().double().flatten()
     variance = 2 / (64 * 3 * 3)
-    # Of n normal numbers: the mean varies by sigma / n**0.5, the variance by its (2 / n)**0.5.
+    # n normal numbers: the mean deviates by sigma / n**0.5, the variance by a factor (2 / n)**0.5 of itself.
     n = len(weights)
     assert abs(float(weights.mean())) < 6 * (variance / n) ** 0.5
     assert abs(float((weights**2).mean()) / variance - 1) < 6 * (2 / n) ** 0.5
-    # 4.55 % of a normal distribution lie beyond two sigma; of a uniform one none.
+    # 4.55 % of a normal distribution, and nothing of a uniform one, lies beyond two sigma.
     share = float((weights.abs() > 2 * variance**0.5).double().mean())
     assert abs(share - 0.0455) < 6 * (0.0455 * 0.9545 / n) ** 0.5
 
@@ -56,11 +56,11 @@ def test_initialise_draws_the_classifier_uniformly_within_its_range() -> None:
     classifier = nn.Linear(500, 16)
     initialise(nn.Sequential(classifier))
     weights = classifier.weight.detach().double()
-    # 1 / sqrt(16 classes), whatever the number of inputs.
+    # The bound is 1 / sqrt(16 classes) for any number of inputs.
     assert float(weights.abs().max()) <= 0.25
     assert float(weights.max()) > 0.249
     assert float(weights.min()) < -0.249
-    # A uniform distribution has variance (2 * 0.25)**2 / 12; the sample's varies by (0.8 / n)**0.5 of it.
+    # Uniform: variance (2 * 0.25)**2 / 12; the relative deviation of a sample's is (0.8 / n)**0.5.
     assert abs(float((weights**2).mean()) * 48 - 1) < 6 * math.sqrt(0.8 / weights.numel())
     assert classifier.bias.count_nonzero() == 0
 

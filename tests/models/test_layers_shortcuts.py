@@ -65,7 +65,7 @@ def test_initialise_with_fan_in_keeps_the_size_of_signals() -> None:
     torch.manual_seed(0)
     convolution, classifier = nn.Conv2d(64, 16, 3), nn.Linear(400, 50)
     initialise(nn.Sequential(convolution, classifier), fan="fan_in")
-    # The second moment of n numbers varies by (2 / n)**0.5 of itself if normal, (0.8 / n)**0.5 if uniform.
+    # Relative deviation of the second moment of n numbers: (2 / n)**0.5 if normal, (0.8 / n)**0.5 if uniform.
     ratio = second_moment(convolution.weight) * 64 * 9 / 2
     assert abs(ratio - 1) < 6 * (2 / convolution.weight.numel()) ** 0.5
     assert convolution.bias is not None

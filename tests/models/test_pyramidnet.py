@@ -1,4 +1,4 @@
-"""Tests of sam/models/pyramidnet.py; its gates are tested in test_gates.py."""
+"""Tests of sam/models/pyramidnet.py; test_gates.py tests its gates."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -23,9 +23,9 @@ def pyramidnet(
 def count_by_hand(
     depth: int, width: int, alpha: int, num_classes: int, to_integer: Callable[[Fraction], int]
 ) -> int:
-    """Add up Han et al. (2017): a stem with norm, bottlenecks of growing width, a norm, the classifier.
+    """Add up the parameters of Han et al. (2017): stem with norm, growing bottlenecks, norm, classifier.
 
-    Block k of N has width + k * alpha / N channels, as an integer w, and gives out 4 w.
+    Block k of N has w = width + k * alpha / N channels, made an integer, and 4 w output channels.
     """
     total_blocks = (depth - 2) // 3
     total = 9 * 3 * width + 2 * width
@@ -43,8 +43,8 @@ def test_pyramidnet272_has_the_published_number_of_parameters() -> None:
         model = pyramidnet(272, 16, 200)
     total = sum(weight.numel() for weight in model.parameters())
     assert total == count_by_hand(272, 16, 200, 10, round) == 26_210_842
-    # Han et al. print 26.0 M, which either way of making widths whole may mean: rounded, but without what
-    # belongs to norms, or truncated with it, about 0.2 M less.
+    # Han et al. print 26.0 M. This may mean rounded widths without the parameters of the norms, or truncated
+    # widths with them, about 0.2 M less.
     norms = sum(2 * module.num_features for module in model.modules() if isinstance(module, nn.BatchNorm2d))
     assert f"{(total - norms) / 1e6:.2f}" == "26.00"
     assert f"{count_by_hand(272, 16, 200, 10, int) / 1e6:.2f}" == "26.05"
@@ -76,13 +76,13 @@ def test_pyramidnet_widens_by_equal_steps_and_halves_twice() -> None:
     for block in model.blocks:
         block.register_forward_hook(lambda _, __, output: shapes.append(tuple(output.shape[1:])))
     model(torch.zeros(2, 3, 16, 16))
-    # 4 + 8 * 1/6, 2/6 and so on: 5.33, 6.67, 8, 9.33, 10.67, 12, times 4.
+    # 4 + 8 * 1/6, 4 + 8 * 2/6, ...: 5.33, 6.67, 8, 9.33, 10.67, 12. Rounded, then times 4.
     widths = [4 * width for width in (5, 7, 8, 9, 11, 12)]
     sizes = [16, 16, 8, 8, 4, 4]
     assert shapes == [(width, size, size) for width, size in zip(widths, sizes, strict=True)]
 
 
-def test_block_has_norms_around_every_convolution_and_two_rectifiers() -> None:
+def test_block_has_norms_around_every_convolution_and_two_relus() -> None:
     block = PyramidNetBlock(4, 2, 2, nn.Identity())
     names = [type(module).__name__ for module in block.branch]
     assert names == [
@@ -112,7 +112,7 @@ def test_block_gates_the_branch_and_not_the_shortcut() -> None:
     torch.testing.assert_close(block(images), expected, rtol=0, atol=1e-6)
 
 
-def test_pyramidnet_keeps_branches_less_the_deeper_they_are() -> None:
+def test_pyramidnet_keeps_deeper_branches_with_lower_probability() -> None:
     model = pyramidnet(20, shakedrop=True)
     kept = [module.keep_probability for module in model.modules() if isinstance(module, ShakeDrop)]
     assert kept == pytest.approx([1 - 0.5 * number / 6 for number in range(1, 7)], abs=1e-12)
@@ -120,7 +120,7 @@ def test_pyramidnet_keeps_branches_less_the_deeper_they_are() -> None:
     assert not any(isinstance(module, ShakeDrop) for module in pyramidnet(20).modules())
 
 
-def test_pyramidnet_normalises_and_rectifies_before_it_averages() -> None:
+def test_pyramidnet_applies_norm_and_relu_before_it_averages() -> None:
     model = pyramidnet(11).eval()
     given: list[torch.Tensor] = []
     model.blocks.register_forward_hook(lambda _, __, output: given.append(output))

@@ -1,4 +1,4 @@
-"""Tests of sam/models/shake_shake.py; its gates are tested in test_gates.py."""
+"""Tests of sam/models/shake_shake.py; test_gates.py tests its gates."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch import nn
 
 from sam.models.shake_shake import ShakeShakeBlock, ShakeShakeNet, TwoPathShortcut
 
-# What batch norm in evaluation multiplies with while its running variance is 1.
+# The factor of batch norm in evaluation while its running variance is 1.
 SCALE = (1 + 1e-5) ** -0.5
 
 
@@ -16,10 +16,10 @@ def network(depth: int = 14, width: int = 4, in_channels: int = 3, num_classes: 
 
 
 def count_by_hand(n: int, w: int, in_channels: int, num_classes: int) -> int:
-    """Add up a stem of 16 with norm, and stages of n blocks with w, 2w and 4w channels.
+    """Add up the parameters of a stem of 16 channels with norm, and stages with w, 2w and 4w channels.
 
-    A block has twice two convolutions, each with a norm; a stage has one shortcut with a norm, unless it
-    keeps 16 channels.
+    A block has two branches of two convolutions, each with a norm. A stage has one shortcut with a norm,
+    unless its input has the right number of channels.
     """
     total = 9 * in_channels * 16 + 2 * 16
     before = 16
@@ -33,7 +33,7 @@ def count_by_hand(n: int, w: int, in_channels: int, num_classes: int) -> int:
 
 @pytest.mark.parametrize(
     ("depth", "width", "in_channels", "num_classes", "expected"),
-    # 26 2x96d has 26.2 M in Gastaldi's comparison with other networks.
+    # Gastaldi's comparison of networks gives 26.2 M for 26 2x96d.
     [(26, 96, 3, 10, 26_192_922), (14, 16, 1, 7, None), (8, 4, 3, 100, None)],
 )
 def test_shake_shake_has_the_published_number_of_parameters(
@@ -65,7 +65,7 @@ def test_shortcut_sees_every_second_pixel_and_those_between() -> None:
     torch.testing.assert_close(shortcut(images)[0], expected, rtol=1e-6, atol=0)
 
 
-def test_shortcut_moves_zeros_in_at_the_lower_right() -> None:
+def test_shortcut_pads_with_zeros_at_the_lower_right() -> None:
     for stride, moved in ((1, [[5.0, 6, 0], [8, 9, 0], [0, 0, 0]]), (2, [[5.0, 0], [0, 0]])):
         shortcut = TwoPathShortcut(1, 2, stride).eval()
         nn.init.ones_(shortcut.conv2.weight)
@@ -91,7 +91,7 @@ def test_block_in_evaluation_is_the_shortcut_plus_the_mean_of_its_branches() -> 
     torch.testing.assert_close(block(images), expected, rtol=0, atol=1e-6)
 
 
-def test_block_in_training_mixes_its_branches_by_one_number_per_image() -> None:
+def test_block_in_training_mixes_its_branches_with_one_weight_per_image() -> None:
     torch.manual_seed(0)
     block = ShakeShakeBlock(4, 4, 1)
     images = torch.randn(3, 4, 5, 5)

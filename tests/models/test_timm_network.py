@@ -1,4 +1,4 @@
-"""Tests of sam/models/timm_network.py; files of weights are in test_timm_weights.py."""
+"""Tests of sam/models/timm_network.py; test_timm_weights.py tests files of weights."""
 
 import pathlib
 import re
@@ -28,14 +28,14 @@ def norms(model: nn.Module) -> list[nn.BatchNorm2d]:
 
 
 def calls_of_a_norm(model: nn.Module) -> list[None]:
-    """Return a list that grows by one whenever a batch norm in the middle runs."""
+    """Return a list that gets an entry each time a batch norm in the middle of the network runs."""
     calls: list[None] = []
     found = norms(model)
     found[len(found) // 2].register_forward_hook(lambda *_: calls.append(None))
     return calls
 
 
-# ResNets: torchvision's documentation. EfficientNets: 66 M and 480 M in their papers, digits: timm's table.
+# ResNets: torchvision's documentation. EfficientNets: 66 M and 480 M in their papers, digits in timm's table.
 @pytest.mark.parametrize(
     ("timm_name", "millions"),
     [
@@ -64,15 +64,15 @@ def test_resnet50_is_the_one_of_the_released_code() -> None:
 
 
 @pytest.mark.parametrize("timm_name", ["tf_efficientnet_b0", "resnet10t"])
-def test_timm_network_drops_nothing(timm_name: str) -> None:
+def test_timm_network_has_no_dropout(timm_name: str) -> None:
     model = network(timm_name, freeze_statistics=True)
     images = torch.randn(2, 3, 32, 32)
-    # With the same statistics in both modes nothing else may differ.
+    # With equal statistics in both modes, only dropout could make a difference.
     assert torch.equal(model.train()(images), model.eval()(images))
 
 
 @pytest.mark.parametrize("in_channels", [1, 3])
-def test_timm_network_fresh_is_what_timm_makes(in_channels: int) -> None:
+def test_timm_network_without_weights_is_what_timm_makes(in_channels: int) -> None:
     model = network(in_channels=in_channels)
     torch.manual_seed(0)
     wanted = timm.create_model("test_efficientnet", in_chans=in_channels, num_classes=10)
@@ -81,10 +81,10 @@ def test_timm_network_fresh_is_what_timm_makes(in_channels: int) -> None:
     assert model.training
 
 
-def test_timm_network_names_what_is_near_an_unknown_name() -> None:
-    with pytest.raises(ValueError, match="^timm_name=resnet51 is unknown to timm; near it are ") as caught:
+def test_timm_network_suggests_names_similar_to_an_unknown_one() -> None:
+    with pytest.raises(ValueError, match="^timm_name=resnet51 is unknown to timm; similar names") as caught:
         network("resnet51")
-    near, command = str(caught.value).split("near it are ")[1].split("; all: ")
+    near, command = str(caught.value).split("similar names are ")[1].split("; to list all: ")
     assert len(near.split(", ")) == 5
     assert "resnet50" in near.split(", ")
     assert command == """python -c "import timm; print(*timm.list_models(), sep='\\n')\""""
@@ -92,13 +92,13 @@ def test_timm_network_names_what_is_near_an_unknown_name() -> None:
 
 @pytest.mark.parametrize("timm_name", ["hf-hub:timm/resnet50", "timm/resnet50", "", "."])
 def test_timm_network_takes_no_names_from_elsewhere(timm_name: str) -> None:
-    with pytest.raises(ValueError, match=f"^timm_name={timm_name} is unknown to timm; near it are "):
+    with pytest.raises(ValueError, match=f"^timm_name={timm_name} is unknown to timm; similar names are "):
         network(timm_name)
 
 
 def test_timm_network_names_the_tags_of_a_network() -> None:
     message = (
-        r"^timm_name=tf_efficientnet_b7.nope: timm has no weights nope of tf_efficientnet_b7; allowed are "
+        r"^timm_name=tf_efficientnet_b7.nope: timm has no weights nope for tf_efficientnet_b7; allowed are "
         r".*tf_efficientnet_b7.ra_in1k"
     )
     for call in (network, pretrained_statistics):
@@ -145,7 +145,7 @@ def test_timm_network_draws_a_fresh_head_as_torch_does_and_not_within_one_over_r
 ) -> None:
     head = network("test_efficientnet", num_classes=10, weights="hub").network.get_classifier()
     num_inputs = head.in_features
-    # Uniform within 1 / sqrt(inputs): of 2560 draws the largest is within 1 % of the bound but for 1e-11.
+    # Uniform within 1 / sqrt(inputs): the largest of 2560 draws is within 1 % of the bound, except in 1e-11.
     assert 0.99 / num_inputs**0.5 < head.weight.abs().max() <= 1 / num_inputs**0.5
     own = network("test_efficientnet", num_classes=10).network.get_classifier()
     assert own.weight.abs().max() > 3 * head.weight.abs().max()
@@ -153,16 +153,14 @@ def test_timm_network_draws_a_fresh_head_as_torch_does_and_not_within_one_over_r
 
 def test_timm_network_says_what_to_do_without_a_hub(hub: pathlib.Path) -> None:
     message = (
-        r"^weights=hub: timm could not fetch test_resnet \(.+\); name a file .* by model.weights=PATH, or"
+        r"^weights=hub: timm could not download test_resnet \(.+\); name a file .* with model.weights=PATH"
     )
     with pytest.raises(OSError, match=message):
         network("test_resnet", weights="hub")
 
 
 def test_timm_network_says_that_the_hub_has_no_weights(hub: pathlib.Path) -> None:
-    message = (
-        r"^weights=hub: timm could not fetch cs3darknet_s \(No pretrained weights exist for cs3darknet_s"
-    )
+    message = r"^weights=hub: timm could not download cs3darknet_s \(No pretrained weights exist for cs3"
     with pytest.raises(OSError, match=message):
         network("cs3darknet_s", weights="hub")
 
@@ -170,7 +168,7 @@ def test_timm_network_says_that_the_hub_has_no_weights(hub: pathlib.Path) -> Non
 @pytest.mark.parametrize("source", ["hub", "file"])
 def test_timm_network_refuses_weights_for_other_channels(source: str, hub: pathlib.Path) -> None:
     message = {
-        "hub": "^weights=hub: those of test_efficientnet are for images of 3 channels, these have 1; use "
+        "hub": "^weights=hub: the weights of test_efficientnet expect images with 3 channels, the "
         "model.weights=null$",
         "file": "it was trained on 3 input channels, not 1$",
     }[source]
@@ -178,7 +176,7 @@ def test_timm_network_refuses_weights_for_other_channels(source: str, hub: pathl
         network(in_channels=1, weights="hub" if source == "hub" else str(hub))
 
 
-def test_timm_network_reaches_for_the_internet_only_for_the_hub(
+def test_timm_network_uses_the_internet_only_for_the_hub(
     monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
@@ -253,7 +251,7 @@ def test_timm_network_of_one_image_size_says_so() -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):
         network("test_vit")(images)
     assert network("test_vit")(torch.randn(2, 3, 160, 160)).shape == (2, 10)
-    # It is built for another size, with fewer embeddings of places: 1 for the class and 2 x 2.
+    # With another input size, the network has fewer position embeddings: 1 for the class and 2 x 2.
     smaller = network("test_vit", input_size=32)
     assert smaller.network.pos_embed.shape[1] == 5
     assert smaller(images).shape == (2, 10)

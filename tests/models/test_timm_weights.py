@@ -26,7 +26,7 @@ def network(
 
 
 def trained(**options: Any) -> State:
-    """Return weights that no fresh network has, running averages and counters among them."""
+    """Return weights, running averages and counters that no new network has."""
     model = network(1, **options)
     torch.manual_seed(2)
     for tensor in model.state_dict().values():
@@ -38,7 +38,7 @@ def trained(**options: Any) -> State:
 
 
 def foreign(state: State) -> State:
-    """Return the tensors in their order under other names, as another library would save them."""
+    """Return the same tensors in the same order under other names, as another library would save them."""
     layers = list(dict.fromkeys(name.rpartition(".")[0] for name in state))
     parts = {name: name.rpartition(".") for name in state}
     return {f"_{layers.index(parts[name][0]):03}.{parts[name][2]}": tensor for name, tensor in state.items()}
@@ -156,7 +156,7 @@ def test_load_weights_leaves_both_heads_of_a_distilled_network_fresh(tmp_path: p
         (
             lambda: trained(name="test_resnet"),
             "which has conv_stem.weight [24, 3, 3, 3] where the file has conv1.0.weight [16, 3, 3, 3]; "
-            "choose the model.timm_name that the file was made with",
+            "choose the model.timm_name with which the file was made",
         ),
         (
             lambda: dict(sorted(foreign(trained()).items())),
@@ -178,7 +178,7 @@ def test_load_weights_refuses_those_of_another_network(
 ) -> None:
     path = saved(change(), tmp_path)
     model = network(0)
-    with pytest.raises(ValueError, match=re.escape(f"weights={path}: not of this network, {message}")):
+    with pytest.raises(ValueError, match=re.escape(f"weights={path} is for another network: {message}")):
         load_weights(model, path)
     assert_same(model.state_dict(), network(0).state_dict())
 
@@ -206,7 +206,7 @@ def test_load_weights_names_a_damaged_file(tmp_path: pathlib.Path) -> None:
 
 
 class Opening:
-    """Pickled, this opens a file for writing as soon as it is read back."""
+    """When this object is unpickled, it opens a file for writing."""
 
     def __init__(self, path: pathlib.Path) -> None:
         self.path = path
@@ -230,14 +230,12 @@ def test_load_weights_refuses_tensors_without_names(tmp_path: pathlib.Path) -> N
 
 @pytest.mark.parametrize(
     ("content", "fault"),
-    [({}, "it is empty"), ({"epoch": 3, "net": {}}, "epoch is no tensor")],
+    [({}, "it is empty"), ({"epoch": 3, "net": {}}, "epoch is not a tensor")],
     ids=["empty", "other table"],
 )
 def test_load_weights_wants_a_table_of_tensors(
     content: dict[str, object], fault: str, tmp_path: pathlib.Path
 ) -> None:
     path = saved(content, tmp_path)
-    with pytest.raises(
-        ValueError, match=f"^weights={path} is no table of named tensors: {fault}; save model"
-    ):
+    with pytest.raises(ValueError, match=f"^weights={path} is not a table of named tensors: {fault}; save"):
         load_weights(network(0), path)

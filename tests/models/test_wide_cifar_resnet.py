@@ -13,7 +13,7 @@ def network(depth: int = 14, width: int = 2) -> WideCifarResNet:
 
 
 def count_convolutions(n: int, w: int) -> int:
-    """Add up a stem of w channels and three stages of n blocks with 2w, 4w and 8w."""
+    """Add up the parameters of a stem of w channels and three stages with 2w, 4w and 8w channels."""
     total = 9 * 3 * w
     for before, after in ((w, 2 * w), (2 * w, 4 * w), (4 * w, 8 * w)):
         total += 9 * before * after + (2 * n - 1) * 9 * after * after
@@ -31,12 +31,12 @@ def test_wide_cifar_resnet_has_as_many_parameters_as_counted_by_hand(
     counted = sum(module.weight.numel() for module in modules if isinstance(module, nn.Conv2d))
     assert counted == count_convolutions(n, width)
     assert convolutions in (None, counted)
-    # A norm on the input and the middle of every block, one at the end; scale and shift.
+    # Norms have scale and shift: one at the input and one in the middle of each block, one at the end.
     norms = 2 * (width + (2 * n - 1) * 2 * width + 2 * width + (2 * n - 1) * 4 * width)
     norms += 2 * (4 * width + (2 * n - 1) * 8 * width + 8 * width)
     total = sum(weight.numel() for weight in model.parameters())
     assert total == counted + norms + 8 * width * 10 + 10
-    # Of the protocol: 29.44 M.
+    # The protocol's network has 29.44 M.
     assert convolutions is None or total == 29_442_378
 
 
@@ -55,10 +55,10 @@ def test_wide_cifar_resnet_has_three_stages_of_twice_the_width() -> None:
     assert [block.activate_before_shortcut for block in model.blocks] == [True] + [False] * 5
 
 
-def test_wide_cifar_resnet_lets_a_tenth_of_negative_numbers_through() -> None:
+def test_wide_cifar_resnet_multiplies_negative_numbers_by_a_tenth() -> None:
     model = network().eval()
     seen: list[Tensor] = []
-    # What enters the second convolution of a block has been normalised and activated.
+    # The input of the second convolution of a block, after norm and activation.
     model.blocks[3].conv2.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     model.blocks[3].bn2.register_forward_hook(lambda _, __, output: seen.append(output))
     model(torch.randn(2, 3, 16, 16))
@@ -74,8 +74,8 @@ def test_wide_cifar_resnet_with_branches_off_averages_the_image() -> None:
     nn.init.zeros_(model.conv.weight)
     model.conv.weight.data[0, 0, 1, 1] = 1.0
     images = torch.full((1, 3, 8, 8), -2.0)
-    # Batch norm in evaluation divides by (1 + 1e-5)**0.5, in the first block and at the end; ReLU with slope
-    # 0.1 behind each.
+    # Batch norm in evaluation divides by (1 + 1e-5)**0.5, in the first block and at the end. After each,
+    # leaky ReLU has slope 0.1.
     feature = -2.0 * 0.1 * 0.1 / (1 + 1e-5)
     expected = feature * model.classifier.weight[:, 0] + model.classifier.bias
     torch.testing.assert_close(model(images)[0], expected, rtol=0, atol=1e-7)

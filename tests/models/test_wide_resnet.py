@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from sam.models.wide_resnet import WideResNet, WideResNetBlock
 
-# What batch norm in evaluation multiplies with while its running variance is 1.
+# The factor of batch norm in evaluation while its running variance is 1.
 SCALE = (1 + 1e-5) ** -0.5
 
 
@@ -21,9 +21,9 @@ def count(model: nn.Module) -> int:
 
 
 def count_by_hand(n: int, k: int, in_channels: int, num_classes: int) -> int:
-    """Add up Table 1 of Zagoruyko and Komodakis (2016), without 1 x 1 convolutions in the shortcuts.
+    """Add up the parameters in Table 1 of Zagoruyko and Komodakis (2016), without those of shortcuts.
 
-    A pre-activation block has a batch norm on its input and one on its middle; one more ends the network.
+    A pre-activation block has a batch norm at its input and one in its middle; the network ends with another.
     """
     w = 16 * k
     convolutions = 9 * in_channels * 16
@@ -37,8 +37,8 @@ def count_by_hand(n: int, k: int, in_channels: int, num_classes: int) -> int:
     return convolutions + norms + 4 * w * num_classes + num_classes
 
 
-# Counts that the authors' network has on CIFAR-10 (36.5 M, 2.7 M and 2.2 M in the paper), and in millions
-# what is left of them here.
+# The exact count of the authors' network on CIFAR-10 (36.5 M, 2.7 M and 2.2 M in the paper), and our count
+# in millions.
 @pytest.mark.parametrize(
     ("depth", "k", "with_convolved_shortcuts", "millions"),
     [(28, 10, 36_479_194, "36.22"), (16, 4, 2_748_890, "2.71"), (40, 2, 2_243_546, "2.23")],
@@ -83,7 +83,7 @@ def test_wide_resnet_maps_images_of_any_size_to_logits(size: int) -> None:
     try:
         assert wide_resnet(10)(torch.zeros(2, 3, size, size)).shape == (2, 10)
     except ValueError as error:
-        assert str(size) in str(error)  # refusing by name would do as well
+        assert str(size) in str(error)  # a refusal that names the size is fine too
 
 
 def test_wide_resnet_halves_the_size_and_doubles_the_channels_twice() -> None:
@@ -104,7 +104,7 @@ def test_block_shortcut_averages_squares_of_pixels_and_appends_zeros() -> None:
     nn.init.zeros_(block.conv2.weight)
     images = torch.tensor([[[[1.0, 2, 3, 4], [5, 6, 7, 8], [-9, 10, 11, 12], [13, 14, 15, 16]]]])
     expected = torch.zeros(1, 3, 2, 2)
-    # (1 + 2 + 5 + 6) / 4 and so on; nothing is rectified.
+    # (1 + 2 + 5 + 6) / 4 and so on, without ReLU.
     expected[0, 0] = torch.tensor([[3.5, 5.5], [7.0, 13.5]])
     assert torch.equal(block(images), expected)
 
@@ -117,7 +117,7 @@ def test_block_shortcut_branches_off_before_or_after_the_norm(activate: bool, ex
     torch.testing.assert_close(result.flatten(), torch.tensor(expected), rtol=0, atol=1e-7)
 
 
-def test_block_normalises_and_rectifies_before_each_convolution() -> None:
+def test_block_applies_norm_and_relu_before_each_convolution() -> None:
     block = WideResNetBlock(1, 1, stride=1, activate_before_shortcut=False).eval()
     nn.init.dirac_(block.conv1.weight)
     nn.init.dirac_(block.conv2.weight)
@@ -136,7 +136,7 @@ def test_wide_resnet_with_residuals_off_averages_the_image() -> None:
         nn.init.zeros_(block.conv2.weight)
     model.bn.bias.data.fill_(-0.5)
     images = torch.rand(2, 2, 8, 8)
-    # Scaled by the first block's norm, averaged over 4 x 4 pixels, by the last norm, rectified, averaged.
+    # Scaled by the first block's norm, averaged over 4 x 4 pixels, scaled by the last norm, ReLU, averaged.
     pooled = SCALE * functional.avg_pool2d(images, 4)
     features = (SCALE * pooled - 0.5).clamp(min=0).mean((2, 3))
     expected = features @ model.classifier.weight[:, :2].T + model.classifier.bias
@@ -148,12 +148,12 @@ def test_wide_resnet_keeps_channels_last_through_every_block(in_channels: int) -
     model = wide_resnet(16, in_channels=in_channels).to(memory_format=torch.channels_last)
     kept: list[bool] = []
 
-    def look(_: nn.Module, __: object, output: Tensor) -> None:
+    def record(_: nn.Module, __: object, output: Tensor) -> None:
         kept.append(output.is_contiguous(memory_format=torch.channels_last))
 
     for module in model.modules():
         if isinstance(module, WideResNetBlock | nn.Conv2d | nn.BatchNorm2d):
-            module.register_forward_hook(look)
+            module.register_forward_hook(record)
     model(torch.randn(2, in_channels, 16, 16).to(memory_format=torch.channels_last))
     # 6 blocks, 13 convolutions, 13 batch norms.
     assert kept == [True] * 32
@@ -175,7 +175,7 @@ def test_wide_resnet_is_initialised_as_layers_say() -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             weights = module.weight.detach().double()
-            # The variance of a sample of n normal numbers varies by (2 / n)**0.5 of itself.
+            # The sample variance of n normal numbers has a relative standard deviation of (2 / n)**0.5.
             ratio = float((weights**2).mean()) * module.out_channels * 9 / 2
             assert abs(ratio - 1) < 6 * (2 / weights.numel()) ** 0.5
     assert 0.49 < float(model.classifier.weight.detach().abs().max()) <= 0.5

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from sam.models.wide_resnet import WideResNet, WideResNetBlock
 
-# What batch norm in evaluation multiplies with while its running variance is 1.
+# The factor of batch norm in evaluation while its running variance is 1.
 SCALE = (1 + 1e-5) ** -0.5
 
 
@@ -17,10 +17,10 @@ def wide_resnet(depth: int = 10, width: int = 1, seed: int = 0, **options: objec
 
 
 def count_by_hand(n: int, k: int, shortcut: str, batch_norm: bool) -> int:
-    """Add up weights, then norms or biases, for 3 input channels and 10 classes.
+    """Add up the weights and the norms or biases, for 3 input channels and 10 classes.
 
-    A block has a norm on its input and one on its middle; one more ends the network. Biases: one per channel
-    that a convolution gives out.
+    A block has a norm at its input and one in its middle; the network ends with another. A convolution has
+    one bias per output channel.
     """
     widths = (16 * k, 32 * k, 64 * k)
     total = 9 * 3 * 16 + 64 * k * 10 + 10
@@ -38,7 +38,7 @@ def count_by_hand(n: int, k: int, shortcut: str, batch_norm: bool) -> int:
     return total + (2 * norm_channels if batch_norm else bias_channels)
 
 
-# 36.48 M is the count of the authors' network with 1 x 1 convolutions, 36.5 M in their paper.
+# The authors' network with 1 x 1 convolutions has 36.48 M, printed as 36.5 M in their paper.
 @pytest.mark.parametrize(
     ("depth", "k", "shortcut", "batch_norm", "expected"),
     [
@@ -73,13 +73,13 @@ def test_wide_resnet_convolves_the_shortcuts_that_change_the_shape(width: int, c
     ] == convolved
 
 
-def test_block_convolves_what_is_normalised_and_rectified() -> None:
+def test_block_convolves_its_input_after_norm_and_relu() -> None:
     block = WideResNetBlock(1, 2, 2, activate_before_shortcut=True, convolve_shortcut=True).eval()
     nn.init.zeros_(block.conv2.weight)
     block.shortcut.weight.data.copy_(torch.tensor([2.0, -3.0]).view(2, 1, 1, 1))
     block.bn1.bias.data.fill_(-1.0)
     images = torch.tensor([[5.0, 9.0], [9.0, 9.0]]).view(1, 1, 2, 2)
-    # Of every square the upper left pixel.
+    # The upper left pixel of every square.
     expected = torch.tensor([2.0, -3.0]) * (5 * SCALE - 1)
     torch.testing.assert_close(block(images).flatten(), expected, rtol=0, atol=1e-5)
 
@@ -109,11 +109,11 @@ def test_wide_resnet_without_norms_has_none_and_biases_of_zero() -> None:
     assert [block.branch_scale for block in wide_resnet(16).blocks] == [1.0] * 6
 
 
-# The second moment of the last block's output over that of the stem's. On average over the weights a block
-# that keeps the shape multiplies it by 1 to 1 + 2/18, so 18 of them by less than e^2 = 7.4; zeros at the
-# border and the luck of narrow layers may take some. Without 1 x 1 convolutions the first ReLU takes 1/2,
-# twice the channels 1/2 in each stage, and averaging in two of them up to 3/4 of what differs from pixel to
-# pixel, which leaves 1/256 to e^2/16. Measured: 0.9 to 4.2, and 0.11 to 0.28.
+# The second moment of the last block's output divided by that of the stem's. On average over the weights, a
+# block that keeps the shape multiplies it by 1 to 1 + 2/18, so 18 blocks by less than e^2 = 7.4. Padding
+# with zeros and the randomness of narrow layers can lower it. Without 1 x 1 convolutions, it is halved by the
+# first ReLU and by each doubling of the channels, and two averagings remove up to 3/4 of what differs from
+# pixel to pixel. This gives 1/256 to e^2/16. Measured: 0.9 to 4.2, and 0.11 to 0.28.
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("shortcut", "low", "high"), [("conv", 0.4, 7.4), ("pool", 1 / 256, 0.46)])
 def test_wide_resnet_without_norms_keeps_the_size_of_its_signal(
@@ -121,7 +121,7 @@ def test_wide_resnet_without_norms_keeps_the_size_of_its_signal(
 ) -> None:
     growth, logits = signal_growth(wide_resnet(40, 2, seed, shortcut=shortcut, batch_norm=False))
     assert low < growth < high
-    # So the loss starts near that of guessing.
+    # The loss therefore starts near that of guessing.
     assert float(logits.var()) < 2
 
 
@@ -129,13 +129,13 @@ def test_wide_resnet_without_norms_would_explode_without_smaller_branches() -> N
     model = wide_resnet(40, 2, shortcut="conv", batch_norm=False)
     for block in model.blocks:
         block.branch_scale = 1.0
-    # Every block about doubles the second moment: 2**18 = 262 144 times.
+    # Every block roughly doubles the second moment: 2**18 = 262 144.
     assert signal_growth(model)[0] > 10_000
 
 
 @torch.no_grad()
 def signal_growth(model: WideResNet) -> tuple[float, Tensor]:
-    """Return the second moment after the blocks over that before, and the logits."""
+    """Return the ratio of second moments after and before the blocks, and the logits."""
     moments: list[float] = []
     for module in (model.conv, model.blocks):
         module.register_forward_hook(lambda _, __, output: moments.append(float(output.square().mean())))
@@ -145,7 +145,7 @@ def signal_growth(model: WideResNet) -> tuple[float, Tensor]:
 
 
 def steps(model: nn.Module, lr: float) -> list[float]:
-    """Return the losses of ten steps of SGD with momentum on the same images, and the one after."""
+    """Return the loss at ten steps of SGD with momentum on the same images, and after them."""
     torch.manual_seed(0)
     images, targets = torch.randn(16, 3, 16, 16), torch.arange(16) % 10
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
