@@ -145,30 +145,30 @@ def test_load_weights_leaves_both_heads_of_a_distilled_network_fresh(tmp_path: p
     [
         (
             lambda: trained(in_channels=1),
-            "which has conv_stem.weight [24, 3, 3, 3] where the file has conv_stem.weight [24, 1, 3, 3]; it "
+            "conv_stem.weight [24, 3, 3, 3] where the file has conv_stem.weight [24, 1, 3, 3]; it "
             "was trained on 1 input channels, not 3",
         ),
         (
             lambda: foreign(trained(in_channels=1)),
-            "which has conv_stem.weight [24, 3, 3, 3] where the file has _000.weight [24, 1, 3, 3]; it was "
+            "conv_stem.weight [24, 3, 3, 3] where the file has _000.weight [24, 1, 3, 3]; it was "
             "trained on 1 input channels, not 3",
         ),
         (
             lambda: trained(name="test_resnet"),
-            "which has conv_stem.weight [24, 3, 3, 3] where the file has conv1.0.weight [16, 3, 3, 3]; "
+            "conv_stem.weight [24, 3, 3, 3] where the file has conv1.0.weight [16, 3, 3, 3]; "
             "choose the model.timm_name with which the file was made",
         ),
         (
             lambda: dict(sorted(foreign(trained()).items())),
-            "which has bn1.weight [24] where the file has _001.bias [24]; choose",
+            "bn1.weight [24] where the file has _001.bias [24]; choose",
         ),
         (
             lambda: dict(list(foreign(floats(trained())).items())[:-1]),
-            "which has classifier.bias [10] where the file has nothing more; choose",
+            "classifier.bias [10] where the file has nothing more; choose",
         ),
         (
             lambda: {**foreign(floats(trained())), "scale.weight": torch.ones(2)},
-            "which has nothing more where the file has scale.weight [2]; choose",
+            "nothing more where the file has scale.weight [2]; choose",
         ),
     ],
     ids=["channels", "channels and names", "network", "order", "too few", "too many"],
@@ -178,7 +178,8 @@ def test_load_weights_refuses_those_of_another_network(
 ) -> None:
     path = saved(change(), tmp_path)
     model = network(0)
-    with pytest.raises(ValueError, match=re.escape(f"weights={path} is for another network: {message}")):
+    expected = f"weights={path} is for another network: this one has {message}"
+    with pytest.raises(ValueError, match=re.escape(expected)):
         load_weights(model, path)
     assert_same(model.state_dict(), network(0).state_dict())
 
