@@ -1,1 +1,1 @@
-"""Files, signals, errors, the machine: nothing in here knows of SAM."""
+"""Files, signals, errors and the machine; nothing here depends on SAM."""

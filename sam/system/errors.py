@@ -1,4 +1,4 @@
-"""The fault of one process among several that share a run. Imports no torch."""
+"""The errors that the user sees without a traceback. Imports no torch."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +6,12 @@ from typing import Any
 
 
 class ProcessError(RuntimeError):
-    """A process of a run failed: which one and how, and its traceback, empty if it had no time for one."""
+    """A process of a run failed.
+
+    Args:
+        fault: The process and its failure, in one line.
+        worker_traceback: The traceback of the process; empty if it wrote none.
+    """
 
     def __init__(self, fault: str, worker_traceback: str = "") -> None:
         super().__init__(f"{fault}; the same command goes on from the last checkpoint, if there is one")
@@ -18,16 +23,16 @@ class ProcessError(RuntimeError):
 
 
 class ConfigError(ValueError):
-    """A mistake of the user, told in full by its message: exit code 2, no traceback."""
+    """A mistake of the user; the message says everything. The exit code is 2, without a traceback."""
 
 
 class MissingDataset(FileNotFoundError):
-    """A dataset that a library can fetch is not in its folder, and was not fetched."""
+    """A dataset that could be downloaded is not in its folder, and was not downloaded."""
 
 
 @contextmanager
 def user_errors(key: str) -> Iterator[None]:
-    """Turn what readers and constructors say about files and values into a ConfigError that names a key."""
+    """Turn the errors of readers and constructors into a ConfigError that names a key."""
     try:
         yield
     except ConfigError:

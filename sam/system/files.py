@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all, and errors that say which file they are about."""
+"""Files that are replaced in one step, and errors that name their file."""
 
 import json
 import math
@@ -11,14 +11,14 @@ from typing import IO, Any
 
 @contextmanager
 def replaced(path: pathlib.Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a file for writing so that whoever looks at its place sees all of it or the one before.
+    """Open a file for writing; it replaces the old file in one step, so that no reader sees half of it.
 
     Args:
-        path: Its place.
+        path: The file to replace or create.
         mode: "w" for text, "wb" for bytes.
 
     Raises:
-        OSError: If the disk refuses; it names the file, and the one before is untouched.
+        OSError: If the disk refuses. The error names the file, and the old file is unchanged.
     """
     unfinished = path.with_name(path.name + ".unfinished")
     try:
@@ -32,16 +32,16 @@ def replaced(path: pathlib.Path, mode: str = "w") -> Iterator[IO[Any]]:
         os.replace(unfinished, path)
     except OSError:
         with suppress(OSError):
-            unfinished.unlink()  # half a file would only fill a disk that is full
+            unfinished.unlink()  # the disk may be full, and half a file is of no use
         raise
 
 
 @contextmanager
 def naming(path: pathlib.Path) -> Iterator[None]:
-    """Add a file to an error that does not say which it is about, such as that of a full disk.
+    """Add the file to an error that does not name one, such as the error of a full disk.
 
     Raises:
-        OSError: The same, with the file.
+        OSError: The same error, with the file.
     """
     try:
         yield
@@ -52,18 +52,18 @@ def naming(path: pathlib.Path) -> Iterator[None]:
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Write a file so that whoever looks sees all of it or the one before."""
+    """Replace a file in one step, so that no reader sees half of it."""
     with replaced(path) as file:
         file.write(text)
 
 
 def write_json(path: pathlib.Path, record: dict[str, Any]) -> None:
-    """Write a record, with null for numbers that are not finite, which JSON does not have."""
+    """Write a record as JSON; numbers that are not finite become null, since JSON does not have them."""
     write_text(path, json.dumps(finite_only(record), indent=2, allow_nan=False) + "\n")
 
 
 def finite_only(value: Any) -> Any:
-    """Return nested containers with None in the place of numbers that are not finite."""
+    """Return nested containers in which None replaces numbers that are not finite."""
     if isinstance(value, dict):
         return {key: finite_only(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""What machine this is: versions, device, memory."""
+"""The machine: versions, device, memory."""
 
 import datetime
 import importlib.metadata
@@ -17,7 +17,7 @@ import sam
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Return the time, the code and what it runs on, for whatever is measured now."""
+    """Return the time, the version of the code, the libraries and the device, to store with measurements."""
     return {
         "ended_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "commit": commit(),
@@ -35,7 +35,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """Return the git commit of this code, with "+changes" if files differ from it; None outside git."""
+    """Return the git commit of this code, with "+changes" if files differ from it; None without git."""
     git: Callable[..., str] = partial(
         subprocess.check_output,
         cwd=pathlib.Path(__file__).parents[1],
@@ -46,24 +46,24 @@ def commit() -> str | None:
     try:
         number = git(["git", "rev-parse", "--short=12", "HEAD"]).strip()
         changed = git(["git", "status", "--porcelain", "--", ".", "../configs"])
-    except (FileNotFoundError, PermissionError, subprocess.SubprocessError):  # no git, or none to be had
+    except (FileNotFoundError, PermissionError, subprocess.SubprocessError):  # no git, or no repository
         return None
     return number + ("+changes" if changed.strip() else "")
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Start a new maximum, since the runs of a sweep share a process."""
+    """Reset the maximum that peak_memory_mib returns, since the runs of a sweep share a process."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif sys.platform == "linux":
         try:
             pathlib.Path("/proc/self/clear_refs").write_text("5")
         except OSError:
-            pass  # a container may forbid it; the maximum is then that of the process
+            pass  # a container may forbid it; then the maximum of the whole process is reported
 
 
 def peak_memory_mib(device: torch.device) -> float:
-    """Return the largest memory so far: allocated on the GPU, or resident in the process."""
+    """Return the peak memory: allocated on the GPU, or resident in the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     if sys.platform == "linux":

@@ -1,4 +1,4 @@
-"""Which process this is among those that share a run: the one place that reads what torchrun says of it."""
+"""The rank of this process among those that share a run. Only this file reads torchrun's variables."""
 
 import os
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Place:
-    """The place of a process among all that share a run. The default is that of a process alone.
+    """The place of a process among all that share a run. The default is a single process.
 
     Attributes:
-        rank: Number of the process, from 0.
+        rank: Number of the process, counted from 0.
         size: Number of processes.
-        local_rank: Number of the process among those of its machine, from 0.
+        local_rank: Number of the process on its machine, counted from 0.
         local_size: Number of processes on its machine.
         is_launched: Whether torchrun or sam.run.launch started the process.
         may_restart: Whether torchrun starts the processes again after a failure.
@@ -26,7 +26,7 @@ class Place:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and speaks to the user."""
+        """Whether this process writes files and prints messages."""
         return self.rank == 0
 
 

@@ -1,8 +1,8 @@
-"""Signals that ask a run to stop: it saves first, and then whoever asked is answered. Imports no torch.
+"""Signals that ask a run to stop: the run saves its state first. Imports no torch.
 
-A scheduler's library (submitit) that waits for its signal, to queue the job again, gets it once all is saved.
-SIGTERM, by which Slurm preempts and cancels, it lets pass: Slurm itself ends the job, and queues it again if
-it is preempted, but only if it is there to be ended.
+A scheduler's library (submitit) may have its own handler, which queues the job again. It gets the signal
+after the state is saved. Slurm preempts and cancels jobs with SIGTERM, for which submitit does nothing: Slurm
+itself ends the job, and queues a preempted job again. For this, the job must still run when Slurm ends it.
 """
 
 import multiprocessing
@@ -16,19 +16,19 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-# With these, schedulers tell that the time is up; Windows lacks them.
+# Schedulers send these when the time of a job is over. Windows does not have them.
 SCHEDULERS = [getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
 STOPS = [signal.SIGINT, signal.SIGTERM, *SCHEDULERS]
 SECONDS_OF_ONE_REQUEST = 2.0
-# How long Slurm may take to end a job that it has told so, where all is saved at once.
+# The time to wait, after the state is saved, until Slurm ends a job that it sent SIGTERM.
 SECONDS_TO_BE_ENDED = 3600.0
 
 
 class StopRequest:
-    """Remembers that a signal asked to stop; a second one stops at once.
+    """Stores that a signal asked to stop; a second signal stops the process at once.
 
-    Unless it comes with the first: Ctrl-C reaches the processes of a terminal, and a launcher among them
-    (torchrun, sam.run.launch) passes it on to its own once more.
+    A second signal within 2 seconds is ignored: a terminal sends Ctrl-C to all its processes, and a launcher
+    (torchrun, sam.run.launch) sends it to its processes once more.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class StopRequest:
         return self.signal_number != 0
 
     def handle(self, signal_number: int, frame: FrameType | None) -> None:
-        """Take a signal."""
+        """Handle a signal."""
         if not self.is_set():
             self.signal_number, self._moment = signal_number, time.monotonic()
         elif time.monotonic() - self._moment > SECONDS_OF_ONE_REQUEST:
@@ -49,7 +49,7 @@ class StopRequest:
 
 @contextmanager
 def stopped_by_signals() -> Iterator[StopRequest]:
-    """Let signals ask for a stop while a run trains; in the end, answer who asked."""
+    """While a run trains, turn signals into a stop request; at the end, send the signal to the scheduler."""
     request = StopRequest()
     before = {number: signal.signal(number, request.handle) for number in STOPS}
     try:
@@ -57,15 +57,15 @@ def stopped_by_signals() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        answer(request.signal_number, before)
+        resend(request.signal_number, before)
 
 
-def answer(signal_number: int, before: Mapping[int, Any]) -> None:
-    """Let a scheduler's library do what it does at a signal, now that all is saved.
+def resend(signal_number: int, before: Mapping[int, Any]) -> None:
+    """Send the signal that asked to stop again, to the handler of a scheduler's library, if there is one.
 
     Args:
-        signal_number: Of the signal that came, 0 for none.
-        before: The handlers from before this program took the signals, and now again in place.
+        signal_number: The signal that asked to stop; 0 for none.
+        before: The handlers that were installed before this program's; they must be installed again.
     """
     if signal_number == signal.SIGTERM and "SLURM_JOB_ID" in os.environ and callable(before[signal_number]):
         signal.raise_signal(signal_number)
@@ -73,31 +73,31 @@ def answer(signal_number: int, before: Mapping[int, Any]) -> None:
     elif signal_number in SCHEDULERS and callable(before[signal_number]):
         try:
             signal.raise_signal(signal_number)
-        except Exception as error:  # scontrol, say, is itself ended with the job that it queues again
+        except Exception as error:  # for example, scontrol ends together with the job that it queues again
             print(f"warning: {error}", file=sys.stderr, flush=True)
 
 
-# What the launcher sets handlers for and leaves so.
+# torch's launcher sets handlers for these and does not restore the old ones.
 OTHERS = [getattr(signal, name) for name in ("SIGHUP", "SIGQUIT") if hasattr(signal, name)]
 
 
 class ForwardedStop:
-    """Passes a request to stop on to the processes, which save and end; a second one ends all at once."""
+    """Sends a request to stop to the processes, which save and end; a second signal ends this process."""
 
     def __init__(self) -> None:
         self.signal_number = 0
 
     @property
     def exit_code(self) -> int:
-        """Of this process, if a signal came; 0 if none did."""
+        """The exit code of this process after a signal; 0 if there was none."""
         return 128 + self.signal_number if self.signal_number else 0
 
     def handle(self, signal_number: int, frame: FrameType | None) -> None:
-        """Take a signal."""
+        """Handle a signal."""
         is_first, self.signal_number = not self.signal_number, signal_number
         children = multiprocessing.active_children()
         for child in children:
-            # From a terminal they have it already; see StopRequest.
+            # A terminal has sent it to them already, so they get it twice; see StopRequest.
             os.kill(child.pid or os.getpid(), signal.SIGINT)
         if not children or not is_first:
             raise SystemExit(self.exit_code)
@@ -105,18 +105,19 @@ class ForwardedStop:
 
 @contextmanager
 def signals_passed_on() -> Iterator[ForwardedStop]:
-    """Take what asks to stop for the processes; and keep it from these until they can take it too.
+    """Forward signals that ask to stop to the processes; new processes start with these signals blocked.
 
-    A process that starts inherits which signals are blocked. With these blocked it does not die over Ctrl-C
-    in the middle of an import, with a traceback for a farewell. Blocked they are in the main thread alone:
-    a thread that does nothing else receives them, and Python calls their handler in the main thread.
+    A new process inherits the blocked signals. So Ctrl-C cannot end it with a traceback in the middle of an
+    import. Only the main thread here blocks the signals. An idle thread receives them, and Python calls their
+    handlers in the main thread.
     """
     from multiprocessing import resource_tracker
 
     stop, done = ForwardedStop(), threading.Event()
     receiver = threading.Thread(target=done.wait, daemon=True)
     receiver.start()
-    # It takes what is blocked with it, and ignores the others, which it would unblock here as it starts.
+    # The tracker inherits the blocked signals. It ignores SIGINT and SIGTERM itself; its start would unblock
+    # them here if they were blocked already.
     signal.pthread_sigmask(signal.SIG_BLOCK, SCHEDULERS)
     resource_tracker.ensure_running()
     before = {number: signal.getsignal(number) for number in (*STOPS, *OTHERS)}
@@ -131,4 +132,4 @@ def signals_passed_on() -> Iterator[ForwardedStop]:
             signal.signal(number, handler)
         done.set()
         receiver.join()
-        answer(stop.signal_number, before)
+        resend(stop.signal_number, before)

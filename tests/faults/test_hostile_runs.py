@@ -69,7 +69,7 @@ FAULTS = {
     ),
     "csv epoch": (lambda run: (run / "metrics.csv").write_text("epoch\n1e300\n"), "a row names no epoch"),
     **{
-        f"{name} {what}": (lambda run, name=name, make=make: make(run / name), "it is no regular file")
+        f"{name} {what}": (lambda run, name=name, make=make: make(run / name), "it is not a regular file")
         for name in ("config.yaml", "result.json", "metrics.csv")
         for what, make in (("pipe", _pipe), ("endless", _endless))
     },

@@ -26,12 +26,12 @@ def test_a_pipe_in_the_place_of_a_file_makes_nobody_wait(tmp_path: Path) -> None
     hessian = write_hessian(run, [3.0])
     os.remove(hessian.arrays)
     os.mkfifo(hessian.arrays)
-    with pytest.raises(ValueError, match="it is no regular file; run the analysis again"):
+    with pytest.raises(ValueError, match="it is not a regular file; run the analysis again"):
         read_arrays(hessian, "nodes")
     os.remove(hessian.path)
     os.mkfifo(hessian.path)
     analyses, (problem,) = read_analyses(run)
-    assert (analyses, problem.reason) == ([], "it is no regular file")
+    assert (analyses, problem.reason) == ([], "it is not a regular file")
     os.mkfifo(run / "evaluation-test.json")
     assert read_calibration(run, "test", 200) is None
 

@@ -1,4 +1,4 @@
-"""Tests of sam/system/files.py; /dev/full is a disk without room."""
+"""Tests of sam/system/files.py; /dev/full acts as a full disk."""
 
 import errno
 import os
@@ -9,7 +9,7 @@ import pytest
 from sam.system.files import naming, replaced
 
 
-def test_replaced_file_is_the_old_one_until_the_new_one_is_whole(tmp_path: Path) -> None:
+def test_replaced_file_is_the_old_one_until_the_new_one_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
     with replaced(path) as file:
@@ -22,7 +22,7 @@ def test_replaced_file_is_the_old_one_until_the_new_one_is_whole(tmp_path: Path)
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
-def test_replaced_file_on_a_full_disk_stays_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+def test_replaced_file_on_a_full_disk_stays_and_no_other_file_is_left(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
     (tmp_path / "a.txt.unfinished").symlink_to("/dev/full")
@@ -35,7 +35,7 @@ def test_replaced_file_on_a_full_disk_stays_and_nothing_is_left_beside_it(tmp_pa
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
-def test_replaced_file_stays_when_what_is_written_fails(tmp_path: Path) -> None:
+def test_replaced_file_stays_if_the_writer_fails(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
     with pytest.raises(ZeroDivisionError), replaced(path) as file:
@@ -43,7 +43,7 @@ def test_replaced_file_stays_when_what_is_written_fails(tmp_path: Path) -> None:
     assert path.read_text() == "old"
 
 
-def test_naming_adds_the_file_where_an_error_names_none() -> None:
+def test_naming_adds_the_file_to_an_error_that_names_none() -> None:
     path = Path("a.txt")
     with pytest.raises(OSError, match=r"^\[Errno 24\] Too many open files: 'a\.txt'$"), naming(path):
         raise OSError(errno.EMFILE, "Too many open files")

@@ -1,4 +1,4 @@
-"""Files are read in bounded time and memory, whatever they claim to hold."""
+"""Tests of sam/system/foreign_files.py: any file is read in bounded time and memory."""
 
 import os
 import pathlib
@@ -35,7 +35,7 @@ def test_only_regular_files_and_links_to_them_are_opened(tmp_path):
         with open_regular(tmp_path / name) as file:
             assert file.read() == b"x"
     for name in ("pipe", "device", "."):
-        with pytest.raises(ValueError, match="it is no regular file"):
+        with pytest.raises(ValueError, match="it is not a regular file"):
             open_regular(tmp_path / name)
     with pytest.raises(FileNotFoundError):
         open_regular(tmp_path / "nowhere")
@@ -63,7 +63,7 @@ def test_an_alias_is_not_just_an_asterisk(tmp_path, text, has_alias):
 
 def test_a_reference_is_refused_before_it_takes_a_minute_to_parse(tmp_path):
     (tmp_path / "config.yaml").write_text("# ${a}\na: '" + "${" * 20_000 + "'")
-    with pytest.raises(ValueError, match=r"it has a reference, (\$\{){40}, where a run has a value"):
+    with pytest.raises(ValueError, match=r"it has a reference, (\$\{){40}, but the config of a run has only"):
         read_config_text(tmp_path / "config.yaml")
 
 
@@ -83,7 +83,7 @@ def test_text_is_read_up_to_a_depth_of_100(tmp_path, kind, read):
                 read(tmp_path / "file")
 
 
-# A parser that recurses in C may end the process that it runs in.
+# A parser that recurses in C may crash its process.
 READ_DEEP = """
 import sys
 from sam.system.foreign_files import read_config_text, read_json
@@ -97,7 +97,7 @@ for name, read in (("config.yaml", read_config_text), ("result.json", read_json)
 
 @pytest.mark.parametrize("kind", DEEP)
 @pytest.mark.parametrize("is_closed", [False, True])
-def test_depth_of_a_file_ends_no_process(tmp_path, kind, is_closed):
+def test_deep_file_crashes_no_process(tmp_path, kind, is_closed):
     opening, closing = DEEP[kind]
     for name, size in (("config.yaml", 2**16), ("result.json", 2**24)):
         depth = size // (len(opening) + len(closing)) - 1
@@ -109,10 +109,10 @@ def test_depth_of_a_file_ends_no_process(tmp_path, kind, is_closed):
     assert done.stdout.splitlines() == ["refused config.yaml", "refused result.json"]
 
 
-def test_arrays_are_measured_by_what_they_unpack_to(tmp_path):
+def test_arrays_are_measured_by_their_unpacked_size(tmp_path):
     np.savez_compressed(tmp_path / "a.npz", x=np.zeros(1000))
     check_arrays(tmp_path / "a.npz", 8200)
-    with pytest.raises(ValueError, match="it claims to hold 8128 bytes, more than the 8000 that it may"):
+    with pytest.raises(ValueError, match="it claims to hold 8128 bytes; allowed are 8000"):
         check_arrays(tmp_path / "a.npz", 8000)
     write_zip(tmp_path / "a.npz", {"x.npy": 10**15})
     with pytest.raises(ValueError, match="it claims to hold 1000000000000000 bytes"):
@@ -121,11 +121,11 @@ def test_arrays_are_measured_by_what_they_unpack_to(tmp_path):
     with pytest.raises(zipfile.BadZipFile):
         check_arrays(tmp_path / "a.npz")
     np.save(tmp_path / "a.npy", np.zeros(1000))
-    check_arrays(tmp_path / "a.npy", 8)  # no archive: as large as it looks
+    check_arrays(tmp_path / "a.npy", 8)  # not an archive, so its size is that of the file
 
 
 @pytest.mark.parametrize("is_zip", [True, False])
-def test_what_torch_saves_is_taken(tmp_path, is_zip):
+def test_files_that_torch_saves_are_accepted(tmp_path, is_zip):
     state = {"a": torch.zeros(1000), "b": torch.zeros(1000, dtype=torch.bfloat16), "n": 3, "text": "x"}
     torch.save(state, tmp_path / "file", _use_new_zipfile_serialization=is_zip)
     check_torch_file(tmp_path / "file")
@@ -165,7 +165,7 @@ readers = {
 }
 torch.save({"a": torch.zeros(1)}, sys.argv[1] + "/warm")
 torch.load(sys.argv[1] + "/warm", weights_only=True)
-read_tensors(sys.argv[1] + "/warm")  # which imports what it needs
+read_tensors(sys.argv[1] + "/warm")  # imports what it needs before memory is measured
 before = peak_mib()
 for folder in sys.argv[2:]:
     name = pathlib.Path(folder).name
@@ -174,14 +174,14 @@ for folder in sys.argv[2:]:
             read(pathlib.Path(folder, "checkpoint.pt"))
         except ValueError as error:
             print(name, kind, round(peak_mib() - before), error)
-        else:  # a tensor that only claims to be large takes no memory, and fits no network
-            assert (name, kind) == ("expanded", "weights"), f"{name} was taken as {kind}"
+        else:  # an expanded tensor takes no memory, and is refused later: it fits no network
+            assert (name, kind) == ("expanded", "weights"), f"{name} was accepted as {kind}"
         assert peak_mib() - before < 100, f"{name} as {kind} took {peak_mib() - before} MiB"
 """
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory from /proc")
 def test_files_that_grow_to_half_a_gigabyte_are_refused_in_100_mebibytes(tmp_path):
     folders = [tmp_path / name for name in TORCH_BOMBS]
     for folder in folders:

@@ -13,12 +13,12 @@ def without_torchrun(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-def test_process_that_torchrun_has_not_started_is_alone():
+def test_process_without_torchrun_is_a_single_process():
     assert own_place() == Place()
     assert own_place().is_main
 
 
-def test_place_is_what_torchrun_says(monkeypatch):
+def test_place_comes_from_the_variables_of_torchrun(monkeypatch):
     for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "0")

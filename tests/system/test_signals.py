@@ -1,4 +1,4 @@
-"""A signal that asks a run to stop saves it first, and then whoever asked is answered."""
+"""Tests of sam/system/signals.py: a run saves its state, then a scheduler's handler gets the signal."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from tests.tiny import TINY
 
 
 def ask_to_stop(monkeypatch, number):
-    """Have a signal come in the first update."""
+    """Send a signal to this process in the first update."""
     update = Update.__call__
 
     def asked(*arguments):
@@ -25,7 +25,7 @@ def ask_to_stop(monkeypatch, number):
     ("number", "code", "answers"),
     [(signal.SIGUSR1, 138, 1), (signal.SIGTERM, 143, 0), (signal.SIGINT, 130, 0)],
 )
-def test_what_waits_for_the_signal_of_a_scheduler_gets_it_once_all_is_saved(
+def test_handler_of_a_scheduler_gets_its_signal_after_the_state_is_saved(
     command, tmp_path, monkeypatch, number, code, answers
 ):
     ask_to_stop(monkeypatch, number)
@@ -40,7 +40,7 @@ def test_what_waits_for_the_signal_of_a_scheduler_gets_it_once_all_is_saved(
     assert saved == [1] * answers
 
 
-def test_signal_of_a_scheduler_that_nobody_waits_for_saves_and_ends(command, tmp_path, monkeypatch):
+def test_signal_of_a_scheduler_without_a_handler_saves_and_ends(command, tmp_path, monkeypatch):
     ask_to_stop(monkeypatch, signal.SIGUSR1)
     code, _, err = command("train.py", *TINY)
     assert (code, signal.getsignal(signal.SIGUSR1)) == (138, signal.SIG_DFL)
@@ -48,7 +48,7 @@ def test_signal_of_a_scheduler_that_nobody_waits_for_saves_and_ends(command, tmp
     assert len(list(tmp_path.rglob("checkpoint.pt"))) == 1
 
 
-def test_queueing_again_may_fail_after_the_run_is_saved(command, tmp_path, monkeypatch):
+def test_handler_of_a_scheduler_may_fail_after_the_state_is_saved(command, tmp_path, monkeypatch):
     ask_to_stop(monkeypatch, signal.SIGUSR2)
     before = signal.signal(signal.SIGUSR2, lambda *_: 1 / 0)
     try:
@@ -60,7 +60,7 @@ def test_queueing_again_may_fail_after_the_run_is_saved(command, tmp_path, monke
     assert len(list(tmp_path.rglob("checkpoint.pt"))) == 1
 
 
-def test_run_that_slurm_preempts_is_there_to_be_ended_once_all_is_saved(command, tmp_path, monkeypatch):
+def test_run_that_slurm_preempts_waits_after_saving_until_slurm_ends_it(command, tmp_path, monkeypatch):
     ask_to_stop(monkeypatch, signal.SIGTERM)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     done = []
