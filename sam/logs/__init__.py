@@ -1,1 +1,1 @@
-"""Where the numbers of every epoch go: a CSV file, TensorBoard, the console."""
+"""The logs of each epoch's metrics: a CSV file, TensorBoard, the console."""

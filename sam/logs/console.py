@@ -1,4 +1,4 @@
-"""What the user sees while a run trains: a progress bar, or a line per epoch where there is no terminal."""
+"""The console log of a run: a progress bar on a terminal, otherwise one line per epoch."""
 
 import os
 import sys
@@ -8,13 +8,13 @@ from tqdm import tqdm
 
 
 class ConsoleLog:
-    """A bar over all updates of the run with the last errors beside it.
+    """A progress bar over all updates of the run, with the errors of the last epoch.
 
     Args:
-        label: What to call the run.
-        epochs: How many.
-        steps_per_epoch: Updates in each.
-        split: Name of the images that are not trained on.
+        label: Name of the run.
+        epochs: Number of epochs.
+        steps_per_epoch: Number of updates per epoch.
+        split: Name of the evaluated split: test or validation.
     """
 
     def __init__(self, label: str, epochs: int, steps_per_epoch: int, split: str = "test") -> None:
@@ -25,8 +25,8 @@ class ConsoleLog:
         self._bar: tqdm[None] | None = None
 
     def restart(self, rows: Sequence[dict[str, float]]) -> None:
-        """Show the bar where these rows end."""
-        done = min(len(rows), self._epochs)  # a run without epochs has a row all the same
+        """Show the bar at the position after these rows."""
+        done = min(len(rows), self._epochs)  # a run with epochs=0 also has a row
         if sys.stderr.isatty():
             total = self._epochs * self._steps_per_epoch
             initial = done * self._steps_per_epoch
@@ -51,7 +51,7 @@ class ConsoleLog:
             say(f"{self._label}: epoch {row['epoch']:.0f} of {self._epochs}, error {errors}{speed}")
 
     def advance(self, epoch: int, step: int) -> None:
-        """Move the bar to an update."""
+        """Move the bar to a step of an epoch."""
         if self._bar is not None:
             self._bar.update(epoch * self._steps_per_epoch + step - self._bar.n)
 
@@ -62,7 +62,7 @@ class ConsoleLog:
 
 
 def say(text: str) -> None:
-    """Print a line; go on in silence once nobody reads, as after `| head`."""
+    """Print a line; print nothing more if the reader has closed the pipe, such as `| head`."""
     try:
         tqdm.write(text)
         sys.stdout.flush()

@@ -32,7 +32,7 @@ COLUMNS = (
 
 
 class CsvLog:
-    """Appends rows to a file that always holds whole rows of a run, whenever the process dies.
+    """Appends rows to a file. The file has complete rows only, even if the process is killed.
 
     Args:
         path: The file; replaced by restart().
@@ -42,7 +42,7 @@ class CsvLog:
         self._path = path
 
     def restart(self, rows: Sequence[dict[str, float]]) -> None:
-        """Replace the file, in one move, by a header and these rows."""
+        """Replace the file, in one step, by a header and these rows."""
         text = ",".join(COLUMNS) + "\n" + "".join(map(_line, rows))
         with replaced(self._path) as file:
             file.write(text)
@@ -62,7 +62,7 @@ class CsvLog:
 
 
 def _line(row: dict[str, float]) -> str:
-    """Format a row; what a row lacks stays empty."""
+    """Format a row; missing values stay empty."""
     text = io.StringIO()
     csv.DictWriter(text, COLUMNS, lineterminator="\n").writerow(row)
     return text.getvalue()

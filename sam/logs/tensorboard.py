@@ -8,9 +8,9 @@ from PIL import Image
 
 from sam.logs.tensorboard_adapter import EventFile
 
-# A prefix makes a card of its own in TensorBoard.
+# TensorBoard makes one group of charts per prefix.
 GROUPS = {"train_": "train/", "test_": "test/"}
-# Beside the hyperparameters, the table shows the last value of these curves.
+# The HParams table also shows the last value of these curves.
 TABLE_METRICS = ("test/error_pct", "test/loss", "train/error_pct", "train/loss")
 
 
@@ -18,9 +18,9 @@ class TensorBoardLog:
     """Writes every number of a row as a scalar.
 
     Args:
-        folder: Holds the event files.
-        hyperparameters: A row of the HParams table; numbers, texts and truth values.
-        pictures: Folder of PNG files called NAME-epoch<k>-....png, shown as they come.
+        folder: Folder of the event files.
+        hyperparameters: A row of the HParams table; the values are numbers, strings and booleans.
+        pictures: Folder of PNG files named NAME-epoch<k>-....png; log() adds the new ones.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class TensorBoardLog:
         self._events: EventFile | None = None
 
     def restart(self, rows: Sequence[dict[str, float]]) -> None:
-        """Start a new event file with these rows; what older files say counts no more."""
+        """Delete old event files, and start a new one with these rows."""
         for old in self._folder.glob("events.out.tfevents.*"):
             old.unlink()
         self._events = EventFile(self._folder)
@@ -59,7 +59,7 @@ class TensorBoardLog:
 
     @property
     def _opened(self) -> EventFile:
-        assert self._events is not None, "restart() comes first"
+        assert self._events is not None, "call restart() first"
         return self._events
 
     def _add(self, row: dict[str, float]) -> None:
@@ -74,24 +74,24 @@ class TensorBoardLog:
             self._shown.add(path)
             try:
                 picture = _picture(path)
-            except OSError:  # one that cannot be read is no reason to stop
+            except OSError:  # an unreadable picture must not stop the training
                 continue
             self._opened.add_png(*picture)
 
 
 def append_picture(folder: pathlib.Path, path: pathlib.Path) -> None:
-    """Write a picture of a run that has ended into an event file of its own.
+    """Write a picture of an ended run to a new event file.
 
     Args:
-        folder: Holds the event files.
-        path: NAME-epoch<k>-....png; NAME makes the tag, k the step.
+        folder: Folder of the event files.
+        path: A file NAME-epoch<k>-....png; NAME becomes the tag, k the step.
     """
     with closing(EventFile(folder, f".{path.stem}")) as events:
         events.add_png(*_picture(path))
 
 
 def _picture(path: pathlib.Path) -> tuple[str, int, bytes, tuple[int, int]]:
-    """Return a picture's tag and step, its file as it is, and its width and height."""
+    """Return a picture's tag and step, the bytes of its file, and its width and height."""
     name, _, rest = path.stem.partition("-epoch")
     epoch, _, settings = rest.partition("-")
     with Image.open(path) as picture:

@@ -1,8 +1,8 @@
-"""The event file of TensorBoard. What is taken from inside TensorBoard and torch stands here.
+"""The event file of TensorBoard. Only this file uses internals of TensorBoard and torch's writer.
 
-The writers of torch and of TensorBoard leave the writing to a thread, which ends with a traceback of its own
-if a disk is full. This one writes in place. Tried with tensorboard 2.21.0 and torch 2.14.1;
-tests/logs/test_tensorboard_adapter.py says so when a new version changes any of it.
+The writers of torch and TensorBoard use a thread, which prints a traceback of its own if the disk is full.
+This one writes in the calling thread. Tested with tensorboard 2.21.0 and torch 2.14.1;
+tests/logs/test_tensorboard_adapter.py fails if a new version changes these internals.
 """
 
 import os
@@ -20,14 +20,14 @@ from sam.system.files import naming
 
 
 class EventFile:
-    """An event file of TensorBoard.
+    """An event file of TensorBoard. Every method raises OSError if the file cannot be written.
 
     Args:
-        folder: Where it is made.
-        ending: End of its name.
+        folder: Folder of the file; created if it is missing.
+        ending: End of the file's name.
 
     Raises:
-        OSError: If it cannot be made; as every method, if it cannot be written.
+        OSError: If the file cannot be created.
     """
 
     def __init__(self, folder: pathlib.Path, ending: str = "") -> None:
@@ -38,7 +38,7 @@ class EventFile:
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def add_hyperparameters(self, values: Mapping[str, float | str], metrics: Iterable[str]) -> None:
-        """Write a row of the HParams table, which shows the last value of some curves."""
+        """Write a row of the HParams table, which also shows the last value of these curves."""
         for summary in hparams(dict(values), dict.fromkeys(metrics, 0.0)):
             self._write(Event(wall_time=time.time(), summary=summary))
 
@@ -47,19 +47,19 @@ class EventFile:
         self._write(Event(wall_time=time.time(), step=step, summary=scalar(tag, value)))
 
     def add_png(self, tag: str, step: int, png: bytes, size: tuple[int, int]) -> None:
-        """Write a picture of a width and a height in pixels."""
+        """Write a PNG picture; size is its width and height in pixels."""
         width, height = size
         image = Summary.Image(height=height, width=width, colorspace=4, encoded_image_string=png)
         summary = Summary(value=[Summary.Value(tag=tag, image=image)])
         self._write(Event(wall_time=time.time(), step=step, summary=summary))
 
     def flush(self) -> None:
-        """Hand everything to the operating system."""
+        """Pass all data to the operating system."""
         with naming(self._path):
             self._records.flush()
 
     def close(self) -> None:
-        """Write what is left; nothing follows."""
+        """Write the remaining data and close the file."""
         with naming(self._path):
             self._records.close()
 

@@ -11,7 +11,7 @@ ROW = {"epoch": 2, "train_error_pct": 12.345, "test_error_pct": 6.789, "images_p
 
 
 class Terminal(io.StringIO):
-    """Takes what is written to it and says that it is a terminal."""
+    """A text stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -31,7 +31,7 @@ def test_console_without_terminal_prints_a_line_per_epoch(capsys: pytest.Capture
     assert captured.err == ""
 
 
-def test_console_without_terminal_tells_where_it_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+def test_console_without_terminal_says_where_the_run_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
     log = ConsoleLog("run", epochs=20, steps_per_epoch=39)
     log.restart([ROW, ROW, ROW])
     log.close()

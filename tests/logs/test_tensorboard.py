@@ -12,7 +12,7 @@ from sam.logs.tensorboard import TensorBoardLog, append_picture
 
 
 def read(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Return (step, value) of every curve."""
+    """Return (step, value) of each point of every curve."""
     events = EventAccumulator(str(folder))
     events.Reload()
     return {
@@ -26,7 +26,7 @@ def make_log(folder: Path) -> TensorBoardLog:
 
 
 def table_row(folder: Path) -> tuple[dict[str, object], set[str]]:
-    """Return hyperparameters and names of metrics, as TensorBoard's HParams plugin finds them."""
+    """Return hyperparameters and names of metrics, as TensorBoard's HParams plugin reads them."""
     events = EventAccumulator(str(folder))
     events.Reload()
     content = {
@@ -119,7 +119,7 @@ def test_tensorboard_log_every_row_is_on_disk_at_once(tmp_path: Path) -> None:
         log.close()
 
 
-def test_tensorboard_log_restart_drops_rows_that_are_no_part_of_the_run(tmp_path: Path) -> None:
+def test_tensorboard_log_restart_drops_rows_of_older_files(tmp_path: Path) -> None:
     rows = [{"epoch": epoch, "test_loss": float(epoch)} for epoch in (1, 2, 3)]
     first = make_log(tmp_path)
     first.restart([])
@@ -138,7 +138,7 @@ def test_tensorboard_log_restart_drops_rows_that_are_no_part_of_the_run(tmp_path
 
 def test_tensorboard_log_without_restart_is_refused(tmp_path: Path) -> None:
     log = make_log(tmp_path)
-    with pytest.raises(AssertionError, match=r"restart\(\) comes first"):
+    with pytest.raises(AssertionError, match=r"call restart\(\) first"):
         log.log({"epoch": 1, "test_loss": 2.0})
     log.close()
 
@@ -152,7 +152,7 @@ def test_tensorboard_log_on_a_full_disk_is_one_error_that_names_the_file(
     log = make_log(tmp_path)
     with pytest.raises(OSError, match=r"No space left on device: '.*events\.out\.tfevents\..*'$"):
         log.restart([{"epoch": 1, "test_loss": 2.0}])
-    # A thread that writes would end with a traceback of its own.
+    # A writer thread would print a traceback of its own.
     assert threading.active_count() == threads
     with pytest.raises(OSError, match="No space left on device"):
         log.close()
@@ -162,7 +162,7 @@ def test_tensorboard_log_on_a_full_disk_is_one_error_that_names_the_file(
     assert read(tmp_path) == {"test/loss": [(1, 2.0)]}
 
 
-def test_tensorboard_log_is_read_in_order_whatever_the_clock_says(
+def test_tensorboard_log_is_read_in_order_even_if_the_clock_goes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = make_log(tmp_path)

@@ -1,4 +1,4 @@
-"""What sam/logs/tensorboard_adapter.py takes from inside TensorBoard and torch does what it did."""
+"""The internals of TensorBoard and torch that sam/logs/tensorboard_adapter.py uses have not changed."""
 
 from importlib.metadata import version
 from pathlib import Path
@@ -11,11 +11,11 @@ from sam.logs.tensorboard_adapter import EventFile
 
 CHANGED = (
     f"tensorboard {version('tensorboard')} differs from 2.21.0, or torch {version('torch')} from 2.14.1; "
-    "mend sam/logs/tensorboard_adapter.py: "
+    "repair sam/logs/tensorboard_adapter.py: "
 )
 
 
-def test_event_file_holds_what_tensorboards_reader_wants(tmp_path: Path) -> None:
+def test_event_file_can_be_read_by_tensorboard(tmp_path: Path) -> None:
     try:
         events = EventFile(tmp_path, ".end")
         events.add_hyperparameters({"rho": 0.05}, ["test/loss"])
