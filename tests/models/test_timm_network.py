@@ -168,8 +168,8 @@ def test_timm_network_says_that_the_hub_has_no_weights(hub: pathlib.Path) -> Non
 @pytest.mark.parametrize("source", ["hub", "file"])
 def test_timm_network_refuses_weights_for_other_channels(source: str, hub: pathlib.Path) -> None:
     message = {
-        "hub": "^weights=hub: the weights of test_efficientnet expect images with 3 channels, the images have 1; "
-        "use model.weights=null$",
+        "hub": "^weights=hub: the weights of test_efficientnet expect images with 3 channels, "
+        "the images have 1; use model.weights=null$",
         "file": "it was trained on 3 input channels, not 1$",
     }[source]
     with pytest.raises(ValueError, match=message):
