@@ -97,6 +97,7 @@ def test_lines_of_the_readme_run_with_the_wheel_and_torch_alone(installed, tmp_p
     assert printed.split() == [str(installed / "sam" / "__init__.py"), "sam"]
 
 
+@pytest.mark.slow
 def test_example_runs_with_the_wheel_alone_and_warns_of_nothing(installed, tmp_path):
     example = ROOT / "scripts" / "examples" / "plain_loop.py"
     printed = run([sys.executable, "-W", "error", str(example)], tmp_path, installed)

@@ -78,6 +78,7 @@ def test_relabelled_run_goes_on_without_the_run_that_labelled(command, source, t
     assert record["error_pct"] == pytest.approx(100 * wrong)
 
 
+@pytest.mark.slow
 def test_forced_relabelled_run_asks_the_other_run_again(command, source, tmp_path):
     arguments = [*TINY, f"dataset.relabel_from={source}"]
     _, out, _ = command("train.py", *arguments)
@@ -250,6 +251,7 @@ def train_in_two_processes(folder, *arguments):
     return only_run(folder / "two")
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_two_processes_relabel_alike(command, source, tmp_path):
     # Only the first process writes labels: what the other one trains on shows in the weights and errors.
@@ -268,6 +270,7 @@ def test_two_processes_relabel_alike(command, source, tmp_path):
         torch.testing.assert_close(tensor, states[1][key], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_two_processes_with_workers_draw_their_own_gates(tmp_path):
     arguments = [*TINY, "m=4", "model=pyramidnet_110_shakedrop", "model.depth=11", "model.width=4"]

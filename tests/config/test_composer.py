@@ -39,6 +39,7 @@ def composer():
         yield Composer(loader, master), lambda words: compose("train", words)
 
 
+@pytest.mark.slow
 def test_quickly_composed_configs_are_those_of_hydra(composer):
     quickly, by_hydra = composer
     for line in [*LINES, *reversed(LINES)]:  # nothing of one job is left in the next

@@ -143,6 +143,7 @@ def test_what_a_run_says_of_itself_is_no_markup(page: Path) -> None:
         assert not re.search(r"\son\w+=(?!&quot;)", re.sub(r'"[^"]*"', "", tag)), tag
 
 
+@pytest.mark.slow
 @needs_browser
 def test_no_script_of_a_run_is_run_even_without_the_policy_of_the_page(page: Path) -> None:
     text = page.read_text(encoding="utf-8")

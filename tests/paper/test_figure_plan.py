@@ -56,6 +56,7 @@ def parts_of(preset_name: str) -> list[SweepRuns]:
     return list(dict.fromkeys(part for part in parts if isinstance(part, SweepRuns)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset_name", ["small", "paper"])
 def test_presets_compose_and_their_looks_decide_no_numbers(preset_name: str) -> None:
     for part in parts_of(preset_name):

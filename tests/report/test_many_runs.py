@@ -19,6 +19,7 @@ print(done.returncode, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 
 
+@pytest.mark.slow
 def test_runs_are_as_the_trainer_leaves_them_but_for_the_damaged(tmp_path: Path) -> None:
     write_many(tmp_path, 120, max_epochs=3)
     runs, problems = find_runs([tmp_path])

@@ -44,6 +44,7 @@ def test_run_counts_the_passes_that_it_makes(command, tmp_path, arguments, per_e
     assert {row["unperturbed"] for row in rows} == ({""} if "optimizer=sgd" in arguments else {"0.0"})
 
 
+@pytest.mark.slow
 def test_rules_differ_in_what_they_learn(command, tmp_path):
     rules = {
         "sam": [],
@@ -77,7 +78,9 @@ def test_late_phase_begins_as_sgd_does(command, tmp_path):
     assert [row["perturbed_loss"] != "" for row in late] == [False, False, True, True]
 
 
-@pytest.mark.parametrize("ended_in", [2, 3, 4, 5, 8])
+@pytest.mark.parametrize(
+    "ended_in", [2, 5, *(pytest.param(update, marks=pytest.mark.slow) for update in (3, 4, 8))]
+)
 def test_look_sam_stopped_anywhere_goes_on_to_the_same_bits(command, tmp_path, monkeypatch, ended_in):
     arguments = [*EIGHT_UPDATES, *LOOK_SAM, "m=8", "augmentation=basic"]
     runs = stopped_and_gone_on_with(command, tmp_path, monkeypatch, arguments, ended_in)

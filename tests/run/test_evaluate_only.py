@@ -105,6 +105,7 @@ def test_run_without_epochs_or_trained_weights_measures_the_initial_ones(command
     assert (directory / "labels.npz").exists()
 
 
+@pytest.mark.slow
 def test_comparison_shows_a_run_without_epochs(command, tmp_path, capsys):
     assert command("train.py", "-m", *NOTHING, "model.width=4", "optimizer=sgd,sam", "seed=0,1")[0] == 0
     assert compare.main([str(tmp_path / "outputs")]) == 0
@@ -133,6 +134,7 @@ def test_console_on_a_terminal_shows_the_error_of_a_run_without_epochs(monkeypat
     assert terminal.getvalue().rstrip("\n").split("\r")[-1].endswith("epoch 0: test 6.79 %")
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_two_processes_without_epochs_measure_what_one_does(command, tmp_path, given, parallel):

@@ -145,6 +145,7 @@ def test_surface_that_was_interrupted_goes_on(analyse, run):
         assert all(numpy.array_equal(arrays[key], whole[key]) for key in whole)
 
 
+@pytest.mark.slow
 def test_surface_between_two_runs_ends_at_both(command, analyse, run, tmp_path):
     train(command, "seed=1")
     (other,) = [path.parent for path in tmp_path.rglob("result.json") if path.parent != run]
@@ -161,6 +162,7 @@ def test_surface_between_two_runs_ends_at_both(command, analyse, run, tmp_path):
     assert losses[1.0] != losses[0.0]
 
 
+@pytest.mark.slow
 def test_surface_along_eigenvectors_needs_them(analyse, run):
     wanted = ["analysis=landscape", "analysis.directions=eigenvectors"]
     code, _, error = analyse(*wanted)
@@ -185,6 +187,7 @@ def test_evaluate_of_a_folder_looks_at_every_run_below_it(command, run, tmp_path
     assert len(list(tmp_path.rglob("evaluation-test.json"))) == 2
 
 
+@pytest.mark.slow
 def test_evaluate_of_a_folder_goes_on_after_a_run_that_cannot_be_looked_at(command, run, tmp_path):
     train(command, "seed=1")
     (run / "checkpoint.pt").unlink()
@@ -221,6 +224,7 @@ def test_analysis_that_fails_during_training_is_no_reason_to_lose_it(command, tm
     assert json.loads(path.read_text())["status"] == "complete"
 
 
+@pytest.mark.slow
 def test_picture_cut_short_is_drawn_again_and_stops_no_run(command, analyse, run):
     analyse("analysis=sharpness")
     picture = only(run, "sharpness").path.with_suffix(".png")

@@ -127,6 +127,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_process_that_fails_gives_its_traceback_and_the_sweep_and_the_run_go_on(command, tmp_path):
     (tmp_path / "failing.py").write_text(FAILING)
@@ -248,6 +249,7 @@ def test_launch_wants_a_gpu_for_each_process(monkeypatch):
         launch(config, "")
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_processes_end_when_their_launcher_is_killed(tmp_path, long_run):
     pids = workers_of(long_run)
@@ -267,6 +269,7 @@ def is_alive(pid):
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_ctrl_c_while_processes_start_ends_them_without_a_traceback(tmp_path):
     running = start([TRAIN, *TWO, "epochs=300"], tmp_path)

@@ -15,6 +15,7 @@ SHARED = [*TINY, "optimizer.sync_ascent=true", "optimizer.lr=0.01", "epochs=2", 
 TWO = ["runtime=ddp", "runtime.processes=2"]
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_run_with_sharded_weights_is_one_of_whole_weights_and_can_be_gone_on_with_by_one_process(
     command, tmp_path
@@ -55,6 +56,7 @@ def test_sharded_weights_need_several_processes(command):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 def test_the_main_process_looks_while_the_others_wait_and_the_run_stays_as_it_is(tmp_path):
     runs = []

@@ -15,6 +15,7 @@ from tests.paper.made_up_cells import cell
 from tests.run import trials
 
 
+@pytest.mark.slow
 def test_smoke_passes_what_trains_and_fails_what_does_not(use_cells, capsys):
     diverging = "optimizer.lr=1e30 optimizer.clip_norm=null"
     use_cells(

@@ -100,6 +100,7 @@ def test_sweep_of_mistakes_alone_ends_with_2(command, tmp_path):
     assert {path.name for path in tmp_path.rglob("outputs/*")} == {".multirun"}
 
 
+@pytest.mark.slow
 def test_runs_may_stand_in_a_file(command, tmp_path):
     lines = ["# two runs", "", "seed=7", "seed=8 'outputs=with space'"]
     (tmp_path / "runs.txt").write_text("\n".join(lines))
@@ -163,6 +164,7 @@ def test_program_is_found_by_jobs_that_start_elsewhere(monkeypatch):
         assert os.environ["PYTHONPATH"] == f"{ROOT}{os.pathsep}/elsewhere"
 
 
+@pytest.mark.slow
 def test_command_for_what_failed_holds_whatever_the_folder_is_called(command, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for outputs in ("'o (x) é & ~'", "'~/runs'", "'a=b#c'"):

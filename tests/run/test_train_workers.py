@@ -67,6 +67,7 @@ def stopped_and_gone_on_with(command, tmp_path, monkeypatch, arguments, ended_in
     return whole, continued
 
 
+@pytest.mark.slow
 def test_files_train_the_same_however_many_workers_there_are(command, tmp_path, pictures):
     runs = []
     for workers in (0, 2):
@@ -91,6 +92,7 @@ def no_garbage_collection():
     gc.collect()  # a worker that is held yet would keep this process from ending
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_garbage_collection")
 def test_workers_end_with_the_run(command, tmp_path, pictures):
     before = set(multiprocessing.active_children())
@@ -103,6 +105,7 @@ def test_workers_end_with_the_run(command, tmp_path, pictures):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", [[], ["augmentation.mixup_alpha=1", "dataset.label_noise=0.3"]])
 def test_run_stopped_within_an_epoch_of_auto_augment_goes_on_to_the_same_bits(
     command, tmp_path, monkeypatch, extra
@@ -125,6 +128,7 @@ def test_a_broken_picture_stops_the_run_with_its_name_and_is_read_once_repaired(
     assert read_result(only_run(tmp_path))["status"] == "complete"
 
 
+@pytest.mark.slow
 def test_a_sweep_in_which_a_picture_is_broken_ends(tmp_path, pictures):
     # Hydra keeps the error to the end, and with it what was on the stack: the workers of that run.
     (pictures / "train" / "dog" / "3.jpg").write_bytes(b"broken")
@@ -135,6 +139,7 @@ def test_a_sweep_in_which_a_picture_is_broken_ends(tmp_path, pictures):
     assert "3.jpg is no readable image" in ended.stderr
 
 
+@pytest.mark.slow
 def test_a_killed_run_can_go_on_at_once_although_its_workers_outlive_it(tmp_path):
     arguments = [TRAIN, *TINY, "augmentation=autoaugment", "runtime.workers=2", "epochs=500"]
     running = QuickProcess(arguments, tmp_path)
@@ -148,6 +153,7 @@ def test_a_killed_run_can_go_on_at_once_although_its_workers_outlive_it(tmp_path
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signal_to_all_processes_saves_and_says_how_to_go_on(tmp_path, signal_number, code):
     # As Ctrl-C in a terminal or the end of a job does; the workers get it too.
@@ -184,6 +190,7 @@ def test_every_recipe_trains(command, tmp_path, recipe, optimizer):
     assert read_result(only_run(tmp_path))["status"] == "complete"
 
 
+@pytest.mark.slow
 def test_released_code_draws_the_same_weights_in_every_run(command, tmp_path, monkeypatch):
     from sam.run import worker
 

@@ -139,6 +139,7 @@ def test_page_has_no_error_and_its_tables_can_be_sorted(page: Path) -> None:
     assert '<button type="button">Method</button>' in done.stdout
 
 
+@pytest.mark.slow
 @needs_browser
 def test_page_sorts_by_numbers(page: Path) -> None:
     click = """
@@ -173,6 +174,7 @@ def test_page_sorts_texts_by_the_decimal_numbers_in_them(page: Path) -> None:
     assert "<title>1e-05,0.01,0.05,0.1,0.4,SGD</title>" in _browse(page, "--dump-dom").stdout
 
 
+@pytest.mark.slow
 @needs_browser
 def test_page_of_many_settings_can_be_searched(tmp_path: Path) -> None:
     for place in range(MANY + 1):

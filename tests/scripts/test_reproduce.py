@@ -63,6 +63,7 @@ def jobs(words, seed):
     return composed([*firsts, f"seed={seed}"])
 
 
+@pytest.mark.slow
 def test_list_of_all_names_150_conditions_with_their_printed_numbers(capsys):
     assert reproduce.main(["all", "--list", "--seeds", "4"]) == 0
     out = capsys.readouterr().out
@@ -158,6 +159,7 @@ def test_mistakes_in_options_exit_with_2(arguments, capsys):
     assert "usage: " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_training_goes_on_after_a_failed_run_and_takes_up_what_is_missing(use_cells, started, capsys):
     use_cells(
         cell("table1/tiny/sgd", alternatives="epochs=1 | epochs=2"),
@@ -197,6 +199,7 @@ def test_bootstrapped_run_is_trained_after_the_run_that_predicts_its_labels(use_
     assert read_result(Path(relabelled.partition("=")[2]))["status"] == "complete"
 
 
+@pytest.mark.slow
 def test_launcher_of_hydra_trains_first_what_labels_come_from_and_then_the_rest(use_cells, started, capsys):
     use_cells(
         cell("table4/noise40/tiny/bootstrap_sam", labels_from="dataset.label_noise=0.4"),

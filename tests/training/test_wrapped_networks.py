@@ -26,6 +26,7 @@ def compiled(model):
     return torch.compile(model, backend="aot_eager")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.parametrize("m", [None, 4])
 def test_compiled_network_equals_the_formula_and_is_compiled_once(m):
@@ -43,6 +44,7 @@ def test_compiled_network_equals_the_formula_and_is_compiled_once(m):
     assert counters["stats"]["unique_graphs"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fresh_compiler")
 def test_compiled_network_with_a_part_batch_ascent_settles_after_the_first_update():
     problem = make_problem()

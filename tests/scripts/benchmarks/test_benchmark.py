@@ -43,6 +43,7 @@ def test_plain_loop_makes_the_updates_of_sgd_and_sam(is_sam):
         torch.testing.assert_close(weight, other, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_step_compares_rules_precisions_and_the_plain_loop(run_main, tmp_path):
     arguments = ["step", *SMALL, "m=4", "--plain", "--rules", "sgd", "quarter", "look_sam"]
     arguments += ["--precision", "fp32", "bf16", "--blocks", "1", "--json", "table.json", "runtime.workers=0"]
@@ -96,6 +97,7 @@ def test_hessian_names_the_library_that_is_missing(run_main, monkeypatch):
     assert (code, error) == (2, "error: to compare with, pip install --no-deps another\n")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # in torch, for what curvlinops calls
 @pytest.mark.parametrize("task", ["top", "density"])
 def test_hessian_is_measured_on_problems_that_all_solve_alike(task):
