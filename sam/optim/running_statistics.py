@@ -15,22 +15,30 @@ class RunningStatistics:
     """Averages a model's running statistics over the micro-batches of one update.
 
     Args:
-        model: The model. Layers that are not in training mode now are frozen: their buffers do not change.
-            Floating-point buffers are averaged over micro-batches; counters increase by one per update.
+        model: The model. Layers that are not in training mode when an update begins are frozen: their buffers
+            do not change. Floating-point buffers are averaged over micro-batches; counters increase by one
+            per update.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        moving = [layer for layer in model.modules() if layer.training and hasattr(layer, "running_mean")]
-        buffers = [buffer for layer in moving for buffer in layer.buffers(recurse=False)]
-        self.averaged = [buffer for buffer in buffers if buffer.is_floating_point()]
-        self._counters = [buffer for buffer in buffers if not buffer.is_floating_point()]
+        self._model = model
+        self._find()
         self._before: list[Tensor] = []
         self._kept: list[Tensor] = []
         self._kept_counters: list[Tensor] = []
         self._num_kept = 0
 
+    def _find(self) -> None:
+        """Find the buffers. Another mode has others, and a change of dtype or device makes new ones."""
+        layers = [layer for layer in self._model.modules() if layer.training]
+        moving = [layer for layer in layers if hasattr(layer, "running_mean")]
+        buffers = [buffer for layer in moving for buffer in layer.buffers(recurse=False)]
+        self.averaged = [buffer for buffer in buffers if buffer.is_floating_point()]
+        self._counters = [buffer for buffer in buffers if not buffer.is_floating_point()]
+
     def begin(self, num_micro_batches: int) -> None:
-        """Start an update; call before its first forward pass."""
+        """Start an update; call before its first forward pass, with the model in the mode of that pass."""
+        self._find()
         self._num_kept = 0
         if num_micro_batches > 1:
             self._before = [buffer.clone() for buffer in self.averaged]

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import nn
 
@@ -36,6 +37,49 @@ def test_statistics_of_frozen_layers_and_other_buffers_are_left_alone_to_the_bit
     statistics.write()
     for name, buffer in model.named_buffers():
         assert torch.equal(buffer, before[name]) == (not name.startswith("0.")), name
+
+
+CHANGES = {
+    "made in eval mode": lambda model: model.train(),
+    "dtype": lambda model: model.train().double(),
+    "layer replaced": lambda model: model.train().insert(1, nn.BatchNorm1d(2).double()),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("num_parts", [1, 2])
+def test_statistics_follow_a_change_of_the_model(change, num_parts):
+    model = nn.Sequential(nn.BatchNorm1d(2)).double() if change is CHANGES["layer replaced"] else None
+    model = model or nn.Sequential(nn.BatchNorm1d(2))
+    model.eval()
+    statistics = RunningStatistics(model)
+    change(model)
+    dtype = model[0].running_mean.dtype
+    parts = torch.full((num_parts, 4, 2), 10.0, dtype=dtype)
+    statistics.begin(num_parts)
+    for part in parts:
+        statistics.begin_micro_batch()
+        model(part)
+        statistics.keep()
+        model(part)
+    statistics.write()
+    # 0.1 * 10; two passes would give 1.9
+    torch.testing.assert_close(model[0].running_mean, torch.ones(2, dtype=dtype))
+    assert all(int(layer.num_batches_tracked) == 1 for layer in model)
+
+
+def test_layers_that_are_frozen_later_are_left_alone():
+    model = nn.Sequential(nn.BatchNorm1d(2))
+    statistics = RunningStatistics(model)
+    model.eval()
+    model[0].running_mean.fill_(0.1)
+    statistics.begin(3)
+    for part in torch.randn(3, 4, 2):
+        statistics.begin_micro_batch()
+        model(part)
+        statistics.keep()
+    statistics.write()
+    assert torch.equal(model[0].running_mean, torch.full((2,), 0.1))
 
 
 def test_statistics_of_a_model_without_buffers_do_nothing():
