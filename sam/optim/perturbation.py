@@ -5,26 +5,19 @@ For p = 2 this is rho * g / ||g||_2. The norm is taken over all parameters toget
 Appendix C.5 prints the squared norm. That is a misprint: Eq. 2 and the released code use the plain norm.
 Departure: eps is zero where g is zero or not finite (the released code divides 0 by 0).
 
-Weights and gradients may be sharded over processes (DTensor, as made by torch's fully_shard). Each process
-then moves its own shards, and norms are taken over the shards of all processes.
+If weights and gradients are sharded over processes, each process moves its own shards, and norms are taken
+over the shards of all processes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
+from torch.autograd.graph import increment_version
 from torch.optim.sgd import sgd
 
-
-def is_sharded(tensor: Tensor) -> bool:
-    """Return whether a tensor is a DTensor. The class is not imported: that takes most of a second."""
-    return hasattr(tensor, "device_mesh")
-
-
-def local_part(tensor: Tensor) -> Tensor:
-    """Return the part of a tensor that this process holds: its shard, or the whole tensor."""
-    return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+from sam.optim.memory import any_sharded, dense_pairs, local_parts
 
 
 def global_norm(tensors: Sequence[Tensor], p: float = 2.0) -> Tensor:
@@ -40,7 +33,10 @@ def global_norm(tensors: Sequence[Tensor], p: float = 2.0) -> Tensor:
         entries has an error of up to 1e-3, as in clip_grad_norm_. A float64 sum takes 30 times as long.)
     """
     dtype = torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
-    norms = list(torch._foreach_norm([local_part(tensor) for tensor in tensors], p, dtype=dtype))
+    parts = local_parts(tensors)
+    if p == float("inf"):  # torch takes no largest entry of an empty tensor
+        parts = [part for part in parts if part.numel()] or [parts[0].new_zeros(1)]
+    norms = list(torch._foreach_norm(list(parts), p, dtype=dtype))
     where = norms[0].device
     if any(norm.device != where for norm in norms):
         norms = [norm.to(where) for norm in norms]
@@ -50,7 +46,7 @@ def global_norm(tensors: Sequence[Tensor], p: float = 2.0) -> Tensor:
 
 def _joined_over_shards(norm: Tensor, tensors: Sequence[Tensor], p: float) -> Tensor:
     """Return the norm over the shards of all processes, given the norm over the shards of this process."""
-    if not any(map(is_sharded, tensors)):
+    if not any_sharded(tensors):
         return norm
     first: Any = tensors[0]
     placements = getattr(first, "placements", ())
@@ -95,36 +91,80 @@ def scaled_by_weights(weights: Sequence[Tensor], tensors: Sequence[Tensor]) -> t
     return torch._foreach_mul(list(weights), list(tensors))
 
 
-def move_(weights: Sequence[Tensor], directions: Sequence[Tensor], rho: float, norm: Tensor) -> None:
-    """Add rho * direction / norm to the weights in place; leave them unchanged if norm is 0 or not finite.
-
-    The device decides whether to move, so the host does not wait. No copy is made: the kernel of fused SGD
-    is used with maximize=True, lr = rho / norm, and the found_inf flag of mixed precision to skip the move.
-    (A multiplication by zero would not skip it: 0 * nan is nan.)
+def find_directions(
+    weights: Sequence[Tensor],
+    grads: list[Tensor],
+    adaptive: Collection[Tensor],
+    p: float,
+    random_direction: bool,
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Return the directions of eps, their norm in which eps has length rho, and the 2-norm of the gradient.
 
     Args:
-        weights: Parameters, changed in place.
+        weights: The weights.
+        grads: One gradient per weight; left unchanged.
+        adaptive: The weights in whose directions the ball is scaled by |w|; only with p = 2.
+        p: Norm of the ball, 1 < p <= infinity.
+        random_direction: Draw Gaussian directions; only with p = 2.
+    """
+    if random_direction:
+        noise, norm = [torch.randn_like(grad) for grad in grads], global_norm(grads)
+        return noise, global_norm(noise) + 0 * norm, norm
+    if p != 2:
+        return *dual_directions(grads, p), global_norm(grads)
+    if not adaptive:
+        norm = global_norm(grads)
+        return grads, norm, norm
+    chosen = [weight for weight in weights if weight in adaptive]
+    parts = [grad for weight, grad in zip(weights, grads, strict=True) if weight in adaptive]
+    scaled = scaled_by_weights(chosen, parts)
+    remaining = iter(scaled)
+    directions = [
+        next(remaining) if weight in adaptive else grad for weight, grad in zip(weights, grads, strict=True)
+    ]
+    norm = global_norm(directions)
+    torch._foreach_mul_(list(scaled), chosen)
+    return directions, norm, norm
+
+
+def move_(
+    weights: Sequence[Tensor], directions: Sequence[Tensor], rho: float, norm: Tensor, sign: int = 1
+) -> None:
+    """Add sign * rho * direction / norm to the weights in place; do not move if norm is 0 or not finite.
+
+    The device decides whether to move, so the host does not wait. No copy is made of dense weights: the
+    kernel of fused SGD is used with lr = rho / norm, and the found_inf flag of mixed precision to skip the
+    move. (A multiplication by zero would not skip it: 0 * nan is nan.)
+
+    Args:
+        weights: Parameters, changed in place; autograd is told so. Their entries must not share memory.
         directions: One per parameter, in its shape; left unchanged.
         rho: Length of the move if the joint norm of the directions is `norm`; >= 0.
         norm: 0-dimensional, float32 or float64. On a GPU, rho / norm is rounded to float32.
+        sign: 1, or -1 to move against the directions.
     """
     usable = torch.isfinite(norm) & (norm > 0)
     step = torch.where(usable, rho / norm, 0)
-    weights = [local_part(weight) for weight in weights]
-    moves = [local_part(direction) for direction in directions]
+    places = local_parts(weights)
+    moved, moves = dense_pairs(places, local_parts(directions))
     sgd(
-        list(weights),
-        [_laid_out_as(weight, move) for weight, move in zip(weights, moves, strict=True)],
-        [None] * len(weights),
+        list(moved),
+        list(moves),
+        [None] * len(moved),
         lr=step.float() if step.is_cuda else step,
         found_inf=(~usable).float(),
-        maximize=True,
+        maximize=sign > 0,
         fused=True,
         weight_decay=0.0,
         momentum=0.0,
         dampening=0.0,
         nesterov=False,
     )
+    if moved is not places:
+        for place, copied in zip(places, moved, strict=True):
+            if copied is not place:
+                place.copy_(copied)
+    increment_version(weights)  # the kernel does not do it
 
 
 def project_(weights: Sequence[Tensor], centres: Sequence[Tensor], rho: float) -> None:
@@ -137,7 +177,7 @@ def project_(weights: Sequence[Tensor], centres: Sequence[Tensor], rho: float) -
         centres: One per weight; for a sharded weight, the part that this process holds. Left unchanged.
         rho: Radius of the ball; >= 0.
     """
-    parts = [local_part(weight) for weight in weights]
+    parts = list(local_parts(weights))
     torch._foreach_sub_(parts, list(centres))
     length = global_norm(weights)
     torch._foreach_mul_(parts, torch.where(length > rho, rho / length, 1))
@@ -158,11 +198,11 @@ def cosine_of_move_(weights: Sequence[Tensor], centres: Sequence[Tensor], grads:
     Returns:
         A 0-dimensional tensor; nan if w - c or g is zero.
     """
-    parts = [local_part(weight) for weight in weights]
+    parts = list(local_parts(weights))
     torch._foreach_sub_(parts, list(centres))
     grad_norm = global_norm(grads)
     torch._foreach_mul_(parts, grad_norm / global_norm(weights))
-    torch._foreach_add_(parts, [local_part(grad) for grad in grads])
+    torch._foreach_add_(parts, list(local_parts(grads)))
     return global_norm(weights) ** 2 / (2 * grad_norm**2) - 1
 
 
@@ -196,10 +236,3 @@ def differentiable_perturbation(grads: Sequence[Tensor], rho: float) -> tuple[li
     divisor = torch.where(norm > 0, norm, 1)
     factor = torch.where(norm > 0, rho / divisor, 0)
     return [grad * factor for grad in grads], norm
-
-
-def _laid_out_as(weight: Tensor, direction: Tensor) -> Tensor:
-    """Return the direction with the strides of the weight: the fused kernel assumes that they are equal."""
-    if direction.stride() == weight.stride():
-        return direction
-    return torch.empty_like(weight).copy_(direction)

@@ -15,24 +15,31 @@ The file is longer than 300 lines because of its docstrings: they are the optimi
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 from torch.optim import Optimizer
 
-from sam.optim.perturbation import (
-    cosine_of_move_,
-    dual_directions,
-    global_norm,
-    is_sharded,
-    local_part,
-    move_,
-    project_,
-    scaled_by_weights,
+from sam.optim.closure import WatchedCall
+from sam.optim.groups import (
+    SETTINGS,
+    check_base,
+    check_gradients,
+    check_number,
+    check_same_parameters,
+    check_settings,
+    check_weights,
+    parts_that_move,
+    sign_of,
 )
+from sam.optim.memory import Copies, any_overlaps, any_sharded, local_parts
+from sam.optim.perturbation import cosine_of_move_, find_directions, global_norm, move_, project_
+from sam.optim.protocol import AroundOptimizer
 
 
 @dataclasses.dataclass
@@ -44,14 +51,15 @@ class _Between:
     num_not_finite: Tensor | None = None
 
 
-class SAM(Optimizer):
+class SAM(AroundOptimizer):
     """SAM with the ball of Eq. 2 or the ball of ASAM, around any torch optimizer.
 
     The second step copies the weights back from a buffer (one copy of the perturbed parameters, allocated
     once). It does not subtract eps, so SAM with rho = 0 is bit-identical to the base optimizer. The steps do
     not wait for the device. If the gradient of the first pass is zero or not finite, eps is zero.
-    Works with every base optimizer whose step() needs no closure, and with all dense real parameters. (Some
-    helpers call step() to create the state, for example those of torch.distributed.checkpoint: give them
+    Works with every base optimizer whose step() needs no closure and that has no rho of its own, and with all
+    dense real parameters, also views. With maximize=True, eps leads to the lowest loss nearby. (Some helpers
+    call step() to create the state, for example those of torch.distributed.checkpoint: give them
     `base_optimizer`.)
 
     The parameter groups are those of the base optimizer; a learning-rate scheduler may use either optimizer.
@@ -75,8 +83,10 @@ class SAM(Optimizer):
         **base_arguments: Arguments of the base optimizer class, such as lr.
 
     Raises:
-        ValueError: If rho is negative or not finite; if p is out of range; if two of adaptive, p != 2 and
-            random_direction are combined; or if params are not the parameters of the given optimizer.
+        TypeError: If rho or p is not a number (a tensor is none); if parameters are complex or sparse; or if
+            the base optimizer's step() needs a closure.
+        ValueError: If rho or p is out of range; if two of adaptive, p != 2 and random_direction are combined;
+            if params are not the parameters of the given optimizer; or if that has a rho of its own.
     """
 
     def __init__(
@@ -89,33 +99,24 @@ class SAM(Optimizer):
         random_direction: bool = False,
         **base_arguments: Any,
     ) -> None:
+        check_number("p", p)
         if not p > 1:
             raise ValueError(f"p must be greater than 1, infinity included, got {p}")
         if p != 2 and random_direction:
             raise ValueError(f"random_direction=True needs p=2, got p={p}; a random direction has length rho")
         self._p = p
         self._random_direction = random_direction
-        self._saved: dict[Tensor, Tensor] = {}
+        self._saved = Copies()
         self._between = _Between()
-        defaults = {"rho": rho, "adaptive": adaptive, "perturbed": True}
         if isinstance(base_optimizer, Optimizer):
-            _check_same_parameters(params, base_optimizer, base_arguments)
-            super().__init__(base_optimizer.param_groups, defaults)
+            check_same_parameters(params, base_optimizer, base_arguments)
             base = base_optimizer
         else:
-            super().__init__(params, {**defaults, **base_arguments})
-            base = base_optimizer(self.param_groups, **base_arguments)
-        self._attach(base)
-
-    def _attach(self, base: Optimizer) -> None:
-        """Share parameter groups and state with the base optimizer."""
-        self.base_optimizer = base
-        self.param_groups, self.state = base.param_groups, base.state
-        self.defaults = {**base.defaults, **self.defaults}  # schedulers look here for lr and momentum
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A scheduler replaces step() on the instance by a wrapper, which cannot be pickled.
-        return {name: value for name, value in self.__dict__.items() if name != "step"}
+            base = base_optimizer(params, **base_arguments)
+        check_base(base)
+        super().__init__(base, {"rho": rho, "adaptive": adaptive, "perturbed": True})
+        for group in self.param_groups:
+            self._adopt(group)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters.
@@ -128,23 +129,39 @@ class SAM(Optimizer):
             ValueError: If the group's rho is negative or not finite, or if adaptive is combined with p != 2
                 or random_direction.
         """
-        rho = param_group.get("rho", self.defaults["rho"])
-        if not 0 <= rho < float("inf"):
-            raise ValueError(f"rho must be finite and >= 0, got {rho}")
-        if param_group.get("adaptive", self.defaults["adaptive"]) and not self._is_plain:
-            raise ValueError(
-                f"adaptive=True needs p=2 and random_direction=False, got p={self._p} and "
-                f"random_direction={self._random_direction}"
-            )
-        if not hasattr(self, "base_optimizer"):  # the constructor of torch's Optimizer calls this method
-            super().add_param_group(param_group)
-            return
-        self._complete(param_group)
+        self._settings(param_group)
         self.base_optimizer.add_param_group(param_group)
+        try:
+            self._adopt(param_group)
+        except TypeError:
+            self.param_groups.pop()
+            raise
 
-    def _complete(self, group: dict[str, Any]) -> None:
-        for key in ("rho", "adaptive", "perturbed"):
-            group.setdefault(key, self.defaults[key])
+    def _adopt(self, group: dict[str, Any]) -> None:
+        """Give a group of the base optimizer the settings that it lacks, and check its weights."""
+        group.update(self._settings(group))
+        if group["perturbed"]:
+            check_weights(group["params"])
+
+    def _settings(self, group: dict[str, Any]) -> dict[str, Any]:
+        """Return SAM's settings of a group, after a check."""
+        settings = {key: group.get(key, self.defaults[key]) for key in SETTINGS}
+        check_settings(settings, self._p, self._random_direction)
+        return settings
+
+    def _perturbed_groups(self) -> list[dict[str, Any]]:
+        """Return the groups that are perturbed; other code may have added groups or changed settings."""
+        for group in self.param_groups:
+            if group.keys() >= SETTINGS:
+                self._settings(group)
+            else:
+                self._adopt(group)
+        groups = [group for group in self.param_groups if group["perturbed"]]
+        if not groups:
+            raise ValueError(
+                "no parameter group has perturbed=True, so SAM has nothing to perturb; set it in one"
+            )
+        return groups
 
     @property
     def _is_plain(self) -> bool:
@@ -176,53 +193,45 @@ class SAM(Optimizer):
             RuntimeError: If the weights are already perturbed, or no parameter has a gradient.
             ValueError: If parameters are sharded over processes, with p != 2 or random_direction.
         """
-        if self.is_perturbed:
-            raise RuntimeError("the weights are already perturbed; call second_step() or restore() first")
-        # Sorted by rho: all weights with the same rho move in one call.
-        groups = sorted((group for group in self.param_groups if group["perturbed"]), key=lambda g: g["rho"])
-        chosen = [(group, w) for group in groups for w in group["params"] if w.grad is not None]
-        weights = [weight for _, weight in chosen]
+        self._check_not_perturbed()
+        self._between.has_gradient_of_update = False
+        groups = self._perturbed_groups()
+        moves = parts_that_move(groups, is_signed=not self._random_direction)
+        weights = [weight for part in moves.values() for weight in part]
         if not weights:
             raise RuntimeError("no parameter has a gradient; call backward() before the first step")
-        adaptive = [weight for group, weight in chosen if group["adaptive"]]
-        directions, length, norm = self._directions(weights, adaptive)
+        grads = self._checked_gradients(weights)
+        adaptive = {weight for group in groups if group["adaptive"] for weight in group["params"]}
+        directions, length, norm = find_directions(weights, grads, adaptive, self._p, self._random_direction)
         self._save(weights)
-        rhos = [group["rho"] for group, _ in chosen]
         try:
-            for rho in sorted(set(rhos)):
-                part = slice(rhos.index(rho), rhos.index(rho) + rhos.count(rho))
-                move_(weights[part], directions[part], rho, length)
+            remaining = iter(directions)
+            for (rho, sign), part in moves.items():
+                move_(part, list(islice(remaining, len(part))), rho, length, sign)
         except BaseException:
             self._give_up()
             raise
         self._count(norm)
         return norm
 
-    def _directions(
-        self, weights: list[Tensor], adaptive: list[Tensor]
-    ) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Return the directions, the divisor that gives them norm 1, and the gradient's norm."""
+    def _checked_gradients(self, weights: list[Tensor]) -> list[Tensor]:
+        """Return the gradients; make sure first that the weights can be moved along them."""
         grads: list[Any] = [weight.grad for weight in weights]
-        if not self._is_plain and any(map(is_sharded, weights)):
+        check_gradients(grads)
+        if not self._is_plain and any_sharded(weights):
             raise ValueError("sharded parameters need p=2 and random_direction=False")
-        if self._random_direction:
-            noise, norm = [torch.randn_like(grad) for grad in grads], global_norm(grads)
-            return noise, global_norm(noise) + 0 * norm, norm
-        if self._p != 2:
-            return *dual_directions(grads, self._p), global_norm(grads)
-        if not adaptive:
-            norm = global_norm(grads)
-            return grads, norm, norm
-        parts: list[Any] = [weight.grad for weight in adaptive]
-        scaled = dict(zip(adaptive, scaled_by_weights(adaptive, parts), strict=True))
-        directions: list[Any] = [scaled.get(weight, weight.grad) for weight in weights]
-        norm = global_norm(directions)
-        torch._foreach_mul_(list(scaled.values()), adaptive)
-        return directions, norm, norm
+        if any_overlaps(local_parts(weights)):
+            raise RuntimeError(
+                "the entries of a parameter share memory, as those of an expanded tensor do, so SAM cannot "
+                "move them; make a copy of the parameter with clone() first"
+            )
+        return grads
 
     def _count(self, norm: Tensor) -> None:
         if self._between.num_not_finite is None:
             self._between.num_not_finite = torch.zeros((), dtype=torch.int64, device=norm.device)
+        if self._between.num_not_finite.device != norm.device:  # the weights were moved
+            self._between.num_not_finite = self._between.num_not_finite.to(norm.device)
         self._between.num_not_finite += ~torch.isfinite(norm)
 
     @torch.no_grad()
@@ -245,35 +254,35 @@ class SAM(Optimizer):
         """
         if not self.follows_gradient:
             raise ValueError("climb() needs p=2, adaptive=False and random_direction=False")
-        rhos = sorted({group["rho"] for group in self.param_groups if group["perturbed"]})
+        groups = self._perturbed_groups()
+        rhos = sorted({group["rho"] for group in groups})
         if len(rhos) > 1:
             raise ValueError(f"climb() needs one rho for all parameter groups, got {rhos}; make them equal")
         perturbed = self._perturbed_weights()
-        weights = [weight for weight in perturbed if weight.grad is not None]
+        moves = parts_that_move(groups, among=set(perturbed))
+        weights = [weight for part in moves.values() for weight in part]
         if not weights:
             raise RuntimeError("no parameter has a gradient; call backward() before climb()")
-        grads: Any = [weight.grad for weight in weights]
-        norm = global_norm(grads)
-        move_(weights, grads, step_size * rhos[0], norm)
-        project_(perturbed, self._copies(perturbed), rhos[0])
+        norm = global_norm(self._checked_gradients(weights))
+        for (rho, sign), part in moves.items():
+            along: list[Any] = [weight.grad for weight in part]
+            move_(part, along, step_size * rho, norm, sign)
+        project_(perturbed, self._saved.last, rhos[0])
         return norm
 
     def _save(self, weights: list[Tensor]) -> None:
-        for weight in weights:
-            if weight not in self._saved:
-                self._saved[weight] = torch.empty_like(local_part(weight))
-        torch._foreach_copy_(self._copies(weights), [local_part(weight) for weight in weights])
+        self._saved.save(weights)
         self._between.perturbed = weights
         self._between.has_gradient_of_update = False
-
-    def _copies(self, weights: Iterable[Tensor]) -> list[Tensor]:
-        """Return the saved copies of the weights; for a sharded weight, the part that this process holds."""
-        return [self._saved[weight] for weight in weights]
 
     def _perturbed_weights(self) -> list[Tensor]:
         if self._between.perturbed is None:
             raise RuntimeError("the weights are not perturbed; call first_step() or perturb() first")
         return self._between.perturbed
+
+    def _check_not_perturbed(self) -> None:
+        if self.is_perturbed:
+            raise RuntimeError("the weights are already perturbed; call second_step() or restore() first")
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -284,7 +293,8 @@ class SAM(Optimizer):
         """
         weights = self._perturbed_weights()
         # DTensors have no foreach copy; their local parts do.
-        torch._foreach_copy_([local_part(weight) for weight in weights], self._copies(weights))
+        torch._foreach_copy_(list(local_parts(weights)), self._saved.last)
+        increment_version(weights)  # of a DTensor only the local part was told
         self._between.perturbed = None
         self._between.has_gradient_of_update = True
 
@@ -300,9 +310,11 @@ class SAM(Optimizer):
             A 0-dimensional tensor; nan if eps or the gradient is zero.
         """
         weights = self._perturbed_weights()
+        maximized = {w for group in self.param_groups if sign_of(group) < 0 for w in group["params"]}
         grads = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
+        grads = [-grad if w in maximized else grad for w, grad in zip(weights, grads, strict=True)]
         try:
-            return cosine_of_move_(weights, self._copies(weights), grads)
+            return cosine_of_move_(weights, self._saved.last, grads)
         finally:
             self.restore()
 
@@ -338,8 +350,8 @@ class SAM(Optimizer):
         """Clear the gradients.
 
         Args:
-            set_to_none: Remove them. If False, they become zeros, which step(closure) takes for the gradients
-                of a first pass.
+            set_to_none: Remove them. If False, they become zeros, which step(closure) takes for gradients of
+                before, like any others.
         """
         super().zero_grad(set_to_none)
         self._between.has_gradient_of_update = False
@@ -367,90 +379,95 @@ class SAM(Optimizer):
         if zero_grad:
             self.zero_grad()
 
-    def step(self, closure: Callable[[], float | Tensor] | None = None) -> Any:
+    def step(self, closure: Callable[[], Any] | None = None, *, first_pass_done: bool = False) -> Any:
         """Make one update with a closure; after perturbed_weights(), make only the base optimizer's step.
 
+        The closure may clear the gradients, in any way, or leave that to SAM. If `.grad` holds gradients that
+        it does not clear, SAM cannot know what they are. They may be those of a first pass, or accumulated
+        over micro-batches, or of something else. That is an error.
+
         Args:
-            closure: Computes the loss, calls backward() and returns the loss. It is called at w, unless the
-                gradients of the first pass are already in `.grad`, and then at w + eps. The gradients are
-                cleared afterwards.
+            closure: Computes the loss, calls backward() and returns the loss. It is called twice, at w and at
+                w + eps. The gradients are cleared afterwards.
+            first_pass_done: `.grad` holds the gradients of the first pass, so the closure is called once, at
+                w + eps.
 
         Returns:
             The value of the closure's last call.
 
         Raises:
             ValueError: If there is no closure, and no second pass has been made before.
+            RuntimeError: If the weights are already perturbed; or if there are gradients from before, and
+                the closure does not clear them. `.grad` and the weights are then as before.
         """
-        if self._between.has_gradient_of_update:
-            # Both passes are done. A closure may be given all the same: that of Lightning does nothing.
-            self._between.has_gradient_of_update = False
-            return self.base_optimizer.step(closure)  # type: ignore[arg-type]
         if closure is None:
-            raise ValueError(
-                "SAM takes two passes: call step(closure), or first_step() and second_step(), or make the "
-                "second pass within perturbed_weights()"
-            )
+            if not self._between.has_gradient_of_update:
+                raise ValueError(
+                    "SAM takes two passes: call step(closure), or first_step() and second_step(), or make "
+                    "the second pass within perturbed_weights()"
+                )
+            return self._base_step()
+        self._check_not_perturbed()
         closure = torch.enable_grad()(closure)
-        if all(weight.grad is None for group in self.param_groups for weight in group["params"]):
-            self._call(closure)
+        if not first_pass_done:
+            loss, is_complete = self._first_pass(closure)
+            if is_complete:
+                self._base_step()
+                return loss
         self.first_step()
-        loss = self._call(closure)
-        self.restore()
-        self.base_optimizer.step()
-        self.zero_grad()
-        return loss
-
-    def _call(self, closure: Callable[[], float | Tensor]) -> float | Tensor:
         try:
-            return closure()
+            loss = closure()
+            self.restore()
+            self._base_step()
         except BaseException:
             self._give_up()
             raise
+        self.zero_grad()
+        return loss
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the base optimizer's state, with SAM's own state under "sam".
+    def _base_step(self) -> Any:
+        self._between.has_gradient_of_update = False
+        return self.base_optimizer.step()
 
-        The groups hold rho and adaptive. Between the two passes, "sam" includes the saved weights w.
-        """
-        weights = [weight for group in self.param_groups for weight in group["params"]]
-        perturbed = set(self._between.perturbed or ())
-        saved = {i: self._saved[weight] for i, weight in enumerate(weights) if weight in perturbed}
-        own = {
+    def _first_pass(self, closure: Callable[[], Any]) -> tuple[Any, bool]:
+        """Call the closure at w; return its value, and whether the update's gradient was there already."""
+        both_passes_done, self._between.has_gradient_of_update = self._between.has_gradient_of_update, False
+        call = WatchedCall([weight for group in self.param_groups for weight in group["params"]])
+        loss = call(closure)
+        # Both passes are done, and a closure is given all the same: that of Lightning does nothing. If this
+        # one does make gradients, that update was skipped, and the next one begins.
+        if both_passes_done and not call.makes_gradients:
+            return loss, True
+        if call.keeps_gradients:
+            call.put_back()
+            raise RuntimeError(
+                "`.grad` holds gradients from before step(closure), and the closure does not clear them. If "
+                "they are left over, call zero_grad() first, or in the closure. If they are the first pass, "
+                "call step(closure, first_pass_done=True). To accumulate over micro-batches, let the closure "
+                "make the passes over all of them"
+            )
+        return loss, False
+
+    def _own_state(self) -> dict[str, Any]:
+        saved = {}
+        if self._between.perturbed is not None:
+            weights = [weight for group in self.param_groups for weight in group["params"]]
+            number = {weight: number for number, weight in enumerate(weights)}
+            copies = zip(self._between.perturbed, self._saved.last, strict=True)
+            saved = dict(sorted((number[weight], copy) for weight, copy in copies))
+        return {
             "is_perturbed": self.is_perturbed,
             "saved": saved,
             "num_not_finite": self._between.num_not_finite,
         }
-        return {**self.base_optimizer.state_dict(), "sam": own}
 
-    @torch.no_grad()
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load the result of state_dict(), either that of a SAM or that of the base optimizer alone."""
-        self.base_optimizer.load_state_dict({k: v for k, v in state_dict.items() if k != "sam"})
-        self._attach(self.base_optimizer)
+    def _load_own_state(self, own: dict[str, Any]) -> None:
         for group in self.param_groups:
-            self._complete(group)
-        own = state_dict.get("sam", {"is_perturbed": False, "num_not_finite": None})
+            self._adopt(group)
         self._between.perturbed, self._between.has_gradient_of_update = None, False
         weights = [weight for group in self.param_groups for weight in group["params"]]
-        if own["is_perturbed"]:
+        if own.get("is_perturbed"):
             self._save([weights[number] for number in own["saved"]])
-            for number, saved in own["saved"].items():
-                self._saved[weights[number]].copy_(saved)
-        count = own["num_not_finite"]
+            torch._foreach_copy_(self._saved.last, list(own["saved"].values()))
+        count = own.get("num_not_finite")
         self._between.num_not_finite = None if count is None else count.to(weights[0].device, copy=True)
-
-
-def _check_same_parameters(params: Any, base: Optimizer, base_arguments: dict[str, Any]) -> None:
-    """Make sure that a given base optimizer has the given parameters and needs no further arguments."""
-    if base_arguments:
-        named = ", ".join(base_arguments)
-        raise ValueError(f"{named}: the base optimizer already exists; set this when you create it")
-    given = list(params)
-    if any(isinstance(item, dict) for item in given):
-        raise ValueError(
-            "params must be parameters, not groups, when base_optimizer is an optimizer: it has the groups "
-            'already; set rho in its param_groups[i]["rho"]'
-        )
-    given = [item[1] if isinstance(item, tuple) else item for item in given]
-    if set(given) != {weight for group in base.param_groups for weight in group["params"]}:
-        raise ValueError("params and the parameters of the base optimizer differ; give both the same")

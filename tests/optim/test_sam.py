@@ -185,8 +185,8 @@ def test_learning_rate_schedulers_act_on_the_base_optimizer():
     assert optimizer.base_optimizer.param_groups[0]["lr"] == pytest.approx(0.05)
 
 
-@pytest.mark.parametrize("gradients_are_there", [True, False])
-def test_step_with_a_closure_equals_the_two_steps(gradients_are_there):
+@pytest.mark.parametrize("first_pass_done", [True, False])
+def test_step_with_a_closure_equals_the_two_steps(first_pass_done):
     model, inputs, targets = make_problem()
     twin = copy.deepcopy(model)
     optimizer = SAM(model.parameters(), torch.optim.SGD, rho=0.3, **SGD)
@@ -200,11 +200,11 @@ def test_step_with_a_closure_equals_the_two_steps(gradients_are_there):
         return loss
 
     for _ in range(3):
-        if gradients_are_there:
+        if first_pass_done:
             loss_of(model, inputs, targets).backward()
         calls.clear()
-        assert optimizer.step(closure).item() == calls[-1]
-        assert len(calls) == (1 if gradients_are_there else 2)
+        assert optimizer.step(closure, first_pass_done=first_pass_done).item() == calls[-1]
+        assert len(calls) == (1 if first_pass_done else 2)
         two_passes(twin_optimizer, twin, inputs, targets)
     assert all(torch.equal(a, b) for a, b in zip(weights_of(model), weights_of(twin)))
 
@@ -254,10 +254,10 @@ def test_one_copy_of_the_parameters_is_kept_and_allocated_once():
     model, inputs, targets = make_problem()
     optimizer = SAM(model.parameters(), torch.optim.SGD, rho=0.3, lr=0.1)
     two_passes(optimizer, model, inputs, targets)
-    places = [saved.data_ptr() for saved in optimizer._saved.values()]
+    places = [saved.data_ptr() for saved in optimizer._saved.last]
     two_passes(optimizer, model, inputs, targets)
-    assert places == [saved.data_ptr() for saved in optimizer._saved.values()]
-    assert [saved.shape for saved in optimizer._saved.values()] == [w.shape for w in model.parameters()]
+    assert places == [saved.data_ptr() for saved in optimizer._saved.last]
+    assert [saved.shape for saved in optimizer._saved.last] == [w.shape for w in model.parameters()]
 
 
 @pytest.mark.parametrize("rho", [-0.1, float("nan"), float("inf")])

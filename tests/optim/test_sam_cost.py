@@ -55,7 +55,7 @@ def test_weights_stay_in_their_places_and_one_copy_of_the_perturbed_ones_is_kept
     optimizer = SAM(groups, torch.optim.SGD, rho=0.3, **SGD)
     places = [weight.data_ptr() for weight in model.parameters()]
     two_passes(optimizer, model, inputs, targets)
-    buffers = list(optimizer._saved.values())
+    buffers = list(optimizer._saved.last)
     buffer_places = [saved.data_ptr() for saved in buffers]
     num_bytes = sum(weight.nbytes for weight in model[0].parameters())
     for _ in range(3):
@@ -65,7 +65,7 @@ def test_weights_stay_in_their_places_and_one_copy_of_the_perturbed_ones_is_kept
         loss_of(model, inputs, targets).backward()
         optimizer.second_step()
         assert places == [weight.data_ptr() for weight in model.parameters()]
-        assert all(one is other for one, other in zip(optimizer._saved.values(), buffers, strict=True))
+        assert all(one is other for one, other in zip(optimizer._saved.last, buffers, strict=True))
         assert buffer_places == [saved.data_ptr() for saved in buffers]
         assert sum(saved.untyped_storage().nbytes() for saved in buffers) == num_bytes
 

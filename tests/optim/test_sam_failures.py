@@ -201,11 +201,11 @@ def test_a_failure_on_the_way_up_brings_the_weights_back(way, monkeypatch):
     optimizer = SAM(groups, torch.optim.SGD, lr=0.1)
     before, moves = weights_of(model), []
 
-    def failing(weights, directions, rho, norm):
+    def failing(weights, directions, rho, norm, sign):
         moves.append(rho)
         if len(moves) == 2:
             raise MemoryError
-        move_(weights, directions, rho, norm)
+        move_(weights, directions, rho, norm, sign)
 
     monkeypatch.setattr("sam.optim.sam.move_", failing)
     loss_of(model, inputs, targets).backward()
@@ -213,7 +213,7 @@ def test_a_failure_on_the_way_up_brings_the_weights_back(way, monkeypatch):
         if way == "perturb":
             optimizer.perturb()
         elif way == "closure":
-            optimizer.step(lambda: loss_of(model, inputs, targets))
+            optimizer.step(lambda: loss_of(model, inputs, targets), first_pass_done=True)
         else:
             with optimizer.perturbed_weights():
                 pass

@@ -105,7 +105,7 @@ def test_a_loaded_state_is_a_copy():
     twin = copy.deepcopy(model)
     loaded = SAM(twin.parameters(), torch.optim.SGD, rho=0.3, **SGD)
     loaded.load_state_dict(optimizer.state_dict())
-    two = list(zip(optimizer._saved.values(), loaded._saved.values()))
+    two = list(zip(optimizer._saved.last, loaded._saved.last))
     assert all(a.data_ptr() != b.data_ptr() and torch.equal(a, b) for a, b in two)
     assert optimizer._between.num_not_finite.data_ptr() != loaded._between.num_not_finite.data_ptr()
 

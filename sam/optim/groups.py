@@ -1,0 +1,152 @@
+"""What SAM needs of a base optimizer, of the settings in its parameter groups, and of the weights in them."""
+
+import inspect
+from collections.abc import Iterable
+from numbers import Real
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+SETTINGS = frozenset({"rho", "adaptive", "perturbed"})  # what SAM keeps in a parameter group
+
+
+def check_number(name: str, value: Any) -> None:
+    """Make sure that a setting is a number.
+
+    Raises:
+        TypeError: If it is something else, such as text or a tensor.
+    """
+    if isinstance(value, Tensor):
+        raise TypeError(
+            f"{name} must be a number, got a tensor; use float({name}). (To check a tensor in each step, the "
+            "program would have to wait for the device.)"
+        )
+    if not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+
+
+def check_rho(rho: Any) -> None:
+    """Make sure that rho is a number in its range.
+
+    Raises:
+        TypeError: If it is not a number.
+        ValueError: If it is negative or not finite.
+    """
+    check_number("rho", rho)
+    if not 0 <= rho < float("inf"):
+        raise ValueError(f"rho must be finite and >= 0, got {rho}")
+
+
+def check_settings(settings: dict[str, Any], p: float, random_direction: bool) -> None:
+    """Make sure that a group's settings are in range and go together with those of the optimizer.
+
+    Raises:
+        ValueError: If rho is out of range, or adaptive is combined with another ball.
+    """
+    check_rho(settings["rho"])
+    if settings["adaptive"] and (p != 2 or random_direction):
+        raise ValueError(
+            f"adaptive=True needs p=2 and random_direction=False, got p={p} and "
+            f"random_direction={random_direction}"
+        )
+
+
+def check_weights(weights: Iterable[Tensor]) -> None:
+    """Make sure that SAM can perturb these weights.
+
+    Raises:
+        TypeError: If some are complex or sparse.
+    """
+    for weight in weights:
+        if weight.is_complex() or weight.layout != torch.strided:
+            kind = "complex" if weight.is_complex() else "sparse"
+            raise TypeError(
+                f"SAM perturbs real and dense parameters, got a {kind} one; put it into a parameter group "
+                "with perturbed=False"
+            )
+
+
+def check_gradients(grads: Iterable[Tensor]) -> None:
+    """Make sure that all gradients are dense.
+
+    Raises:
+        TypeError: If some are sparse.
+    """
+    if set(map(attrgetter("layout"), grads)) != {torch.strided}:
+        raise TypeError(
+            "SAM perturbs along dense gradients, got a sparse one; use nn.Embedding(sparse=False), or put "
+            "its parameter into a group with perturbed=False"
+        )
+
+
+def sign_of(group: dict[str, Any]) -> int:
+    """Return -1 if the base optimizer goes up the loss of this group (maximize=True), else 1."""
+    return -1 if group.get("maximize") else 1
+
+
+def parts_that_move(
+    groups: Iterable[dict[str, Any]], among: set[Tensor] | None = None, is_signed: bool = True
+) -> dict[tuple[float, int], list[Tensor]]:
+    """Return the weights that have gradients, for each rho and sign: each part moves in one call.
+
+    With maximize=True the base optimizer makes -loss small. The highest -loss lies against the gradient, so
+    the sign is -1.
+
+    Args:
+        groups: The groups that are perturbed.
+        among: Leave out all other weights; None leaves out none.
+        is_signed: Whether the directions have a sign; random ones have not.
+    """
+    parts: dict[tuple[float, int], list[Tensor]] = {}
+    for group in sorted(groups, key=lambda group: group["rho"]):
+        weights = [w for w in group["params"] if w.grad is not None and (among is None or w in among)]
+        if weights:
+            sign = sign_of(group) if is_signed else 1
+            parts.setdefault((group["rho"], sign), []).extend(weights)
+    return parts
+
+
+def check_base(base: Optimizer) -> None:
+    """Make sure that SAM can use a base optimizer.
+
+    Raises:
+        TypeError: If its step() cannot be called without a closure.
+        ValueError: If its parameter groups have a setting with the name of one of SAM's.
+    """
+    name = type(base).__name__
+    _, *parameters = inspect.signature(type(base).step).parameters.values()  # without self
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if any(parameter.default is parameter.empty for parameter in positional):
+        raise TypeError(
+            f"{name}.step() needs a closure, which computes the gradient several times; SAM needs a base "
+            "optimizer that steps with the gradient in .grad, such as torch.optim.SGD"
+        )
+    taken = sorted(SETTINGS & base.defaults.keys())
+    if taken:
+        raise ValueError(
+            f"{name} has a setting of its own with the name {taken[0]!r}, and SAM has one too, in the same "
+            "parameter groups; choose another base optimizer"
+        )
+
+
+def check_same_parameters(params: Any, base: Optimizer, base_arguments: dict[str, Any]) -> None:
+    """Make sure that a given base optimizer has the given parameters and needs no further arguments.
+
+    Raises:
+        ValueError: If it is not so.
+    """
+    if base_arguments:
+        named = ", ".join(base_arguments)
+        raise ValueError(f"{named}: the base optimizer already exists; set this when you create it")
+    given = list(params)
+    if any(isinstance(item, dict) for item in given):
+        raise ValueError(
+            "params must be parameters, not groups, when base_optimizer is an optimizer: it has the groups "
+            'already; set rho in its param_groups[i]["rho"]'
+        )
+    given = [item[1] if isinstance(item, tuple) else item for item in given]
+    if set(given) != {weight for group in base.param_groups for weight in group["params"]}:
+        raise ValueError("params and the parameters of the base optimizer differ; give both the same")
