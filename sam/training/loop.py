@@ -79,9 +79,10 @@ class Trainer:
         device: The device that holds the sums.
         checkpoint_seconds: Save when the last save is longer ago than this. Each epoch also ends with a save.
         stop_requested: Called after every update. If true, the state is saved and Interrupted is raised.
-        inspect: Called in the main process after each epoch's checkpoint, with the number of complete epochs,
-            and once more when a run continues from such a checkpoint. It must not change the model. Its time
-            is not counted, and the other processes wait for it. None in all processes: no inspection.
+        inspect: Called in the main process with the number of complete epochs: after each epoch's checkpoint,
+            again when a run continues from such a checkpoint, and after the evaluation of epochs=0. It must
+            not change the model. Its time is not counted, and the other processes wait for it. None in all
+            processes: no inspection.
     """
 
     def __init__(
@@ -147,13 +148,13 @@ class Trainer:
         self._started = time.monotonic() - self.progress.total_seconds
         rows = self.progress.rows
         if rows and not self.progress.step:
-            self._look()
+            self._inspect_epoch()
         while self.progress.epoch < self._epochs and not (rows and diverged(rows[-1])):
             self._train_epoch()
             self._end_epoch()
         if not rows:  # epochs=0: only evaluate the model
             self._record({"epoch": 0, "step": 0, "passes": 0.0, "seconds": 0.0})
-            self._look()
+            self._inspect_epoch()
         return not diverged(rows[-1])
 
     def _train_epoch(self) -> None:
@@ -193,7 +194,7 @@ class Trainer:
         progress.epoch, progress.step = progress.epoch + 1, 0
         progress.sums, progress.epoch_seconds = None, 0.0
         self._record(row)
-        self._look()
+        self._inspect_epoch()
         if progress.epoch < self._epochs and self._world.any(self._stop_requested(), self._device):
             raise Interrupted  # after the last epoch, the worker checks for a stop once the result is written
 
@@ -207,7 +208,7 @@ class Trainer:
             logger.log(row)
         self.save()
 
-    def _look(self) -> None:
+    def _inspect_epoch(self) -> None:
         if self._inspect is None or diverged(self.progress.rows[-1]):
             return
         began = time.monotonic()

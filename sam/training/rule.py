@@ -169,12 +169,12 @@ class SAMRule:
             )
         before = RandomState(images.device)
         try:
-            with self._gradients_put_aside():
+            with self._without_gradients():
                 clean, norms = self._ascend(images, targets, clean_targets, share, before)
             after = RandomState(images.device)
             self._replay_from(before)
-            spoiled = self._spoiled(share, norms)
-            perturbed = self._pass(images, targets, share=spoiled, sync=sync, clean=False)
+            share_or_nan = self._share_or_nan(share, norms)
+            perturbed = self._pass(images, targets, share=share_or_nan, sync=sync, clean=False)
             # A random eps was drawn as well: the next micro-batch must not draw the same numbers again.
             self._replay_from(after)
         except BaseException:
@@ -228,7 +228,7 @@ class SAMRule:
         if self._replay:
             draws.restore()
 
-    def _spoiled(self, share: float, norms: list[Tensor]) -> float | Tensor:
+    def _share_or_nan(self, share: float, norms: list[Tensor]) -> float | Tensor:
         """Return the share, or nan if an ascent pass overflowed in fp16.
 
         With nan, the update's gradient is nan in every process, and the loss scaler skips the update.
@@ -236,7 +236,7 @@ class SAMRule:
         return share * (1 + sum(norms) * 0) if self._pass.precision.scales_loss else share
 
     @contextmanager
-    def _gradients_put_aside(self) -> Iterator[None]:
+    def _without_gradients(self) -> Iterator[None]:
         aside = [weight.grad for weight in self._parameters]
         for weight in self._parameters:
             weight.grad = None
