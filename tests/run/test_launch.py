@@ -208,9 +208,9 @@ def test_restarts_do_not_start_anew(command, monkeypatch):
     ("long_run", "signal_number", "code", "send"),
     [
         (QuickProcess, signal.SIGTERM, 143, os.kill),
+        (QuickProcess, signal.SIGUSR2, 140, os.kill),
         pytest.param(start, signal.SIGTERM, 143, os.kill, marks=pytest.mark.slow),
         pytest.param(start, signal.SIGINT, 130, os.killpg, marks=pytest.mark.slow),
-        pytest.param(start, signal.SIGUSR2, 140, os.kill, marks=pytest.mark.slow),
         pytest.param(start, signal.SIGUSR2, 140, os.killpg, marks=pytest.mark.slow),  # as Slurm sends it
     ],
     indirect=["long_run"],
