@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from sam.optim.groups import sign_of
 from sam.optim.perturbation import differentiable_perturbation
 from sam.training.forward_backward import ForwardBackward, pass_sums
 from sam.training.random_state import RandomState
@@ -55,6 +56,8 @@ class SecondOrderSAMRule:
         self._replay = replay
         named = forward_backward.model.named_parameters()
         self._weights = {name: weight for name, weight in named if weight.requires_grad}
+        signs = {weight: sign_of(group) for group in optimizer.param_groups for weight in group["params"]}
+        self._signs = [signs.get(weight, 1) for weight in self._weights.values()]
 
     def begin(self, step: int) -> None:
         """Do nothing: every update is the same."""
@@ -75,7 +78,8 @@ class SecondOrderSAMRule:
         self._true_gradient(False)
         if self._replay:
             draws.restore()
-        moved = {name: weights[name] + move for name, move in zip(weights, eps, strict=True)}
+        moves = zip(weights, self._signs, eps, strict=True)
+        moved = {name: torch.add(weights[name], move, alpha=sign) for name, sign, move in moves}
         call = partial(torch.func.functional_call, model, moved)
         logits, loss = self._pass.forward(call, images, targets, clean=False)
         ((loss + self._penalty(moved)) * share).backward()
