@@ -170,7 +170,7 @@ class SAM(AroundOptimizer):
     @property
     def follows_gradient(self) -> bool:
         """Whether eps is a multiple of the gradient: p = 2, not adaptive, no random direction."""
-        return self._is_plain and not any(group["adaptive"] for group in self.param_groups)
+        return self._is_plain and not any(self._settings(group)["adaptive"] for group in self.param_groups)
 
     @property
     def is_perturbed(self) -> bool:
@@ -190,8 +190,11 @@ class SAM(AroundOptimizer):
             The 2-norm of g as a 0-dimensional tensor; adaptive groups enter it with |w| g.
 
         Raises:
-            RuntimeError: If the weights are already perturbed, or no parameter has a gradient.
-            ValueError: If parameters are sharded over processes, with p != 2 or random_direction.
+            RuntimeError: If the weights are already perturbed, if no parameter has a gradient, or if entries
+                of a parameter share memory (as after expand()).
+            TypeError: If a gradient is sparse.
+            ValueError: If no group is perturbed, if a setting of a group is out of range, or if parameters
+                are sharded over processes, with p != 2 or random_direction.
         """
         self._check_not_perturbed()
         self._between.has_gradient_of_update = False
@@ -250,8 +253,13 @@ class SAM(AroundOptimizer):
 
         Raises:
             RuntimeError: If the weights are not perturbed, or none of them has a gradient.
-            ValueError: If p != 2, adaptive or random_direction is used, or rho differs between groups.
+            TypeError: If step_size is not a number.
+            ValueError: If step_size is out of range; if p != 2, adaptive or random_direction is used; or if
+                rho differs between groups.
         """
+        check_number("step_size", step_size)
+        if not 0 < step_size < float("inf"):
+            raise ValueError(f"step_size must be finite and > 0, got {step_size}")
         if not self.follows_gradient:
             raise ValueError("climb() needs p=2, adaptive=False and random_direction=False")
         groups = self._perturbed_groups()

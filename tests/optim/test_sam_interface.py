@@ -104,6 +104,8 @@ def test_a_group_that_the_base_optimizer_adds_takes_part_with_the_settings_of_sa
     two_passes(other, twin, inputs, targets)
     assert equal(model, twin)
     assert one.param_groups[1]["rho"] == 0.3
+    one.base_optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))]})
+    assert one.follows_gradient
 
 
 def test_a_state_that_the_base_optimizer_loads_is_that_of_sam():
@@ -164,6 +166,15 @@ def test_a_tensor_as_rho_is_refused_and_numbers_of_numpy_are_taken():
         two_passes(optimizer, model, inputs, targets)
     with pytest.raises(TypeError, match="p must be a number, got '2'"):
         make(p="2")
+
+
+@pytest.mark.parametrize("step_size", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_step_size_of_climb_out_of_range_is_refused(step_size):
+    _, optimizer, *_ = make()
+    with pytest.raises(ValueError, match="step_size must be finite and > 0, got"):
+        optimizer.climb(step_size)
+    with pytest.raises(TypeError, match="step_size must be a number, got a tensor"):
+        optimizer.climb(torch.tensor(step_size))
 
 
 def test_adaptive_that_is_set_later_is_checked_too():
