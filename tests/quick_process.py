@@ -42,6 +42,9 @@ def _script(arguments, folder, environment, pipes, own_group):
     for number, pipe in enumerate(pipes, start=1):
         os.dup2(pipe.fileno(), number)
         pipe.close()
+    # The server's own streams may believe that they can seek.
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
     if own_group:
         os.setsid()
     os.chdir(folder)

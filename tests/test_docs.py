@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 import sam
 from sam.config.compose import checked
 from sam.config.schema import EvaluateConfig, TrainConfig, leaves
+from tests import quick_process
 from tests.run.test_inspection import QUICK
 from tests.tiny import TINY
 
@@ -159,9 +160,7 @@ def run(command, folder, script, arguments):
     elif script == "scripts/reproduce.py":  # tests/scripts/test_reproduce.py does the rest of it
         shown = [item for item in arguments if item not in ("--dry-run", "--smoke", "--list")]
         arguments = [*shown, "--list"]
-    ended = subprocess.run(
-        [sys.executable, str(ROOT / script), *arguments], cwd=folder, capture_output=True, text=True
-    )
+    ended = quick_process.run([ROOT / script, *arguments], folder)
     return ended.returncode, ended.stderr
 
 
