@@ -15,7 +15,12 @@ from tests.clusters.two_hosts import ADDRESSES, HOSTS, ROOT, Hosts
 from tests.test_train import metrics, only_run, without_times
 from tests.tiny import TINY
 
-pytestmark = [pytest.mark.slow, pytest.mark.ddp, pytest.mark.xdist_group("two hosts")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.ddp,
+    pytest.mark.xdist_group("two hosts"),
+    pytest.mark.timeout(600),
+]
 EPOCHS = 24
 LIMIT_SECONDS, STATED_BOUND_SECONDS = 18, 60
 RUN = [*TINY, "m=4", "dataset.num_train=512", f"epochs={EPOCHS}", "runtime.timeout_minutes=0.3"]
