@@ -1,8 +1,9 @@
-"""Evaluate ended or interrupted runs, or analyse them: python evaluate.py run=RUN_DIRECTORY [analysis=NAME].
+"""Evaluate or analyse ended or interrupted runs: python evaluate.py run=RUN_DIRECTORY [analysis=NAME].
 
-Without an analysis, prints loss, top-1, top-5 and per-class error and the expected calibration error of the
-newest checkpoint, and writes them to evaluation-<split>.json in the run directory. An analysis (sharpness,
-hessian, landscape, second_order) leaves numbers and a picture in the folder analysis/ there.
+Without an analysis, it evaluates the newest checkpoint. It prints the loss, the top-1, top-5 and per-class
+error and the expected calibration error, and writes them to evaluation-<split>.json in the run directory. An
+analysis (sharpness, hessian, landscape, second_order) writes its numbers and a picture to the folder
+analysis/ of the run directory.
 """
 
 import pathlib
@@ -21,22 +22,22 @@ from sam.system.errors import ConfigError
 @refuses_mistakes(EvaluateConfig)
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="evaluate")
 def main(composed: DictConfig) -> None:
-    """Evaluate or analyse one run, or all below a folder."""
+    """Evaluate or analyse one run, or all runs below a folder."""
     with told_at_once():
         config = checked(composed, EvaluateConfig)
         found = directories(config.run)
-        from sam.run.evaluation import look_at_all  # after the mistakes that need no torch
+        from sam.run.evaluation import look_at_all  # imports torch, so mistakes are reported before
 
         look_at_all(found, config)
 
 
 def directories(run: str) -> list[pathlib.Path]:
-    """Return the run directory that is named, or those below the folder that is."""
+    """Return the named run directory, or all run directories below the named folder."""
     if not run:
         raise ConfigError("run is empty; name a run directory: python evaluate.py run=outputs/...")
     named = pathlib.Path(run)
     runs, problems = find_runs([named])
-    for problem in problems if runs else []:  # one run that is damaged says so when it is read
+    for problem in problems if runs else []:  # without runs, reading the named one reports the fault
         print(f"warning: {problem.path}: {problem.reason}", file=sys.stderr)
     return [found.directory for found in runs] or [named]
 

@@ -1,8 +1,11 @@
 """Train one run, or with -m a sweep of runs: python train.py --help.
 
-Composes and checks the config, skips a run that has ended, and hands the rest to the one worker, here or in
-several processes: python train.py runtime=ddp runtime.processes=2 m=64, or the same without runtime=ddp under
-torchrun --nproc_per_node=2 train.py, which takes one run and no sweep.
+Composes and checks the config, skips a run that has already ended, and otherwise starts the worker: in this
+process, or in several processes with
+
+    python train.py runtime=ddp runtime.processes=2 m=64
+
+torchrun --nproc_per_node=2 train.py m=64 works too, for one run but not for a sweep.
 """
 
 import shlex
@@ -24,33 +27,33 @@ from sam.system.processes import own_place
 @refuses_mistakes(TrainConfig)
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
 def main(composed: DictConfig) -> None:
-    """Do one run."""
+    """Train one run."""
     with told_at_once():
         train(checked(composed, TrainConfig))
 
 
 def train(config: TrainConfig) -> None:
-    """Skip the run if it has ended; train it otherwise, and say how it ended."""
+    """Skip the run if it has ended, else train it; print how it ended."""
     directory = path_of(config)
     result = None if config.force else read_result(directory)
     skipped = result is not None
     if result is None:
         result = start(config, command())
     if not own_place().is_main:
-        return  # torchrun started several of this process; the first one speaks
+        return  # under torchrun, only the main process prints
     split = "test" if config.dataset.validation == "none" else "validation"
-    # A run without epochs has no train error.
+    # A run with epochs=0 has no train error.
     ending = result["message"] or ", ".join(
         f"{name} error {error:.2f} %"
         for name, error in ((split, result["test_error_pct"]), ("train", result["train_error_pct"]))
         if error is not None
     )
-    note = "; ended before, skipped (force=true starts it anew)" if skipped else ""
+    note = "; ended before, skipped (force=true starts it from the beginning)" if skipped else ""
     print(f"{result['status']}: {ending}, {result['seconds']:.0f} s{note}\n  {directory}", flush=True)
 
 
 def command() -> str:
-    """Return the command that goes on with this job; without force, which would throw it away."""
+    """Return the command that continues this run. It leaves out force, which would delete the run."""
     overrides = [item for item in HydraConfig.get().overrides.task if not item.startswith("force=")]
     return shlex.join(["python", "train.py", *overrides])
 

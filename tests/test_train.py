@@ -71,7 +71,7 @@ def test_run_that_has_ended_is_skipped_without_torch(command, tmp_path):
     arguments = [sys.executable, "-X", "importtime", str(TRAIN), *TINY]
     again = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True)
     assert again.returncode == 0
-    assert "skipped (force=true starts it anew)" in again.stdout
+    assert "skipped (force=true starts it from the beginning)" in again.stdout
     assert "torch" not in again.stderr
     assert before == {path: path.stat().st_mtime_ns for path in only_run(tmp_path).rglob("*")}
 

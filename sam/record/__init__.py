@@ -1,1 +1,1 @@
-"""The run directory and all that is in it: written and read here, and nowhere else."""
+"""The run directory and its files. Only this package writes and reads them."""

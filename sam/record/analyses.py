@@ -1,4 +1,4 @@
-"""Reads what analyses left in a run directory: sharpness, Hessians, loss surfaces, gradients compared."""
+"""Reads the analyses in a run directory: sharpness, Hessians, loss landscapes, second-order comparisons."""
 
 import zipfile
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ def _hessian(result: dict[str, Any]) -> str:
 
 def _landscape(result: dict[str, Any]) -> str:
     centre, lowest, highest = (_text(result[key]) for key in ("loss_at_centre", "lowest", "highest"))
-    return f"loss {centre} at the run, {lowest} to {highest} around it"
+    return f"loss {centre} at the trained weights, {lowest} to {highest} around them"
 
 
 def _second_order(result: dict[str, Any]) -> str:
@@ -57,11 +57,11 @@ NAMES = tuple(SUMMARIES)
 
 @dataclass(frozen=True)
 class Analysis:
-    """One analysis of a run at one moment.
+    """One analysis of a run after one epoch.
 
     Attributes:
-        path: Its JSON file; beside it, with other endings, lie a picture and the arrays.
-        record: What the file holds.
+        path: The JSON file. Its picture and arrays have the same name with other extensions.
+        record: The content of the JSON file.
     """
 
     path: Path
@@ -69,44 +69,44 @@ class Analysis:
 
     @property
     def name(self) -> str:
-        """One of NAMES."""
+        """The kind of analysis, one of NAMES."""
         return str(self.record["analysis"])
 
     @property
     def epoch(self) -> int:
-        """How many epochs the network had been trained."""
+        """Number of epochs that the network had been trained for."""
         return int(self.record["epoch"])
 
     @property
     def result(self) -> dict[str, Any]:
-        """Its figures."""
+        """The numbers that the analysis computed."""
         return dict(self.record["result"])
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What it was asked for, by the names of the keys."""
+        """The settings of the analysis, by config key."""
         return dict(self.record["settings"])
 
     @property
     def summary(self) -> str:
-        """Its figures in a few words."""
+        """The main numbers in one line."""
         return SUMMARIES[self.name](self.result)
 
     @property
     def arrays(self) -> Path:
-        """The file of its arrays; sharpness and second_order have none."""
+        """The file with the arrays; sharpness and second_order write none."""
         return self.path.with_suffix(".npz")
 
 
 def read_analyses(directory: Path, name: str | None = None) -> tuple[list[Analysis], list[Problem]]:
-    """Read the analyses of a run, by name and epoch.
+    """Read the analyses of a run, sorted by name and epoch.
 
     Args:
-        directory: Of the run.
-        name: One of NAMES; None reads all.
+        directory: The run directory.
+        name: One of NAMES; None reads all analyses.
 
     Returns:
-        The analyses, and the files that could not be read.
+        The analyses, and a problem for each file that could not be read.
     """
     found: list[Analysis] = []
     problems: list[Problem] = []
@@ -122,18 +122,19 @@ def read_analysis(path: Path) -> Analysis:
     """Read one analysis.
 
     Args:
-        path: Its JSON file.
+        path: The JSON file of the analysis.
 
     Raises:
-        ValueError: If it is none.
+        OSError: If the file cannot be read.
+        ValueError: If the file does not hold an analysis.
     """
     record = read_json(path)
     if not isinstance(record, dict) or record.get("analysis") not in NAMES:
-        raise ValueError("it is no analysis")
+        raise ValueError("it is not an analysis")
     if number(record.get("epoch")) is None:
-        raise ValueError("it names no epoch")
+        raise ValueError("it has no epoch")
     if not all(isinstance(record.get(key), dict) for key in ("result", "settings")):
-        raise ValueError("it has no result or no settings")
+        raise ValueError("it lacks the result or the settings")
     return Analysis(path, record)
 
 
@@ -145,15 +146,15 @@ def read_arrays(analysis: Analysis, *names: str) -> list[Array]:
 
     Args:
         analysis: A Hessian or a landscape.
-        names: Of the arrays, in the order of the answer.
+        names: Names of the arrays; they are returned in this order.
 
     Raises:
-        ValueError: If the file cannot be read or lacks one.
+        ValueError: If the file cannot be read or lacks one of the arrays.
     """
     try:
-        # They are written as they are: a file that holds more than its bytes is none of ours.
+        # The arrays are written without compression, so a file that unpacks to more is not ours.
         check_arrays(analysis.arrays, analysis.arrays.stat().st_size)
-        # numpy leaves a file open that it opened and found broken.
+        # Opened here, because numpy does not close a file that it opened and found broken.
         with analysis.arrays.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             return [np.asarray(file[name], dtype=np.float64) for name in names]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

@@ -1,6 +1,7 @@
-"""Checksums in result.json, of the files that an ended run leaves: a damaged number may still be a number.
+"""Checksums of the files of an ended run, stored in result.json.
 
-They tell of config.yaml, metrics.csv and result.json itself. A checkpoint has one of its own.
+Without them, a damaged digit would go unnoticed: it is still a number. They cover config.yaml, metrics.csv
+and result.json itself. A checkpoint holds its own digest.
 """
 
 import hashlib
@@ -10,22 +11,26 @@ from typing import Any
 
 from sam.system.foreign_files import read_text
 
-BESIDE = ("config.yaml", "metrics.csv")
+COVERED_FILES = ("config.yaml", "metrics.csv")
 
 
 def sealed(directory: pathlib.Path, result: dict[str, Any]) -> dict[str, Any]:
-    """Return a result with the checksums of itself and of the files beside it.
+    """Return a result with its own checksum and those of COVERED_FILES.
 
     Args:
-        directory: Of the run; a file that is not there gets none.
-        result: What result.json is to hold: values of JSON.
+        directory: The run directory; a missing file gets no checksum.
+        result: The future content of result.json: JSON values only.
     """
-    files = {name: _digest((directory / name).read_bytes()) for name in BESIDE if (directory / name).exists()}
+    files = {
+        name: _digest((directory / name).read_bytes())
+        for name in COVERED_FILES
+        if (directory / name).exists()
+    }
     return {**result, "checksums": {**files, "result.json": _digest_of({**result, "checksums": files})}}
 
 
 def is_whole(result: dict[str, Any]) -> bool:
-    """Return whether a result is as it was sealed; true for those of versions that sealed none."""
+    """Return whether a result matches its checksum; true for a result of a version without checksums."""
     if "checksums" not in result:
         return True
     if not isinstance(result["checksums"], dict):
@@ -36,15 +41,15 @@ def is_whole(result: dict[str, Any]) -> bool:
 
 
 def check_file(path: pathlib.Path, result: dict[str, Any]) -> None:
-    """Make sure that a file of an ended run is the one that the run left.
+    """Check that a file of an ended run has not changed since the run ended.
 
     Args:
-        path: Its config.yaml or metrics.csv.
-        result: What its result.json holds, as a whole.
+        path: The config.yaml or metrics.csv of the run.
+        result: The whole content of its result.json.
 
     Raises:
-        ValueError: If it is another one, or missing.
-        OSError: If it cannot be read.
+        ValueError: If the file has changed or is missing.
+        OSError: If the file cannot be read.
     """
     expected = result.get("checksums", {}).get(path.name)
     if expected is None:
@@ -56,8 +61,8 @@ def check_file(path: pathlib.Path, result: dict[str, Any]) -> None:
     else:
         return
     raise ValueError(
-        f"{path.name} {fault}; copy it anew, or where the checkpoint is delete result.json and give the "
-        "command of the run again, which makes both anew from it"
+        f"{path.name} {fault}; copy the file again, or, if the run directory has a checkpoint, delete "
+        "result.json and give the command of the run again, which writes both files from the checkpoint"
     )
 
 

@@ -1,8 +1,8 @@
-"""The run directory: where a run lives, what it is called, whether it has ended. Imports no torch.
+"""The run directory: its files, its lock, and whether the run has ended. Imports no torch.
 
-outputs/<dataset>/<model>/<augmentation>/<optimizer + rho>/seed<k>-<8 hex of the run's identity>/
-holds config.yaml, metrics.csv, tensorboard/, checkpoint.pt and, written last, result.json: its presence
-means that the run has ended.
+The path is outputs/<dataset>/<model>/<augmentation>/<optimizer + rho>/seed<k>-<8 hex of the run's identity>/.
+It holds config.yaml, metrics.csv, tensorboard/, checkpoint.pt and result.json. result.json is written last:
+if it exists, the run has ended.
 """
 
 import pathlib
@@ -22,7 +22,7 @@ from sam.system.errors import ConfigError
 from sam.system.files import finite_only, write_json, write_text
 from sam.system.foreign_files import find_link
 
-# The result first: while these are deleted one by one, no half of a run must look ended.
+# result.json is deleted first, so that a half-deleted run never looks ended.
 CONTENTS = (
     "result.json",
     "config.yaml",
@@ -41,10 +41,10 @@ CONTENTS = (
 
 
 def read_result(directory: pathlib.Path) -> dict[str, Any] | None:
-    """Return what an ended run left, or None if it has not ended; a damaged file counts as not ended.
+    """Return the result of an ended run, or None if it has not ended; a damaged file counts as not ended.
 
     Raises:
-        OSError: If there is a file that cannot be read: the run may have ended, so nothing may begin it anew.
+        OSError: If the file exists but cannot be read. The run may have ended, so it must not be restarted.
     """
     try:
         return load_result(directory)
@@ -53,7 +53,7 @@ def read_result(directory: pathlib.Path) -> dict[str, Any] | None:
 
 
 def result_if_any(directory: pathlib.Path) -> dict[str, Any] | None:
-    """Return what an ended run left; None also if it cannot be read, which the run itself tells of."""
+    """Return the result of an ended run; None also if it cannot be read, which the run itself reports."""
     try:
         return read_result(directory)
     except OSError:
@@ -64,16 +64,16 @@ def read_config(directory: pathlib.Path, key: str = "run") -> TrainConfig:
     """Return the config of a run.
 
     Args:
-        directory: Of the run.
-        key: That named it, for the message.
+        directory: The run directory.
+        key: The config key that named the directory, for error messages.
 
     Raises:
-        ConfigError: If the directory is no run directory, or its config cannot be read.
+        ConfigError: If this is not a run directory, or its config cannot be read.
     """
     path = directory / "config.yaml"
     if not path.is_file():
         raise ConfigError(
-            f"{key}={directory} is no run directory: {path} is missing; runs lie at "
+            f"{key}={directory} is not a run directory: {path} is missing; run directories are "
             "outputs/<dataset>/<model>/<augmentation>/<optimizer>/seed<k>-<id>"
         )
     result = read_result(directory)
@@ -90,7 +90,7 @@ def read_config(directory: pathlib.Path, key: str = "run") -> TrainConfig:
         config = OmegaConf.to_object(merged)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
-    except Exception as error:  # yaml and omegaconf raise a dozen kinds, all meaning the same here
+    except Exception as error:  # yaml and omegaconf raise many kinds, all with this meaning
         raise ConfigError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
     assert isinstance(config, TrainConfig)
     try:
@@ -101,7 +101,7 @@ def read_config(directory: pathlib.Path, key: str = "run") -> TrainConfig:
 
 
 def write_config(directory: pathlib.Path, config: TrainConfig, command: str) -> None:
-    """Write config.yaml, all keys resolved, under the command that made it and the one that repeats it."""
+    """Write config.yaml with all keys resolved; its head shows this command and one that repeats the run."""
     again = (
         f"python train.py --config-path='{directory.absolute()}' --config-name=config "
         "hydra.output_subdir=null hydra.run.dir=. hydra/job_logging=none hydra/hydra_logging=none"
@@ -111,12 +111,12 @@ def write_config(directory: pathlib.Path, config: TrainConfig, command: str) -> 
 
 
 def write_result(directory: pathlib.Path, result: dict[str, Any]) -> None:
-    """Write result.json, which ends the run; with it the files beside it are sealed."""
+    """Write result.json with checksums. This marks the run as ended."""
     write_json(directory / "result.json", sealed(directory, finite_only(result)))
 
 
 def clear(directory: pathlib.Path) -> None:
-    """Delete what a run left in its directory, and nothing else."""
+    """Delete the files of a run from its directory, and nothing else."""
     for name in CONTENTS:
         for path in (directory / name, directory / f"{name}.unfinished"):
             if path.is_dir() and not path.is_symlink():
@@ -126,26 +126,26 @@ def clear(directory: pathlib.Path) -> None:
 
 
 def refuse_links(directory: pathlib.Path) -> None:
-    """Make sure that what is written into a run directory stays there.
+    """Refuse a run directory with links, through which files would be written elsewhere.
 
     Raises:
-        ConfigError: If there is a link in it.
+        ConfigError: If there is a link in the directory.
     """
     if (link := find_link(directory)) is not None:
         raise ConfigError(
-            f"{link} is a link, and a run writes no file outside of its directory; put a copy of what it "
-            "leads to in its place, or delete it"
+            f"{link} is a link, and a run must not write files outside its directory; replace the link by a "
+            "copy of its target, or delete it"
         )
 
 
 @contextmanager
 def locked(directory: pathlib.Path) -> Iterator[None]:
-    """Make the directory if need be and keep every other process out of it.
+    """Create the directory if it is missing, and lock it against other processes.
 
-    The lock is the operating system's, so it goes with the process, however that dies.
+    The operating system holds the lock and releases it when the process ends, even after a kill.
 
     Raises:
-        ConfigError: If another process is in there, or the directory cannot be written.
+        ConfigError: If another process holds the lock, or the directory cannot be written.
     """
     lock = filelock.FileLock(directory / ".lock")
     try:
@@ -158,7 +158,7 @@ def locked(directory: pathlib.Path) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise ConfigError(
-            f"outputs: {directory} cannot be written ({error}); mend that, or choose another folder with "
+            f"outputs: {directory} cannot be written ({error}); correct this, or choose another folder with "
             "outputs=..."
         ) from error
     try:

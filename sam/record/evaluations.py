@@ -1,4 +1,4 @@
-"""Reads what evaluate.py left in a run directory about confidence: evaluation-<split>.json."""
+"""Reads the calibration of a run from evaluation-<split>.json, which evaluate.py writes."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -8,12 +8,12 @@ from sam.system.foreign_files import read_json
 
 
 class Bin(NamedTuple):
-    """The images of an interval of confidence.
+    """The images whose confidence lies in one interval.
 
     Attributes:
-        num_images: How many, at least 1.
-        confidence_pct: Their mean largest probability.
-        accuracy_pct: The share that is classified rightly.
+        num_images: Number of images, at least 1.
+        confidence_pct: Mean of their largest predicted probability.
+        accuracy_pct: Share of them that is classified correctly.
     """
 
     num_images: int
@@ -22,11 +22,11 @@ class Bin(NamedTuple):
 
 
 class Calibration(NamedTuple):
-    """How a run's confidence goes with its accuracy.
+    """The confidence of a network compared with its accuracy.
 
     Attributes:
-        error_pct: Expected calibration error: |accuracy - confidence|, the mean over images of their bins'.
-        bins: By confidence.
+        error_pct: Expected calibration error: mean over the images of |accuracy - confidence| of their bin.
+        bins: Sorted by confidence.
     """
 
     error_pct: float
@@ -37,19 +37,19 @@ def read_calibration(directory: Path, split: str, epochs: int) -> Calibration | 
     """Read the calibration of a run after its last epoch.
 
     Args:
-        directory: Of the run.
+        directory: The run directory.
         split: "test", "validation", "train" or "train_clean".
-        epochs: How many the run was trained for.
+        epochs: Number of epochs of the whole run.
 
     Returns:
-        The calibration; None where the run has not been evaluated since its last epoch, or only by a version
-        without bins, or the file is broken.
+        The calibration. None if the run was not evaluated after its last epoch, if an older version without
+        bins evaluated it, or if the file is broken.
     """
     try:
         record = read_json(directory / f"evaluation-{split}.json")
         bins = [_read_bin(entry) for entry in record["calibration_bins"]]
         error_pct = _number(record["calibration_error_pct"])
-        # As evaluate.py words it; after part of an epoch, "and 3 steps" follow.
+        # evaluate.py writes this text; after part of an epoch it adds, for example, "and 3 steps".
         is_final = record["after"] == f"{epochs} epochs"
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -65,5 +65,5 @@ def _read_bin(entry: dict[str, object]) -> Bin:
 def _number(value: object) -> float:
     found = number(value)
     if found is None:
-        raise ValueError(f"{value!r} is no number")
+        raise ValueError(f"{value!r} is not a number")
     return found

@@ -1,4 +1,4 @@
-"""What decides the numbers of a run, and so its identity and its directory. Imports no torch."""
+"""The identity and the directory of a run, from the keys that decide its numbers. Imports no torch."""
 
 import hashlib
 import json
@@ -13,12 +13,13 @@ PATHS = ("dataset.root", "dataset.label_file", "dataset.relabel_from", "model.we
 
 
 def science(config: TrainConfig) -> dict[str, Any]:
-    """Return the keys that decide a run's numbers, but for its seed, where they differ from the default.
+    """Return the keys that decide a run's numbers and differ from their default, without the seed.
 
-    Defaults are left out, so that a key added later does not change the identity of older runs. Keys that
-    only SAM reads are left out for SGD, and the root of the data for all but image_folder, where it is the
-    only thing that tells one dataset from another. Paths count in full; but where a run of the same seed
-    labels the images, its seed is left out: seeds of a bootstrapped condition are one condition.
+    - Defaults are left out, so that a new key does not change the identity of older runs.
+    - Keys that only SAM reads are left out for SGD.
+    - dataset.root counts only for image_folder, where nothing else distinguishes two datasets.
+    - Paths count as absolute paths. In dataset.relabel_from, the seed is left out if it is the run's own, so
+      that all seeds of a bootstrapped condition have one identity.
     """
     defaults = {key: value for key, value, _ in leaves(TrainConfig())}
     chosen = {}
@@ -44,7 +45,7 @@ def identity(config: TrainConfig) -> str:
 
 
 def path_of(config: TrainConfig) -> pathlib.Path:
-    """Return the directory of a run."""
+    """Return the run directory for a config."""
     optimizer = config.optimizer
     rule = optimizer.name
     if optimizer.name == "sam":

@@ -1,6 +1,6 @@
-"""Finds the run directories below the given folders and reads each as a whole.
+"""Finds the run directories below the given folders and reads them.
 
-Nothing it reads is trusted: a file that is broken makes its run a `Problem`, never an exception.
+It trusts no file: a run with a broken file becomes a `Problem`, and never raises an exception.
 """
 
 import csv
@@ -16,12 +16,12 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sam.record.checksums import BESIDE, check_file
+from sam.record.checksums import COVERED_FILES, check_file
 from sam.record.run_files import config_file, load_config, load_result
 from sam.system.foreign_files import read_text
 
 MAX_ROWS = 100_000
-# No run has more; drawing would fail beyond the range of whole numbers.
+# No run has more, and matplotlib fails with numbers that do not fit into an integer.
 MAX_EPOCHS = 10**9
 
 
@@ -30,11 +30,11 @@ class Run:
     """One run directory.
 
     Attributes:
-        directory: Where it was found.
+        directory: The run directory.
         config: The resolved config, as nested dictionaries; ended runs of one condition share them.
-        last_row: The last row of metrics.csv, empty cells left out; empty where there is none.
-        last_epoch: The last epoch with metrics; 0 where there is none.
-        result: The content of result.json without the config; None where the run has not ended.
+        last_row: The last row of metrics.csv without empty cells; empty if there are no metrics.
+        last_epoch: The last epoch with metrics; 0 if there are no metrics.
+        result: The content of result.json without the config; None if the run has not ended.
     """
 
     directory: Path
@@ -45,22 +45,22 @@ class Run:
 
     @cached_property
     def metrics(self) -> list[dict[str, float]]:
-        """One dictionary per epoch, empty cells left out.
+        """The rows of metrics.csv: one dictionary per epoch, without empty cells.
 
-        Read again when first asked for, since those of thousands of runs are more than memory may hold.
+        The file is read on first use, since the metrics of thousands of runs may not fit into memory.
 
         Raises:
-            ValueError: If the file, which was sound, is so no longer.
+            ValueError: If the file has become unreadable since `find_runs` checked it.
         """
         header, rows = _read_table(self.directory / "metrics.csv")
         return [_numbers(header, row) for row in rows]
 
 
 class Problem(NamedTuple):
-    """A folder that could not be read.
+    """A file or folder that could not be read.
 
     Attributes:
-        path: The folder.
+        path: The file or folder.
         reason: What is wrong with it, in one line.
     """
 
@@ -71,14 +71,14 @@ class Problem(NamedTuple):
 def find_runs(roots: Iterable[Path]) -> tuple[list[Run], list[Problem]]:
     """Read every run directory at or below some folders.
 
-    A run directory is a folder with a config.yaml; folders inside of it, and hidden ones, are not
-    searched. One that is reached twice, through a link or through two roots, counts once.
+    A folder with a config.yaml or a result.json is a run directory. Folders inside a run directory and hidden
+    folders are not searched. A run directory that is reached twice, through a link or two roots, counts once.
 
     Args:
-        roots: Folders to search, in this order; below each, the order is that of the names.
+        roots: Folders to search, in this order; the folders below each are searched in order of their names.
 
     Returns:
-        The runs, and the folders that could not be read.
+        The runs, and a problem for each folder that could not be read.
     """
     runs: list[Run] = []
     problems: list[Problem] = []
@@ -97,22 +97,22 @@ def _run_directories(roots: Iterable[Path], problems: list[Problem]) -> Iterator
     visited: set[str] = set()
     for root in roots:
         for folder, subfolders, files in os.walk(root, followlinks=True, onerror=unreadable):
-            # The real path ends loops of links.
+            # Comparing real paths ends loops of links.
             if os.path.realpath(folder) in visited:
                 subfolders.clear()
                 continue
             visited.add(os.path.realpath(folder))
-            # Of a run that has lost its config, the result is still to be told of.
+            # A run that has lost its config.yaml must still be reported.
             if "config.yaml" in files or "result.json" in files:
                 subfolders.clear()
                 yield Path(folder)
-            # Hydra keeps a config.yaml in a hidden folder, which is no run.
+            # Hydra keeps a config.yaml in the hidden folder .hydra, which is not a run.
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
 
 
 def _read_run(directory: Path) -> Run:
     result = load_result(directory)
-    for name in BESIDE:
+    for name in COVERED_FILES:
         check_file(directory / name, result or {})
     config = _read_config(directory, result)
     header, rows = _read_table(directory / "metrics.csv")
@@ -135,7 +135,7 @@ def read_config(directory: Path) -> dict[str, Any]:
 
     Raises:
         OSError: If a file cannot be read.
-        ValueError: If a file is damaged, or it is no run directory.
+        ValueError: If a file is damaged, or this is not a run directory.
     """
     return _read_config(directory, load_result(directory))
 
@@ -147,18 +147,18 @@ def _read_config(directory: Path, result: dict[str, Any] | None) -> dict[str, An
     except (OSError, ValueError) as error:
         raise ValueError(f"{name} cannot be read: {error}") from error
     if not isinstance(config, dict):
-        raise ValueError(f"{name} holds no keys, so this is no run")
+        raise ValueError(f"{name} holds no keys, so this is not a run")
     for group in ("dataset", "model", "augmentation", "optimizer"):
         section = config.get(group)
         if not isinstance(section, dict) or not isinstance(section.get("name"), str):
-            raise ValueError(f"{name} has no {group}.name, so this is no run")
+            raise ValueError(f"{name} has no {group}.name, so this is not a run")
     if not isinstance(config.get("epochs"), int) or not 0 <= config["epochs"] <= MAX_EPOCHS:
-        raise ValueError(f"{name} has no whole number of epochs, so this is no run")
+        raise ValueError(f"{name} has no valid number of epochs, so this is not a run")
     return {str(key): value for key, value in config.items()}
 
 
 def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Return the header and the rows of metrics.csv as they stand there, all known to be numbers or empty."""
+    """Return the header and the rows of metrics.csv as text; each cell is checked to be a number or empty."""
     if not path.exists():
         return [], []
     try:
@@ -167,7 +167,7 @@ def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
         if len(rows) > MAX_ROWS:
             raise ValueError(f"it has more than {MAX_ROWS} rows")
         header = rows.pop(0) if rows else []
-        # The trainer may be writing its last row at this moment.
+        # The trainer may be writing the last row at this moment.
         if rows and len(rows[-1]) < len(header):
             rows.pop()
         _check_rows(header, rows)
@@ -179,20 +179,20 @@ def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
 def _check_rows(header: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         if len(row) != len(header):
-            raise ValueError(f"a row has {len(row)} cells, its header {len(header)}")
-    # Ten thousand runs have millions of rows: all of this is left to C.
+            raise ValueError(f"a row has {len(row)} cells, but the header has {len(header)}")
+    # Ten thousand runs have millions of rows, so this uses functions that are written in C.
     deque(map(float, filter(None, chain.from_iterable(rows))), maxlen=0)
     if rows and not all(0 <= epoch <= MAX_EPOCHS for epoch in _epochs(header, rows)):
-        raise ValueError("a row names no epoch")
+        raise ValueError(f"a row has no epoch from 0 to {MAX_EPOCHS}")
 
 
 def _epochs(header: list[str], rows: list[list[str]]) -> list[float]:
-    """Return the epoch of each row, nan where it names none."""
+    """Return the epoch of each row; nan for a row without one."""
     if "epoch" not in header:
         return [math.nan] * len(rows)
     return [float(cell or "nan") for cell in map(itemgetter(header.index("epoch")), rows)]
 
 
 def _numbers(header: list[str], row: list[str]) -> dict[str, float]:
-    """Return the cells of a row that are not empty, by column."""
+    """Return the non-empty cells of a row, by column name."""
     return {name: float(cell) for name, cell in zip(header, row, strict=True) if cell}

@@ -1,7 +1,7 @@
-"""Reads config.yaml and result.json of a run directory, and nothing else does.
+"""Reads config.yaml and result.json of a run directory. No other module reads them.
 
-result.json of an ended run holds the config, too. A run that has not ended, or that an older version ended,
-has it in config.yaml alone.
+result.json of an ended run holds the config too. For a run that has not ended, or that an older version
+wrote, only config.yaml holds it.
 """
 
 import dataclasses
@@ -27,27 +27,27 @@ KEYS_WITH_INFINITY = [name.split(".") for name, rules in RULES.items() if rules.
 
 
 def resolved(config: TrainConfig) -> dict[str, Any]:
-    """Return a config as nested dictionaries, as config.yaml holds it."""
-    # Whoever repeats the run from its config means to go on with it, not to throw it away.
+    """Return a config as nested dictionaries, in the form of config.yaml."""
+    # A user who repeats the run from its config.yaml wants to continue it, not to delete it.
     return dataclasses.asdict(dataclasses.replace(config, force=False))
 
 
 def resolved_for_json(config: TrainConfig) -> dict[str, Any]:
-    """Return a config as nested dictionaries, as result.json holds it: infinity is the text "inf"."""
+    """Return a config as nested dictionaries, in the form of result.json: infinity is the text "inf"."""
     nested = resolved(config)
     _replace_infinity(nested, math.inf, INFINITY)
     return nested
 
 
 def load_result(directory: Path) -> dict[str, Any] | None:
-    """Read result.json; None where it is missing, since the run has not ended then.
+    """Read result.json; return None if it is missing, because the run has not ended then.
 
     Args:
         directory: The run directory.
 
     Raises:
-        OSError: If it cannot be read: the run may have ended.
-        ValueError: If it is damaged, or is not that of a run.
+        OSError: If the file exists but cannot be read; the run may have ended.
+        ValueError: If the file is damaged, or is not the result of a run.
     """
     path = directory / "result.json"
     if not path.exists():
@@ -59,7 +59,7 @@ def load_result(directory: Path) -> dict[str, Any] | None:
     if not isinstance(result, dict):
         raise ValueError("result.json holds no keys")
     if result.get("status") not in STATUSES:
-        raise ValueError(f"result.json has status {result.get('status')!r}; known are {', '.join(STATUSES)}")
+        raise ValueError(f"result.json has status {result.get('status')!r}; allowed is {', '.join(STATUSES)}")
     if not isinstance(result.get("identity"), str) or not isinstance(result.get("seed"), int):
         raise ValueError("result.json lacks the identity or the seed of the run")
     if result["status"] == "complete" and number(result.get("test_error_pct")) is None:
@@ -75,25 +75,25 @@ def config_file(result: dict[str, Any] | None) -> str:
     """Return the name of the file that `load_config` reads.
 
     Args:
-        result: What `load_result` returned.
+        result: The return value of `load_result`.
     """
     return "result.json" if result is not None and "config" in result else "config.yaml"
 
 
 def load_config(directory: Path, result: dict[str, Any] | None) -> Any:
-    """Return the config of a run as nested dictionaries, lists and plain values; nothing in it is run.
+    """Return the config of a run as nested dictionaries, lists and plain values; execute nothing in the file.
 
     Args:
         directory: The run directory.
-        result: What `load_result` returned.
+        result: The return value of `load_result`.
 
     Returns:
-        What the file holds: a dictionary, unless it is not that of a run. Ended runs of one condition share
-        the values, so leave them as they are.
+        The content of the file: a dictionary, if the file is the config of a run. Ended runs of one condition
+        share the values, so do not modify them.
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If it is damaged, or holds what a run never writes.
+        ValueError: If the file is damaged, or holds values that a run never writes.
     """
     if result is None or "config" not in result:
         return _load_yaml(directory / "config.yaml")
@@ -112,12 +112,12 @@ def _load_yaml(path: Path) -> Any:
     text = read_config_text(path)
     try:
         return OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
-    # yaml and omegaconf raise a dozen kinds, all meaning the same here.
+    # yaml and omegaconf raise many kinds of exceptions, all with this meaning.
     except Exception as error:
         raise ValueError(str(error)) from error
 
 
-# 10,000 configs of their own would take 200 MB.
+# Seeds of one condition share these dictionaries: 10,000 separate configs would take 200 MB.
 @lru_cache(maxsize=2048)
 def _shared(text: str) -> dict[str, Any]:
     refuse_reference(text)

@@ -1,4 +1,4 @@
-"""The values of a config by dotted key, with defaults for the keys that it lacks, and what is a number."""
+"""The values of a config by dotted key, with defaults for missing keys, and a check for finite numbers."""
 
 import sys
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from sam.config.schema import TrainConfig, leaves
 
 
 def _plain(value: Any) -> Any:
-    # 5 and 5.0 are one value to every reader of a config.
+    # 5 and 5.0 are the same value in a config.
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -18,10 +18,10 @@ RULES = {name: field.metadata for name, _, field in leaves(TrainConfig())}
 
 
 def number(value: object) -> float | None:
-    """Return a value as a float where it is a finite number, else None.
+    """Return a value as a float if it is a finite number, else None.
 
     Args:
-        value: Anything that json or yaml can hold.
+        value: Any JSON or YAML value.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -29,7 +29,7 @@ def number(value: object) -> float | None:
 
 
 def values_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return every key of a run by its dotted name, with its default where the config lacks it.
+    """Return the value of every key of a run by dotted name; a key that the config lacks has its default.
 
     Args:
         config: The resolved config, as nested dictionaries; unknown keys are kept.

@@ -132,7 +132,7 @@ def test_finetuned_run_labels_with_its_own_normalisation_and_without_its_file(co
 def test_relabelling_from_a_run_that_cannot_is_a_mistake_of_the_user(command, source, tmp_path, fault):
     if fault == "missing":
         source = tmp_path / "nowhere"
-        message = f"dataset.relabel_from={source} is no run directory: {source}/config.yaml is missing"
+        message = f"dataset.relabel_from={source} is not a run directory: {source}/config.yaml is missing"
     elif fault == "unfinished":
         (source / "result.json").unlink()
         message = f"dataset.relabel_from={source}: that run has not ended; let it end first"

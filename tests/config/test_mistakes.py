@@ -89,7 +89,7 @@ BAD_COMMANDS = {
     "model=timm model.timm_name=vit_tiny_patch16_224": "takes images of 224 pixels a side, got 28 x 28",
     "model=efficientnet_lite0 model.weights=no.pth": "weights=no.pth: no such file; name a",
     "dataset.label_file=no.npz dataset.label_name=x": "dataset=fashion_mnist_mini: there is no file no.npz",
-    "dataset.relabel_from=nowhere": "dataset.relabel_from=nowhere is no run directory: nowhere/config.yaml",
+    "dataset.relabel_from=nowhere": "dataset.relabel_from=nowhere is not a run directory: nowhere/",
     "dataset=stanford_cars": "dataset=stanford_cars: ",
     "dataset=imagenet": "dataset=imagenet: an image folder needs",
     # machine and files
@@ -189,7 +189,7 @@ def test_train_refuses_when_no_checkpoint_can_be_read(command, tmp_path):
 
 BAD_EVALUATIONS = {
     "": "run is empty; name a run directory",
-    "run=nowhere": "run=nowhere is no run directory: nowhere/config.yaml is missing",
+    "run=nowhere": "run=nowhere is not a run directory: nowhere/config.yaml is missing",
     "run=x split=val": "split=val: allowed is one of test, train",
     "ruun=x": "ruun: there is no such key; did you mean run?",
 }

@@ -67,7 +67,7 @@ FAULTS = {
         lambda run: (run / "metrics.csv").write_text("epoch\n" + "1\n" * 100_001),
         "it has more than 100000 rows",
     ),
-    "csv epoch": (lambda run: (run / "metrics.csv").write_text("epoch\n1e300\n"), "a row names no epoch"),
+    "csv epoch": (lambda run: (run / "metrics.csv").write_text("epoch\n1e300\n"), "a row has no epoch"),
     **{
         f"{name} {what}": (lambda run, name=name, make=make: make(run / name), "it is not a regular file")
         for name in ("config.yaml", "result.json", "metrics.csv")

@@ -1,4 +1,4 @@
-"""Writes analyses into run directories as evaluate.py leaves them, for the tests of all that reads them."""
+"""Writes analyses into run directories in the format of evaluate.py, for the tests of their readers."""
 
 import hashlib
 import json
@@ -46,13 +46,13 @@ def write_analysis(
     """Write one analysis of a run and return it.
 
     Args:
-        directory: Of the run.
+        directory: The run directory.
         name: Kind of analysis.
-        result: Its figures.
-        epoch: When it looked.
-        arrays: Of the file beside it; None writes none.
-        settings: Changes of what it was asked for.
-        record: Changes of the rest of the file.
+        result: The numbers that it computed.
+        epoch: The epoch after which the network was analysed.
+        arrays: Content of the npz file; None writes no npz file.
+        settings: Settings that differ from SETTINGS.
+        record: Other values of the JSON file that differ from those below.
     """
     asked = {**SETTINGS[name], **(settings or {})}
     content = {
@@ -121,7 +121,7 @@ def write_hessian(directory: Path, eigenvalues: Sequence[float], epoch: int = 20
 def write_surface(
     directory: Path, height: float, epoch: int = 200, holes: int = 0, **record: Any
 ) -> Analysis:
-    """Write a bowl whose rim is so high, with so many points at its end not yet computed."""
+    """Write a bowl with a rim of the given height; its last `holes` points are not yet computed."""
     steps_1, steps_2 = np.linspace(-1, 1, 9), np.linspace(-1, 1, 7)
     loss = 0.1 + height * (steps_1[:, None] ** 2 + 0.5 * steps_2**2)
     loss.reshape(-1)[loss.size - holes :] = np.nan
@@ -131,7 +131,7 @@ def write_surface(
 
 
 def write_population(root: Path, **changes: object) -> list[Group]:
-    """Write eight runs whose sharpness at m = 1 orders them like their gap, and at m = 500 hardly does."""
+    """Write eight runs; their sharpness ranks them like their gap for m = 1, and at random for m = 500."""
     random = np.random.default_rng(0)
     for name in ("sgd", "sam"):
         for lr in (0.1, 0.2):

@@ -1,4 +1,4 @@
-"""Writes run directories as the trainer leaves them, for the tests of all that reads them."""
+"""Writes run directories in the format of the trainer, for the tests of their readers."""
 
 import copy
 import csv
@@ -49,7 +49,7 @@ def make_config(**changes: Any) -> dict[str, Any]:
     """Return a resolved config.
 
     Args:
-        changes: Values of dotted keys, with two underscores for the dot.
+        changes: New values of dotted keys, with two underscores for the dot.
     """
     config = copy.deepcopy(CONFIG)
     for name, value in changes.items():
@@ -72,7 +72,7 @@ def make_result(config: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
 
     Args:
         config: The config of the run.
-        changes: Values of keys.
+        changes: New values of keys of the result.
     """
     is_sam = config["optimizer"]["name"] == "sam"
     return {
@@ -101,7 +101,7 @@ def write_run(
 
     Args:
         root: Folder of all runs.
-        result: Changes of result.json; its "status" may be "interrupted", which writes none.
+        result: New values of result.json; with the status "interrupted", no result.json is written.
         metrics: Rows of metrics.csv, all with the columns of the first.
         changes: Changes of the config, as for `make_config`.
     """
@@ -122,7 +122,7 @@ def write_run(
 
 
 def falling_errors(num_epochs: int, last_pct: float) -> list[dict[str, float]]:
-    """Return metrics whose test error falls to its last value."""
+    """Return metrics whose test error falls to `last_pct`."""
     return [
         {
             "epoch": epoch,

@@ -1,4 +1,4 @@
-"""Tests of sam/record/checksums.py, by what the readers of an ended run say."""
+"""Tests of sam/record/checksums.py, through the readers of an ended run."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from tests.record.run_directories import write_run
 
 @pytest.fixture
 def ended(tmp_path: Path) -> Path:
-    """Return the directory of an ended run, sealed as the worker does it."""
+    """Return the directory of an ended run with checksums, as the worker writes it."""
     directory = write_run(tmp_path, metrics=[{"epoch": 3, "test_error_pct": 5.0}])
     write_config(directory, changed({"epochs": 3}), "made by hand")
     result = json.loads((directory / "result.json").read_text())
@@ -52,7 +52,7 @@ def test_flipped_bit_in_a_result_changes_no_number_unseen(ended: Path) -> None:
         path.write_bytes(damaged)
         result = read_result(ended)
         seen += result is None
-        # What is left: the name of the checksums, digits that round to the same number.
+        # A few bits change no value: those in the key "checksums", and digits that round to the same number.
         assert result is None or all(
             result.get(key) == value for key, value in without_checksums(whole).items()
         )
@@ -61,7 +61,7 @@ def test_flipped_bit_in_a_result_changes_no_number_unseen(ended: Path) -> None:
 
 @pytest.mark.parametrize("name", ["config.yaml", "metrics.csv"])
 @pytest.mark.parametrize("damage", ["is damaged: its checksum", "is missing"])
-def test_damaged_file_beside_a_result_makes_the_run_a_problem(ended: Path, name: str, damage: str) -> None:
+def test_damaged_file_of_an_ended_run_makes_the_run_a_problem(ended: Path, name: str, damage: str) -> None:
     path = ended / name
     text = path.read_text()
     path.write_text(text.replace("3", "4", 1))
@@ -72,9 +72,9 @@ def test_damaged_file_beside_a_result_makes_the_run_a_problem(ended: Path, name:
     assert runs == []
     assert problem.reason.startswith(f"{name} {damage}")
     assert "delete result.json and give the command of the run again" in problem.reason
-    assert read_result(ended) is not None, "it has ended all the same"
+    assert read_result(ended) is not None, "the run has still ended"
     if name == "config.yaml":
-        with pytest.raises(ConfigError, match=damage if damage != "is missing" else "is no run directory"):
+        with pytest.raises(ConfigError, match=damage if damage != "is missing" else "is not a run directory"):
             read_config(ended)
 
 

@@ -1,6 +1,6 @@
 """Tests of sam/record/directory.py.
 
-Longer than 300 lines, since it lists another value for every key of the config.
+Longer than 300 lines, because it lists a non-default value for every key of the config.
 """
 
 import copy
@@ -25,7 +25,7 @@ from tests.conftest import changed
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-# Another value for every key, by whether the key decides the numbers of a SAM run.
+# A non-default value for every key that decides the numbers of a SAM run; below, for every other key.
 SCIENCE: dict[str, Any] = {
     "dataset.name": "other",
     "dataset.reader": "cifar10",
@@ -139,7 +139,7 @@ NO_SCIENCE: dict[str, Any] = {
 
 
 def test_identity_of_known_configs_never_changes() -> None:
-    # Directories of all earlier runs carry these digits: if this fails, they would be trained once more.
+    # All earlier run directories have these digits in their names; with others, their runs would start again.
     assert identity(TrainConfig()) == "44136fa3"
     assert identity(changed({"dataset.name": "cifar10", "optimizer.rho": 0.1, "m": 32})) == "5dffb6ed"
 
@@ -184,7 +184,7 @@ def test_identity_counts_a_run_to_relabel_from_but_not_its_seed() -> None:
 
     first = labelled(0, "o/sgd/seed0-1234abcd")
     assert labelled(12, "o/sgd/seed12-1234abcd") == first
-    # By a run of another seed, condition or place.
+    # A labelling run with another seed, condition or folder.
     others = ("o/sgd/seed1-1234abcd", "o/sgd/seed0-1234abce", "p/sgd/seed0-1234abcd")
     assert len({first, *(labelled(0, path) for path in others)}) == 4
     assert labelled(1, "o/sgd/seed0-1234abcd") != first
@@ -252,9 +252,9 @@ def test_path_of_the_default_run_never_changes() -> None:
     ["python train.py m=32", "python train.py name='#a: b'", "a\nb: 1"],
 )
 def test_read_config_returns_what_was_written(tmp_path: Path, command: str) -> None:
-    # Names that YAML would take for a number, nothing and a truth value.
+    # Names that YAML would read as a number, null and a boolean.
     odd = {"dataset.name": "1e5", "model.name": "null", "augmentation.name": "on"}
-    # What may not be combined stays at its default.
+    # Keys that must not be combined with others keep their defaults.
     alone = ("dataset.label_noise", "dataset.label_file", "dataset.label_name", "optimizer.adaptive")
     alone += ("optimizer.direction", "optimizer.ascent_steps", "optimizer.second_order", "runtime.compile")
     alone += (
@@ -285,7 +285,7 @@ def test_read_config_fills_in_keys_that_came_later(tmp_path: Path) -> None:
 
 def test_read_config_refuses_other_directories(tmp_path: Path) -> None:
     message = (
-        f"run={tmp_path} is no run directory: {tmp_path}/config.yaml is missing; runs lie at "
+        f"run={tmp_path} is not a run directory: {tmp_path}/config.yaml is missing; run directories are "
         "outputs/<dataset>/<model>/<augmentation>/<optimizer>/seed<k>-<id>"
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
@@ -397,7 +397,7 @@ def test_clear_deletes_half_written_files_of_a_killed_run(tmp_path: Path) -> Non
 
 @pytest.fixture
 def holder(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
-    """Start a process that stays in a run directory."""
+    """Start a process that holds the lock of a run directory."""
     program = (
         "import pathlib, sys, time\n"
         "from sam.record.directory import locked\n"
@@ -435,7 +435,7 @@ def test_locked_keeps_a_second_process_out_until_the_first_is_killed(
         assert directory.is_dir()
 
 
-def test_locked_lets_go_when_the_body_fails(tmp_path: Path) -> None:
+def test_locked_releases_the_lock_when_the_body_fails(tmp_path: Path) -> None:
     with pytest.raises(KeyError, match="body"):
         with locked(tmp_path / "a" / "b"):
             raise KeyError("body")
@@ -443,12 +443,12 @@ def test_locked_lets_go_when_the_body_fails(tmp_path: Path) -> None:
         pass
 
 
-def test_locked_tells_that_a_directory_cannot_be_written(tmp_path: Path) -> None:
+def test_locked_reports_that_a_directory_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     directory = tmp_path / "file" / "run"
     message = (
         rf"^outputs: {re.escape(str(directory))} cannot be written \(.+\); "
-        r"mend that, or choose another folder with outputs=\.\.\.$"
+        r"correct this, or choose another folder with outputs=\.\.\.$"
     )
     with pytest.raises(ConfigError, match=message):
         with locked(directory):

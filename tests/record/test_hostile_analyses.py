@@ -1,4 +1,4 @@
-"""Analyses and evaluations that mean harm make no reader wait, fill no memory and show nothing secret."""
+"""Malicious analyses and evaluations do not block a reader, fill its memory or reveal a secret."""
 
 import os
 import resource
@@ -21,7 +21,7 @@ MEBIBYTE = 2**20
 
 
 @pytest.mark.timeout(20)
-def test_a_pipe_in_the_place_of_a_file_makes_nobody_wait(tmp_path: Path) -> None:
+def test_a_pipe_in_place_of_a_file_does_not_block_a_reader(tmp_path: Path) -> None:
     run = write_run(tmp_path)
     hessian = write_hessian(run, [3.0])
     os.remove(hessian.arrays)
@@ -53,13 +53,13 @@ def test_arrays_that_unpack_to_more_than_their_file_are_refused(tmp_path: Path) 
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 * 1024
 
 
-def test_a_picture_that_is_none_is_not_put_into_the_report(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_picture_is_not_put_into_the_report(tmp_path: Path) -> None:
     surface = write_surface(write_run(tmp_path), 1.0)
     secret = tmp_path / "secret"
     secret.write_text("gold" * 3)
     surface.path.with_suffix(".png").symlink_to(secret)
     (picture,) = draw_pictures(read_comparison([tmp_path], CELLS)).analyses
-    assert "Z29sZGdvbGRnb2xk" not in picture.drawing  # gold, gold, gold in base 64
+    assert "Z29sZGdvbGRnb2xk" not in picture.drawing  # "goldgoldgold" in base 64
 
 
 @pytest.mark.parametrize(

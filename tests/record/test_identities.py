@@ -1,7 +1,7 @@
-"""Every preset keeps the run directory that it has always had, so that no run from before is lost.
+"""Every preset keeps its run directory forever, so that the code finds all earlier runs.
 
-identities.json holds one command line of train.py and its run directory per line. A new preset needs lines of
-its own, with the path that the failing test prints. An old line never changes.
+Each line of identities.json holds a command line of train.py and its run directory. A new preset needs new
+lines, with the path that the failing test prints. An existing line never changes.
 """
 
 import json
@@ -17,7 +17,7 @@ PATHS: dict[str, str] = {
     entry["overrides"]: entry["path"]
     for entry in json.loads(Path(__file__).with_name("identities.json").read_text(encoding="utf-8"))
 }
-GROUPS = sorted(set(CHOICES) - {"hydra"})  # hydra/* says how a run is started, not what it is
+GROUPS = sorted(set(CHOICES) - {"hydra"})  # hydra/* decides how a run is started, not its numbers
 PRESETS = {f"{group}={choice}" for group in GROUPS for choice in CHOICES[group]}
 
 
@@ -26,7 +26,7 @@ def presets_of(line: str) -> set[str]:
 
 
 def first_lines() -> Iterator[str]:
-    """Yield the lines that name a preset which no line before names."""
+    """Yield the lines that are the first to name some preset."""
     seen: set[str] = set()
     for line in PATHS:
         if not presets_of(line) <= seen:

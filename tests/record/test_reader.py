@@ -37,7 +37,7 @@ def test_find_runs_without_result_means_not_ended(tmp_path: Path) -> None:
     assert run.last_epoch == 0
 
 
-def test_find_runs_order_is_that_of_names(tmp_path: Path) -> None:
+def test_find_runs_returns_runs_in_order_of_names(tmp_path: Path) -> None:
     for seed in (2, 0, 1):
         write_run(tmp_path / "b", seed=seed)
     write_run(tmp_path / "a", seed=9)
@@ -75,14 +75,14 @@ def test_find_runs_metrics_without_rows_are_empty(tmp_path: Path, content: str) 
         ("config.yaml", "", "config.yaml has no dataset.name"),
         ("config.yaml", "a: &a [*a]", "config.yaml cannot be read"),
         ("metrics.csv", "epoch,loss\n1,abc\n", "metrics.csv cannot be read: could not convert"),
-        ("metrics.csv", "epoch,loss\n1\n2,1\n", "a row has 1 cells, its header 2"),
-        ("metrics.csv", "loss\n1\n", "a row names no epoch"),
-        ("metrics.csv", "epoch,loss\nnan,1\n", "a row names no epoch"),
+        ("metrics.csv", "epoch,loss\n1\n2,1\n", "a row has 1 cells, but the header has 2"),
+        ("metrics.csv", "loss\n1\n", "a row has no epoch"),
+        ("metrics.csv", "epoch,loss\nnan,1\n", "a row has no epoch"),
         ("result.json", "", "result.json cannot be read"),
         ("result.json", '{"status": "comp', "result.json cannot be read"),
         ("result.json", "[" * 100_000, "result.json cannot be read"),
         ("result.json", "[]", "result.json holds no keys"),
-        ("result.json", '{"status": "odd"}', "status 'odd'; known are complete, diverged"),
+        ("result.json", '{"status": "odd"}', "status 'odd'; allowed is complete, diverged"),
         ("result.json", '{"status": "complete"}', "lacks the identity or the seed"),
         (
             "result.json",
@@ -103,7 +103,7 @@ def test_find_runs_reports_a_broken_file(tmp_path: Path, name: str, content: str
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "metrics.csv", "result.json"])
-def test_find_runs_reports_bytes_that_are_no_text(tmp_path: Path, name: str) -> None:
+def test_find_runs_reports_bytes_that_are_not_text(tmp_path: Path, name: str) -> None:
     directory = write_run(tmp_path, metrics=falling_errors(2, 3.0))
     (directory / name).write_bytes(b"\xff\xfe\x00epoch")
     runs, problems = find_runs([tmp_path])
@@ -179,7 +179,7 @@ def test_run_last_epoch_is_the_highest(tmp_path: Path) -> None:
     assert run.last_row == {"epoch": 1.0, "loss": 0.1}
 
 
-def test_metrics_that_broke_after_they_were_found_are_a_value_error(tmp_path: Path) -> None:
+def test_metrics_that_broke_after_find_runs_are_a_value_error(tmp_path: Path) -> None:
     directory = write_run(tmp_path, metrics=falling_errors(2, 3.0))
     (run,) = find_runs([tmp_path])[0]
     (directory / "metrics.csv").write_text("epoch,loss\n1,abc\n")

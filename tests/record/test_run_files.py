@@ -1,4 +1,4 @@
-"""Tests of sam/record/run_files.py; what is wrong with a file is in test_reader.py and test_directory.py."""
+"""Tests of sam/record/run_files.py; faults of the files are in test_reader.py and test_directory.py."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ from tests.record.run_directories import make_result
 
 
 def end_run(directory: Path, config: TrainConfig, with_config: bool = True) -> Path:
-    """Write an ended run as the worker does it, or as one of a version with no config in result.json."""
+    """Write an ended run like the worker, or like an older version, without the config in result.json."""
     directory.mkdir(parents=True)
     write_config(directory, config, "python train.py")
     result = make_result(dataclasses.asdict(config))
@@ -59,7 +59,7 @@ def test_config_is_the_same_from_both_files(tmp_path: Path, changes: dict[str, A
     new, old = (end_run(tmp_path / name, config, name == "new") for name in ("new", "old"))
     (of_new, of_old), problems = find_runs([new, old])
     assert problems == []
-    # 1 is equal to 1.0 and to True.
+    # repr, because 1 == 1.0 == True.
     assert repr(of_new.config) == repr(of_old.config) == repr(resolved(config))
     assert "config" not in (of_new.result or {})
     if not any("name" in key for key in changes):
@@ -91,8 +91,8 @@ def test_seeds_of_a_condition_share_the_values(tmp_path: Path) -> None:
         ({"seed": "${oc.env:HOME}"}, "result.json cannot be read: its config has no seed"),
         ({"seed": 1, "a": ["${oc.env:HOME}"]}, "it has a reference, ${oc.env:HOME}"),
         ({"seed": 1, "a": "x" * 2**16}, "its config is longer than 65536 bytes"),
-        ({"seed": 1}, "result.json has no dataset.name, so this is no run"),
-        ({"seed": 1, "optimizer": {"p": {}}}, "result.json has no dataset.name, so this is no run"),
+        ({"seed": 1}, "result.json has no dataset.name, so this is not a run"),
+        ({"seed": 1, "optimizer": {"p": {}}}, "result.json has no dataset.name, so this is not a run"),
     ],
 )
 def test_config_that_no_run_writes_makes_the_run_a_problem(tmp_path: Path, config: Any, reason: str) -> None:
@@ -125,7 +125,7 @@ def test_read_config_refuses_a_config_that_no_run_writes(tmp_path: Path, config:
         ("3", "Invalid loaded object type"),
     ],
 )
-def test_load_config_refuses_yaml_that_is_no_config(tmp_path: Path, content: str, reason: str) -> None:
+def test_load_config_refuses_yaml_that_is_not_a_config(tmp_path: Path, content: str, reason: str) -> None:
     (tmp_path / "config.yaml").write_text(content)
     with pytest.raises(ValueError, match=reason):
         load_config(tmp_path, None)

@@ -80,7 +80,7 @@ def test_run_without_epochs_is_skipped_once_it_has_ended_and_goes_on_if_it_has_n
     code, out, _ = command("train.py", *NOTHING, *FILE)
     assert code == 0
     error = f"complete: test error {first['test_error_pct']:.2f} %, {first['seconds']:.0f} s; "
-    assert out.startswith(f"{error}ended before, skipped (force=true starts it anew)\n")
+    assert out.startswith(f"{error}ended before, skipped (force=true starts it from the beginning)\n")
     # Killed between the checkpoint and the result.
     (directory / "result.json").unlink()
     code, out, _ = command("train.py", *NOTHING, *FILE)

@@ -38,7 +38,7 @@ def test_precision_needs_a_run_of_sam(command, run_main, tmp_path):
     code, _, err = run_main(precision.main, "scripts/benchmarks/precision.py", str(only_run(tmp_path)))
     assert code == 2 and "was trained with sgd; name a run of SAM" in err
     code, _, err = run_main(precision.main, "scripts/benchmarks/precision.py", "nowhere")
-    assert code == 2 and "RUN=nowhere is no run directory" in err
+    assert code == 2 and "RUN=nowhere is not a run directory" in err
 
 
 def test_two_passes_are_the_gradients_written_out_and_leave_the_weights(run_directory):
