@@ -1,8 +1,8 @@
-"""Compare runs: SGD beside SAM at equal epochs and at equal compute, ours beside the paper's, every rho.
+"""Compare runs: SGD and SAM at equal epochs and at equal compute, our numbers and the paper's, all rhos.
 
 python scripts/compare.py [FOLDER ...] [--out FOLDER] [--no-figure]
 
-Reads files only, so it works without torch, for runs of other machines, and while runs go on.
+It only reads files. So it works without torch, for runs of other machines, and during training.
 """
 
 import argparse
@@ -17,20 +17,20 @@ from sam.paper.cells import CELLS
 from sam.report.comparison import Comparison, read_comparison
 from sam.report.groups import Group
 from sam.report.markdown import render_comparison
-from sam.report.markdown_sections import render_beside_paper, render_families, render_sweeps
+from sam.report.markdown_sections import render_families, render_paper_rows, render_sweeps
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Args:
-        arguments: The command line without the program; None takes that of the process.
+        arguments: The command-line arguments; None means those of this process.
 
     Returns:
-        The exit status: 0, or 2 with one line on stderr.
+        The exit code: 0, or 2 with one line on stderr.
     """
     options = _parse(arguments)
-    # A terminal that lacks the plus-minus sign shows a question mark instead of a traceback.
+    # Without this, a terminal that cannot show the plus-minus sign would cause a traceback.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
@@ -63,15 +63,15 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--out",
         type=Path,
-        help="folder for comparison.md and comparison.png (default: the first of outputs)",
+        help="folder for comparison.md and comparison.png (default: the first FOLDER)",
     )
-    parser.add_argument("--no-figure", action="store_true", help="write no comparison.png")
+    parser.add_argument("--no-figure", action="store_true", help="do not write comparison.png")
     return parser.parse_args(arguments)
 
 
 def _render(comparison: Comparison) -> str:
     sections = [
-        render_beside_paper(comparison.paper_rows),
+        render_paper_rows(comparison.paper_rows),
         render_families(comparison.compute_families),
         render_sweeps(comparison.rho_sweeps),
     ]

@@ -1,14 +1,15 @@
 """Draw a figure of the paper, or one like it, from runs: python scripts/figure.py NAME [FOLDER ...].
 
-Names are those of --list, which also says how to make the runs. Without --preset, all ended runs below the
-folders (default: outputs) are drawn; with it only those that the preset plans, and it says which of them are
-missing and how to make them. The picture is a PNG, or what the ending of --out says: .svg, .pdf.
+--list shows the names and the commands that make the runs. Without --preset, the figure shows all ended runs
+below the folders (default: outputs). With --preset, it shows only the runs of the preset; the script also
+prints which of them are missing and how to make them. The picture is a PNG file, or SVG or PDF if --out ends
+in .svg or .pdf.
 
     python scripts/figure.py fig3-rho --preset small
     python scripts/figure.py rho outputs/cifar10 --out rho.svg
 
-batch draws what a config does to images instead, the first of epoch 0 with their labels; keys are those of
-train.py:
+The name batch draws the first training images of epoch 0 and their labels, after augmentation. It takes the
+keys of train.py instead of folders:
 
     python scripts/figure.py batch dataset=cifar10 augmentation=cutout
 """
@@ -26,8 +27,8 @@ from sam.paper.cells import CELLS, read_cells
 from sam.paper.figure_plan import PLANS, commands_of, read_plans
 from sam.paper.figure_stock import Stock, in_order_of_use, take_stock
 from sam.record.reader import Run, find_runs
-from sam.report.beside_paper import match_paper
 from sam.report.groups import group_runs
+from sam.report.paper_rows import match_paper
 from sam.system.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,11 +36,11 @@ if TYPE_CHECKING:
 
 VECTORS = (".svg", ".pdf")
 FIGURES = read_plans(PLANS)
-MAX_NAMED = 5  # of the runs that are missing
+MAX_NAMED = 5  # the message names this many missing runs
 
 
 def main() -> None:
-    """Draw, say where."""
+    """Run the command."""
     options = _parse()
     if options.list:
         _list()
@@ -56,14 +57,14 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("name", nargs="?", choices=["batch", *FIGURES], metavar="NAME")
     parser.add_argument("words", nargs="*", metavar="FOLDER | KEY=VALUE")
     parser.add_argument("--out", type=Path, help="default: NAME.png in the current folder")
-    parser.add_argument("--preset", choices=["small", "paper"], help="only the runs that are planned for it")
-    parser.add_argument("--seeds", type=_seeds, metavar="SEED[,SEED]", help="only runs of these seeds")
+    parser.add_argument("--preset", choices=["small", "paper"], help="draw only the runs of this preset")
+    parser.add_argument("--seeds", type=_seeds, metavar="SEED[,SEED]", help="draw only runs with these seeds")
     parser.add_argument("--list", action="store_true", help="print the figures and how to make their runs")
     options = parser.parse_intermixed_args()
     if options.name is None and not options.list:
         parser.error(f"name a figure: batch, {', '.join(FIGURES)}; --list explains them")
     if options.name == "batch" and (options.preset or options.seeds):
-        parser.error("batch is drawn from a config, so it takes neither --preset nor --seeds")
+        parser.error("batch needs a config and no runs, so it takes neither --preset nor --seeds")
     return options
 
 
@@ -78,7 +79,7 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 def _list() -> None:
-    print("batch\n  the first training images as the network gets them; keys of train.py follow")
+    print("batch\n  the first training images after augmentation; add keys of train.py")
     for name, plan in FIGURES.items():
         print(f"{name}\n  {plan.shows}")
         for preset_name, preset in plan.presets.items():
@@ -110,7 +111,7 @@ def _draw(options: argparse.Namespace) -> None:
     except ValueError as error:
         advice = _advice(options, stock or _stock(options, runs))
         raise ConfigError("\n".join([f"{name}: {error}", *advice])) from error
-    if stock is None and not groups:  # the paper's own numbers need no runs
+    if stock is None and not groups:  # figures of the paper's own numbers need no runs
         stock = _stock(options, runs)
     if stock is None:
         for warning in copies:
@@ -121,7 +122,7 @@ def _draw(options: argparse.Namespace) -> None:
 
 
 def _stock(options: argparse.Namespace, runs: list[Run]) -> Stock:
-    """Return what there is of the runs of the preset asked for, or of the small one."""
+    """Return the stock of the chosen preset; without --preset, of the preset small."""
     plan = FIGURES[options.name]
     preset = plan.presets[options.preset or "small"]
     if options.seeds:
@@ -130,7 +131,7 @@ def _stock(options: argparse.Namespace, runs: list[Run]) -> Stock:
 
 
 def _runs(options: argparse.Namespace) -> list[Run]:
-    """Return the ended runs of the folders and seeds asked for; none where there is no folder outputs yet."""
+    """Return the ended runs with the chosen folders and seeds; none if the folder outputs does not exist."""
     for folder in options.words:
         if not Path(folder).is_dir():
             raise ConfigError(f"no folder {folder}; name the folders that hold your runs")
@@ -154,11 +155,11 @@ def _shortfall(stock: Stock) -> list[str]:
 
 
 def _advice(options: argparse.Namespace, stock: Stock) -> list[str]:
-    """Return the commands that make what is missing, and where there is a cheaper preset."""
-    lines = [f"to make what the {options.preset or 'small'} preset lacks:"] if stock.commands else []
+    """Return the commands that make the missing runs, and for the preset paper a cheaper one."""
+    lines = [f"commands for what the preset {options.preset or 'small'} lacks:"] if stock.commands else []
     lines += [f"  {command}" for command in stock.commands]
     if options.preset == "paper":
-        lines.append(f"far cheaper: python scripts/figure.py {options.name} --preset small")
+        lines.append(f"much cheaper: python scripts/figure.py {options.name} --preset small")
     return lines
 
 

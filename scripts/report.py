@@ -1,9 +1,9 @@
-"""Write a report of runs as one HTML file: ours beside the paper's, curves, sharpness, every run.
+"""Write a report of runs as one HTML file: our numbers and the paper's, curves, sharpness, all runs.
 
 python scripts/report.py [FOLDER ...] [--out FILE]
 
-Reads files only, so it works without torch, for runs of other machines, and while runs go on. The file
-needs no other and no network: it can be sent, opened on a phone, and printed.
+It only reads files. So it works without torch, for runs of other machines, and during training. The HTML file
+needs no other file and no network: you can send it, open it on a phone, and print it.
 """
 
 import argparse
@@ -24,13 +24,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Args:
-        arguments: The command line without the program; None takes that of the process.
+        arguments: The command-line arguments; None means those of this process.
 
     Returns:
-        The exit status: 0, or 2 with one line on stderr.
+        The exit code: 0, or 2 with one line on stderr.
     """
     options = _parse(arguments)
-    # A terminal that lacks a letter of a path shows a question mark instead of a traceback.
+    # Without this, a terminal that cannot show a letter of a path would cause a traceback.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out = options.out or options.outputs[0] / "report.html"
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        # A path may hold what is no letter.
+        # A path may contain bytes that are not valid text.
         out.write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
         return _fail(f"cannot write to {out} ({error.strerror or error}); name another file with --out")
@@ -62,7 +62,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="folders that hold run directories, at any depth (default: outputs)",
     )
     parser.add_argument(
-        "--out", type=Path, help="the file to write (default: report.html in the first of outputs)"
+        "--out", type=Path, help="the file to write (default: report.html in the first FOLDER)"
     )
     return parser.parse_args(arguments)
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from sam.figures.error_panels import SMALL, add_caption, final_error, panels_of, range_text
 from sam.figures.style import DOTS_PER_INCH, SAM_COLOUR
 from sam.paper.cells import Cell, Match, Printed
-from sam.report.beside_paper import PaperRow, compare_with_paper
 from sam.report.families import sgd_of
 from sam.report.groups import Group
 from sam.report.interval import Estimate, estimate
+from sam.report.paper_rows import PaperRow, compare_with_paper
 from sam.report.settings import without
 
 if TYPE_CHECKING:

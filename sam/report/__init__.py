@@ -1,1 +1,1 @@
-"""What runs left behind and what the paper printed: read, grouped and shown, from files alone."""
+"""Compares runs with each other and with the paper's numbers, as tables and as a page; reads files only."""

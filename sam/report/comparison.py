@@ -1,4 +1,4 @@
-"""Everything that a comparison looks at, read once: runs, their conditions, the paper's cells beside them."""
+"""All data of a comparison, read once: the runs, their conditions and the paper's cells that they repeat."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,22 +7,22 @@ from pathlib import Path
 
 from sam.paper.cells import Cell, Match, read_cells
 from sam.record.reader import Run, find_runs
-from sam.report.beside_paper import PaperRow, compare_with_paper, match_paper
 from sam.report.equal_compute import ComputeFamily, build_compute_families
 from sam.report.groups import Group, group_runs
+from sam.report.paper_rows import PaperRow, compare_with_paper, match_paper
 from sam.report.rho_sweeps import RhoSweep, build_rho_sweeps
 from sam.report.table import SettingTable, build_setting_tables
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs and all that is said of them.
+    """Runs and everything that tables and pictures show about them.
 
     Attributes:
-        runs: In the order in which they were found.
-        groups: Their conditions.
-        cells: The paper's; none where they could not be read.
-        matches: Which cells each condition repeats, by `Group.key`.
+        runs: The runs, in the order in which they were found.
+        groups: The conditions of the runs.
+        cells: The paper's cells; empty if they could not be read.
+        matches: The cells that each condition repeats, by `Group.key`.
         warnings: One line about each thing that is left out.
     """
 
@@ -34,22 +34,22 @@ class Comparison:
 
     @cached_property
     def setting_tables(self) -> list[SettingTable]:
-        """SGD beside SAM, setting by setting."""
+        """SGD and SAM compared: one table for each setting."""
         return build_setting_tables(self.groups, self.matches)
 
     @cached_property
     def paper_rows(self) -> list[PaperRow]:
-        """Ours beside the paper's, cell by cell."""
+        """Our numbers next to the paper's, cell by cell."""
         return compare_with_paper(self.groups, self.matches, self.cells)
 
     @cached_property
     def compute_families(self) -> list[ComputeFamily]:
-        """What can be compared at equal compute."""
+        """Conditions that can be compared at equal compute."""
         return build_compute_families(self.groups)
 
     @cached_property
     def rho_sweeps(self) -> list[RhoSweep]:
-        """What each rho reached."""
+        """The errors for each rho."""
         return build_rho_sweeps(self.groups)
 
     @property
@@ -63,10 +63,10 @@ def read_comparison(roots: Sequence[Path], cells_file: Path) -> Comparison:
 
     Args:
         roots: Folders that hold run directories, at any depth.
-        cells_file: The paper's conditions, results/paper/cells.csv; a broken one is only warned of.
+        cells_file: The paper's conditions, results/paper/cells.csv; if it is broken, this only warns.
 
     Raises:
-        ValueError: If a folder is missing or none holds a readable run.
+        ValueError: If a folder is missing, or if no folder holds a readable run.
     """
     for root in roots:
         if not root.is_dir():
@@ -75,16 +75,16 @@ def read_comparison(roots: Sequence[Path], cells_file: Path) -> Comparison:
                 "or train one first: python train.py"
             )
     runs, problems = find_runs(roots)
-    told = [f"{problem.path}: {problem.reason}" for problem in problems]
+    faults = [f"{problem.path}: {problem.reason}" for problem in problems]
     if not runs:
         names = ", ".join(str(root.absolute()) for root in roots)
-        found = "".join(f"; {line}" for line in told)
+        found = "".join(f"; {line}" for line in faults)
         raise ValueError(
             f"no readable run (a folder with config.yaml) in {names}{found}; train one first: python train.py"
         )
     groups, copies = group_runs(runs)
-    cells, faults = _read_cells(cells_file)
-    return Comparison(runs, groups, cells, match_paper(groups, runs, cells), [*told, *copies, *faults])
+    cells, missing = _read_cells(cells_file)
+    return Comparison(runs, groups, cells, match_paper(groups, runs, cells), [*faults, *copies, *missing])
 
 
 def _read_cells(path: Path) -> tuple[list[Cell], list[str]]:

@@ -1,4 +1,4 @@
-"""Conditions that differ in their method and length alone, beside SGD that makes as many passes."""
+"""Compares conditions with SGD at the same number of forward-backward passes."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from sam.report.families import families
 from sam.report.groups import Group
 from sam.report.interval import Estimate, estimate, paired_difference
 
-# Largest share by which numbers of passes differ that count as equal.
+# Numbers of passes count as equal up to this relative difference.
 TOLERANCE = 0.02
 
 
@@ -19,12 +19,12 @@ class ComputeRow:
 
     Attributes:
         group: The runs.
-        passes_per_image: Forward-backward passes that a training image went through, on the average.
+        passes_per_image: Mean number of forward-backward passes per training image in a run.
         test_error_pct: Error on the split after the last epoch.
         seconds: Time per run.
-        partner: The SGD runs of as many passes; None for SGD itself and where there are none.
-        difference_points: Error minus the partner's, over the seeds that both have.
-        missing_epochs: Epochs of the SGD run that would be the partner; None where there is one.
+        partner: The SGD runs with the same number of passes; None for SGD itself, or if there are none.
+        difference_points: Error minus the partner's error, over the seeds that both have.
+        missing_epochs: Number of epochs that a partner would need; None if there is a partner.
     """
 
     group: Group
@@ -37,18 +37,18 @@ class ComputeRow:
 
     @property
     def epochs(self) -> int:
-        """Length of training."""
+        """Number of training epochs."""
         return int(self.group.config["epochs"])
 
 
 @dataclass(frozen=True)
 class ComputeFamily:
-    """Conditions that agree in everything but method and epochs.
+    """Conditions that differ only in method and epochs.
 
     Attributes:
-        title: What tells it from every other family shown.
-        split: What the error was measured on: "test" or "validation".
-        rows: By passes, SGD first among equals.
+        title: A title that no other family has.
+        split: The split of the error: "test" or "validation".
+        rows: Sorted by passes; for equal passes, SGD is first.
     """
 
     title: str
@@ -57,16 +57,16 @@ class ComputeFamily:
 
 
 def build_compute_families(groups: Sequence[Group]) -> list[ComputeFamily]:
-    """Lay out what can be compared at equal compute.
+    """Return the families of conditions that can be compared at equal compute.
 
-    A family is shown where it has SGD, and something that spends more than one pass per image and epoch. On
-    held-out images, which are for choosing rho, there must also be an SGD run of as many passes.
+    A family is shown if it has SGD and a condition with more than one pass per image and epoch. Errors on
+    held-out images serve to choose rho, so there the family must also have a pair with equal passes.
 
     Args:
-        groups: Conditions; those without a complete run are passed over.
+        groups: Conditions; those without a complete run are skipped.
 
     Returns:
-        The families in the order in which the groups first name them.
+        The families, in the order of their first conditions.
     """
     counted = [group for group in groups if _passes_per_epoch(group) is not None]
     found = [
@@ -77,7 +77,7 @@ def build_compute_families(groups: Sequence[Group]) -> list[ComputeFamily]:
 
 
 def _passes_per_epoch(group: Group) -> float | None:
-    """Return the mean passes over a batch per update, times the walks over the images in an epoch."""
+    """Return the mean number of passes per update, times dataset.repeats."""
     passes, steps = group.values("forward_backward_passes"), group.values("steps")
     ratios = [passes[seed] / steps[seed] for seed in passes if steps.get(seed)]
     return sum(ratios) / len(ratios) * _num_repeats(group) if ratios else None
@@ -86,7 +86,7 @@ def _passes_per_epoch(group: Group) -> float | None:
 def _rows(groups: Sequence[Group]) -> list[ComputeRow]:
     passes = {group.key: _passes(group) for group in groups}
     num_baselines = Counter(group.setting.key for group in groups if _is_sgd(group))
-    # Two SGD conditions in one setting differ in something unknown: neither is the one to beat.
+    # Two SGD conditions in one setting differ in something unknown, so neither can be the baseline.
     baselines = [group for group in groups if _is_sgd(group) and num_baselines[group.setting.key] == 1]
     rows = []
     for group in groups:
@@ -112,7 +112,7 @@ def _make_row(group: Group, passes: float, partner: Group | None) -> ComputeRow:
 
 def _passes(group: Group) -> float:
     per_epoch = _passes_per_epoch(group)
-    assert per_epoch is not None, "groups without the number are passed over"
+    assert per_epoch is not None, "groups without the number are filtered out before"
     return per_epoch * int(group.config["epochs"])
 
 

@@ -1,4 +1,4 @@
-"""Families: conditions that can be held against each other, since they agree in their setting."""
+"""Families: conditions that can be compared because they agree in their setting."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -9,11 +9,11 @@ from sam.report.settings import Setting, setting_titles, without
 
 
 class Family(NamedTuple):
-    """Conditions that agree in everything but SAM's keys and a few others.
+    """Conditions that differ only in SAM's keys and in the free keys.
 
     Attributes:
-        title: What tells it from every other family.
-        setting: What its conditions agree in.
+        title: A title that no other family has.
+        setting: The keys in which the conditions agree.
         groups: The conditions.
     """
 
@@ -23,12 +23,12 @@ class Family(NamedTuple):
 
 
 def families(groups: Iterable[Group], free: Sequence[str] = (), by_method: bool = False) -> list[Family]:
-    """Sort conditions into families, in the order in which the groups first name them.
+    """Return the families of some conditions, in the order of their first conditions.
 
     Args:
         groups: Conditions.
-        free: Dotted keys, besides those of SAM, in which the members of a family may differ.
-        by_method: Whether the members of a family must have the same method, too, but for rho.
+        free: Dotted keys, in addition to those of SAM, in which the members of a family may differ.
+        by_method: Whether the members of a family must also have the same method, apart from rho.
     """
     members: dict[tuple[str, str], list[Group]] = defaultdict(list)
     settings: dict[str, Setting] = {}
@@ -41,7 +41,7 @@ def families(groups: Iterable[Group], free: Sequence[str] = (), by_method: bool 
 
 
 def sgd_of(groups: Iterable[Group]) -> Group | None:
-    """Return the SGD condition of one setting; None where there is none, or more than one."""
+    """Return the SGD condition of one setting; None if there is none or more than one."""
     found = [group for group in groups if group.config["optimizer"]["name"] == "sgd"]
-    # Two SGD conditions in one setting differ in something unknown: neither is the one to beat.
+    # Two SGD conditions in one setting differ in something unknown, so neither can be the baseline.
     return found[0] if len(found) == 1 else None

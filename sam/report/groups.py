@@ -1,4 +1,4 @@
-"""Groups of runs that differ in their seed alone: the rows of a comparison."""
+"""Groups of runs that differ only in their seed: the rows of a comparison."""
 
 import dataclasses
 from collections import Counter, defaultdict
@@ -10,7 +10,7 @@ from sam.record.reader import Run
 from sam.record.values import DEFAULTS, RULES, number, values_of
 from sam.report.settings import Setting, setting_of
 
-# Keys of SAM that the name of the method and its rho tell.
+# Keys of SAM that a label shows as "adaptive SAM" and "rho=...".
 NAMED_KEYS = ("optimizer.rho", "optimizer.adaptive")
 PHRASES = {
     "optimizer.p": "p={}",
@@ -25,11 +25,11 @@ class Group:
 
     Attributes:
         label: Short name, such as "SAM rho=0.05 p=inf"; unique within the setting.
-        setting: What the condition shares with those that it is compared with.
-        identity: The trainer's name of the condition, 8 hexadecimal digits.
+        setting: The keys that the condition shares with those that it is compared with.
+        identity: The identity of the condition, 8 hexadecimal digits (sam.record.identity).
         config: The config of one of its runs.
-        complete: The runs that reached their last epoch, one per seed, by seed.
-        num_diverged: How many more runs ended early; they enter no mean.
+        complete: The runs that reached their last epoch, one per seed, sorted by seed.
+        num_diverged: Number of diverged runs; means do not include them.
     """
 
     label: str
@@ -41,17 +41,17 @@ class Group:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What no other condition shares: its setting and its label."""
+        """A key that no other condition has: the setting and the label."""
         return self.setting.key, self.label
 
     @property
     def is_sam(self) -> bool:
-        """Whether it trains with SAM."""
+        """Whether the optimizer is SAM."""
         return bool(self.config["optimizer"]["name"] == "sam")
 
     @property
     def method(self) -> str:
-        """Its label without rho, such as "SAM": equal for all conditions of a sweep over rho."""
+        """The label without rho, such as "SAM": equal for all conditions of a sweep over rho."""
         return " ".join(_method(self.config))
 
     @property
@@ -73,14 +73,14 @@ class Group:
 
 
 def group_runs(runs: Iterable[Run]) -> tuple[list[Group], list[str]]:
-    """Group ended runs by setting and condition; runs that have not ended are passed over.
+    """Group ended runs by setting and condition; runs that have not ended are skipped.
 
     Args:
-        runs: Runs in the order in which one of two copies is preferred, the first winning.
+        runs: Runs; of several copies of one run, the first is used.
 
     Returns:
-        The groups, setting by setting, SGD before SAM and small rho before large; and what is left out as a
-        copy of another run: one line about each with another test error, one about all others.
+        The groups, setting by setting, SGD before SAM and small rho before large rho. Then the warnings about
+        runs left out as copies: one line for each copy with another test error, one line for all others.
     """
     members: dict[tuple[str, str, str], list[Run]] = defaultdict(list)
     settings: dict[str, Setting] = {}
@@ -118,7 +118,7 @@ def _one_per_seed(runs: list[Run]) -> tuple[list[Run], list[str]]:
         first = kept.setdefault(seed, run)
         if _result(first).get("test_error_pct") != _result(run).get("test_error_pct"):
             repeats = f"it repeats seed {seed} of {first.directory}"
-            differing.append(f"{run.directory}: left out, {repeats}, although with another test error")
+            differing.append(f"{run.directory}: left out, {repeats}, but has another test error")
     return [kept[seed] for seed in sorted(kept)], differing
 
 

@@ -14,7 +14,7 @@ class Estimate(NamedTuple):
     Attributes:
         mean: The arithmetic mean.
         half_width: Half the width of its 95 % interval; None for a single value.
-        num_values: How many values it is the mean of.
+        num_values: Number of values.
     """
 
     mean: float
@@ -23,35 +23,35 @@ class Estimate(NamedTuple):
 
 
 def estimate(values: Sequence[float]) -> Estimate | None:
-    """Estimate the mean that some independent values have in common.
+    """Estimate the common mean of independent values.
 
-    mean +- t * s / sqrt(n), with t the 97.5 % quantile of Student's t with n - 1 degrees of freedom
-    and s the standard deviation with n - 1 in its denominator.
+    mean +- t * s / sqrt(n), with t the 97.5 % quantile of Student's t distribution with n - 1 degrees of
+    freedom, and s the standard deviation with n - 1 in its denominator.
 
     Args:
         values: One number per run, for example test errors in percent.
 
     Returns:
-        The estimate, in the unit of the values; None for no values at all.
+        The estimate, in the unit of the values; None if there are no values.
     """
     if not values:
         return None
     if len(values) == 1:
         return Estimate(values[0], None, 1)
-    # scipy.stats.t.ppf is this function, at the price of a second of import time.
+    # scipy.stats.t.ppf is the same function, but takes a second to import.
     quantile = float(stdtrit(len(values) - 1, 0.975))
     half_width = quantile * statistics.stdev(values) / math.sqrt(len(values))
     return Estimate(statistics.fmean(values), half_width, len(values))
 
 
 def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Estimate | None:
-    """Estimate how much higher some runs lie than the baseline runs of the same seeds.
+    """Estimate the mean difference between runs and baseline runs with the same seeds.
 
-    The differences seed by seed are taken as independent values (a paired t interval).
+    The differences per seed are treated as independent values (a paired t interval).
 
     Args:
-        values: Number of each seed.
-        baseline: The same of the baseline.
+        values: One value for each seed.
+        baseline: One value of the baseline for each seed.
 
     Returns:
         The estimate over the seeds that both have; None for fewer than two such seeds.

@@ -1,4 +1,4 @@
-"""The comparison as text: the table of each setting, then what looks at all settings at once."""
+"""The comparison as Markdown: one table for each setting, then the sections over all settings."""
 
 from collections.abc import Sequence
 
@@ -8,19 +8,19 @@ from sam.report.table import SettingTable
 from sam.report.text_tables import describe_interrupted, setting_table
 
 READING_AID = """\
-Errors are those after the last epoch: mean ± half-width of the 95 % Student-t interval over n
-seeds (no interval for one seed). Diverged runs are counted but enter no mean. The difference is
-test error (or validation error) minus that of SGD of the same epochs with its paired 95 % interval,
-over the seeds that both have, of which it takes at least two."""
+All errors are measured after the last epoch. They are shown as mean ± half-width of the 95 %
+Student-t interval over n seeds (no interval for one seed). Diverged runs are counted, but are not
+part of a mean. The difference is the test error (or validation error) minus that of SGD with the
+same number of epochs. Its 95 % interval is paired: it uses the seeds that both have, at least two."""
 PRINTED_NOTE = """\
 Paper: the number that the paper prints for the closest condition, with its interval. A * marks runs
-that depart from that condition in something; "Beside the paper" says in what."""
+that differ from that condition; the section "Next to the paper's numbers" lists the differences."""
 VALIDATION_NOTE = """\
-Validation: the error on training images that were held out, in the place of the test images. It is
-for choosing rho; all but one of the paper's tables print test errors of training on all images."""
+Validation: the error on held-out training images, not on the test images. It is used to choose rho.
+All but one of the paper's tables print test errors after training on all training images."""
 CLEAN_NOTE = """\
-Train error, noisy / clean labels: the share of the training images that are not given the label
-that was trained on / their true class."""
+Train error, noisy / clean labels: the share of the training images whose prediction differs from the
+label that was trained on / from their true class."""
 
 
 def render_comparison(
@@ -33,9 +33,9 @@ def render_comparison(
 
     Args:
         blocks: The settings with their rows.
-        sections: More text, from a heading on; empty ones are left out.
+        sections: More sections, each with its heading; empty ones are left out.
         interrupted: Runs that have not ended, listed with their last epoch.
-        warnings: Lines about what was left out.
+        warnings: One line about each thing that was left out.
 
     Returns:
         The text, ending in a newline.
@@ -49,14 +49,14 @@ def render_comparison(
         ]
     parts += [*reading_notes(blocks), *sections]
     if interrupted:
-        parts += ["## Not ended", render_list([describe_interrupted(run) for run in interrupted])]
+        parts += ["## Unfinished runs", render_list([describe_interrupted(run) for run in interrupted])]
     if warnings:
         parts += ["## Left out", render_list(warnings)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def reading_notes(blocks: Sequence[SettingTable]) -> list[str]:
-    """Return what a reader must know of the tables of some settings, a paragraph each."""
+    """Return the explanations that the tables of some settings need, one paragraph each."""
     rows = [row for block in blocks for row in block.rows]
     tested = [row for block in blocks for row in block.rows if block.setting.split == "test"]
     notes = [

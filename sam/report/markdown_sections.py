@@ -1,56 +1,58 @@
-"""The sections that look at all settings at once: beside the paper, at equal compute, over rho."""
+"""The Markdown sections over all settings: the paper's numbers, equal compute, choice of rho."""
 
 from collections.abc import Sequence
 
-from sam.report.beside_paper import PaperRow
 from sam.report.equal_compute import ComputeFamily
 from sam.report.markup import escape, render_list, render_table
+from sam.report.paper_rows import PaperRow
 from sam.report.rho_sweeps import RhoSweep
 from sam.report.text_tables import (
     advice,
-    beside_paper_table,
     compute_table,
     held_out,
     missing_baselines,
+    paper_rows_table,
     sweep_table,
 )
 
-BESIDE_NOTE = """\
+PAPER_NOTE = """\
 Ours: mean ± half-width of the 95 % Student-t interval over n seeds, after the last epoch. Difference:
-ours minus the paper's, in points. Verdict: the difference is inside an interval if its size is at
-most the half-width. The paper's half-width counts as printed (<0.1 as 0.1), with no allowance for the
-rounding of its numbers; where it prints none, ours decides alone; below 3 seeds nothing is said.
-Inside is not the same as equal: a wide interval has room for much.
+our number minus the paper's, in percentage points. Verdict: the difference is inside an interval if
+its absolute value is at most the half-width. The paper's half-width is used as printed (<0.1 as 0.1),
+with no allowance for rounding. If the paper prints no interval, only ours counts. With fewer than 3
+seeds there is no verdict. Inside does not mean equal: a wide interval allows large differences.
 
-Runs that depart in nothing stand beside every cell that they repeat, others beside the one from which
-they depart least. A departure is written as ours (the cell's). results/paper/cells.csv says of each
-value whether the paper prints it, the released code has it, or it is assumed."""
+Runs without departures are shown at every cell that they repeat. Other runs are shown at the cell
+with the fewest departures. A departure is written as our value (the cell's value).
+results/paper/cells.csv states for each value whether it is from the paper, from the released code,
+or assumed."""
 COMPUTE_NOTE = """\
-Passes: forward-backward passes per training image in all, as counted by the runs. The difference is
-to the SGD runs whose passes are equal within 2 %, with its paired 95 % interval over the seeds that
-both have (at least two). Equal passes are not equal seconds, which are for whatever machine ran it."""
+Passes: total number of forward-backward passes per training image, as counted by the runs. The
+difference is taken to the SGD runs with the same number of passes (within 2 %). Its 95 % interval is
+paired: it uses the seeds that both have, at least two. Equal passes do not mean equal seconds:
+seconds depend on the machine of each run."""
 RHO_NOTE = """\
-Selected: the lowest mean validation error, where two or more rhos have one; else the lowest mean test
-error, which is then optimistic, since it was selected on that very error."""
+Selected: the rho with the lowest mean validation error, if two or more values of rho have one. Else
+the rho with the lowest mean test error; this error is optimistic, because rho was selected by it."""
 
 
-def render_beside_paper(rows: Sequence[PaperRow]) -> str:
-    """Write our numbers beside the paper's; "" for none.
+def render_paper_rows(rows: Sequence[PaperRow]) -> str:
+    """Write our numbers next to the paper's; "" if there are no rows.
 
     Args:
         rows: Cells with the runs that repeat them.
     """
     if not rows:
         return ""
-    table, notes = beside_paper_table(rows)
-    parts = ["## Beside the paper", render_table(*table)]
+    table, notes = paper_rows_table(rows)
+    parts = ["## Next to the paper's numbers", render_table(*table)]
     if notes:
         parts += ["Notes:", render_list(notes, numbered=True)]
-    return "\n\n".join([*parts, BESIDE_NOTE])
+    return "\n\n".join([*parts, PAPER_NOTE])
 
 
 def render_families(families: Sequence[ComputeFamily]) -> str:
-    """Write what can be compared at equal compute; "" for nothing.
+    """Write the comparison at equal compute; "" if there are no families.
 
     Args:
         families: Conditions that differ in method and epochs.
@@ -63,10 +65,10 @@ def render_families(families: Sequence[ComputeFamily]) -> str:
 
 
 def render_sweeps(sweeps: Sequence[RhoSweep]) -> str:
-    """Write what each rho reached, and which one is selected; "" for no sweep.
+    """Write the errors of each rho and the selected rho; "" if there are no sweeps.
 
     Args:
-        sweeps: One method in one setting each.
+        sweeps: The sweeps, each of one method in one setting.
     """
     parts = ["## Choice of rho"]
     for sweep in sweeps:

@@ -1,4 +1,4 @@
-"""Markdown for GitHub whose columns also line up in a terminal: tables, lists, numbers."""
+"""GitHub Markdown for tables, lists and numbers; the columns of a table also line up in a terminal."""
 
 import re
 import textwrap
@@ -11,27 +11,26 @@ WIDTH = 110
 
 
 def render_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Write a table, its first column flush left and the others flush right.
+    """Write a table; the first column is left-aligned, the others are right-aligned.
 
     Args:
         header: One cell per column.
-        rows: The same, for each row; the first cell is a name, in which markup is escaped.
+        rows: One cell per column for each row; markup in the first cell, a name, is escaped.
     """
     rows = [[escape(name), *others] for name, *others in rows]
     table = [header, *rows]
-    # A rule cell of less than a dash and a colon is no table to GitHub.
+    # GitHub needs at least a dash and a colon in each cell of the rule.
     widths = [max(2, *(len(cell) for cell in column)) for column in zip(*table, strict=True)]
-    # The first column holds names, the others numbers.
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     return "\n".join(_line(cells, widths) for cells in (header, rule, *rows))
 
 
 def render_list(lines: Sequence[str], numbered: bool = False) -> str:
-    """Write a list; a numbered one starts at 1 and has its long lines broken.
+    """Write a list; a numbered list starts at 1, and its long lines are wrapped.
 
     Args:
         lines: Plain text; markup in it is escaped.
-        numbered: Whether the items are referred to by number.
+        numbered: Whether the items have numbers instead of dashes.
     """
     if not numbered:
         return "\n".join(f"- {escape(line)}" for line in lines)
@@ -48,15 +47,15 @@ def render_list(lines: Sequence[str], numbered: bool = False) -> str:
 
 
 def format_estimate(estimate: Estimate | None, num_runs: int | None = None, sign: str = "") -> str:
-    """Write a mean with its interval, and with its n where that is not the n of the row.
+    """Write a mean with its interval, and with its n if that is not the n of the row.
 
     Args:
-        estimate: In percent or points; None gives a dash.
-        num_runs: The n of the row; None where the row does not tell it.
+        estimate: A mean, in percent or percentage points; None gives a dash.
+        num_runs: The n of the row; None if the row does not show it.
         sign: "+" to show the sign of positive numbers too.
 
     Returns:
-        Such as "2.70 ± 0.10 (n = 3)".
+        A text such as "2.70 ± 0.10 (n = 3)".
     """
     if estimate is None:
         return NOTHING
@@ -67,9 +66,9 @@ def format_estimate(estimate: Estimate | None, num_runs: int | None = None, sign
 
 
 def escape(text: str) -> str:
-    """Return a text in one line in which GitHub finds no markup."""
-    # Underscores inside of words are no markup on GitHub; names are full of them.
-    # A bracket after a bracket would make a link, or a picture that is fetched from elsewhere.
+    """Return a text in one line, with GitHub markup escaped."""
+    # Underscores are not escaped: many names have them, and inside words they are not markup on GitHub.
+    # "](" is escaped, since it would make a link, or a picture that is loaded from another site.
     return re.sub(r"([\\|*<`]|(?<=\])\()", r"\\\1", " ".join(text.split()))
 
 

@@ -1,4 +1,4 @@
-"""Gathers the analyses of the runs of each condition, and checks what their files hold."""
+"""Gathers the analyses of the runs of each condition, and checks the numbers in their files."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from sam.record.values import number
 from sam.report.families import families
 from sam.report.groups import Group
 
-# Two analyses are made alike where they agree in these; what else they were asked for only adds numbers.
+# Analyses can be compared if they agree in these settings. All other settings only add more numbers.
 ALIKE = {
     "sharpness": ("rho", "adaptive", "ascent_step_size"),
     "hessian": ("steps", "probes"),
@@ -26,7 +26,7 @@ class Measured:
 
     Attributes:
         group: The condition.
-        by_seed: The analyses of each seed that has any, by epoch.
+        by_seed: For each seed with analyses, its analyses sorted by epoch.
     """
 
     group: Group
@@ -34,25 +34,25 @@ class Measured:
 
     @property
     def analyses(self) -> list[Analysis]:
-        """Those of all seeds."""
+        """The analyses of all seeds."""
         return [analysis for analyses in self.by_seed.values() for analysis in analyses]
 
     @property
     def epochs(self) -> list[int]:
-        """Every epoch at which some seed was looked at."""
+        """Every epoch after which some seed was analysed."""
         return sorted({analysis.epoch for analysis in self.analyses})
 
 
 class Rise(NamedTuple):
-    """How far loss and error rise in the ball: one row of a sharpness analysis.
+    """The rise of loss and error within the ball: one row of a sharpness analysis.
 
     Attributes:
-        m: Images that share one perturbation.
-        ascent_steps: Steps of the inner maximisation.
+        m: Number of images that share one perturbation.
+        ascent_steps: Number of steps of the inner maximisation.
         loss: Mean rise of the loss.
-        standard_error: Of the loss rise over the subsets of m images; None for a single one.
+        standard_error: Standard error of the loss rise over the subsets; None for a single subset.
         error_points: Mean rise of the error, in percentage points.
-        num_subsets: Of m images.
+        num_subsets: Number of subsets of m images.
     """
 
     m: int
@@ -64,21 +64,20 @@ class Rise(NamedTuple):
 
 
 def gather(groups: Sequence[Group], name: str, **settings: Any) -> list[Measured]:
-    """Read the analyses of one kind, of all complete runs.
+    """Read the analyses of one kind from all complete runs.
 
-    Within a setting only those are kept that were made alike, in the way that most of them were: same
-    images, same ball.
+    Within a setting, only comparable analyses are kept: those with the most frequent images and settings.
 
     Args:
-        groups: Conditions, in the order of the answer.
+        groups: Conditions; the result has the same order.
         name: Kind of analysis.
-        settings: What it must have been asked for, such as dimensions=2.
+        settings: Settings that an analysis must have, such as dimensions=2.
 
     Returns:
-        The conditions with an analysis, those of one setting next to each other.
+        The conditions with an analysis; those of one setting are next to each other.
 
     Raises:
-        ValueError: If there is none; it says how to make one.
+        ValueError: If there is no such analysis; the message shows the command that makes one.
     """
     found = []
     for group in groups:
@@ -95,7 +94,7 @@ def gather(groups: Sequence[Group], name: str, **settings: Any) -> list[Measured
 
 
 def by_setting(measured: Sequence[Measured]) -> list[list[Measured]]:
-    """Part conditions by setting, in the order of their first ones.
+    """Group conditions by setting, in the order of the first condition of each setting.
 
     Args:
         measured: Conditions of any settings.
@@ -106,10 +105,10 @@ def by_setting(measured: Sequence[Measured]) -> list[list[Measured]]:
 
 
 def largest_comparison(measured: Sequence[Measured]) -> list[Measured]:
-    """Return the conditions of the setting that has most of them, and of those the one with most analyses.
+    """Return the conditions of the setting with the most conditions, then with the most analyses.
 
     Args:
-        measured: At least one.
+        measured: At least one condition.
     """
     return max(
         by_setting(measured), key=lambda members: (len(members), sum(len(one.analyses) for one in members))
@@ -117,13 +116,13 @@ def largest_comparison(measured: Sequence[Measured]) -> list[Measured]:
 
 
 def made_alike(members: Sequence[Measured]) -> list[Measured]:
-    """Keep the analyses that look at the same images in the same way: the way that most of them do.
+    """Keep the analyses with the most frequent images and settings, so that all can be compared.
 
     Args:
-        members: Conditions that are held against each other, with analyses of one kind.
+        members: Conditions of one comparison, with analyses of one kind.
 
     Returns:
-        Those that have any such analysis.
+        The conditions that still have an analysis.
     """
     ways = Counter(_way(analysis) for measured in members for analysis in measured.analyses)
     if not ways:
@@ -140,10 +139,10 @@ def made_alike(members: Sequence[Measured]) -> list[Measured]:
 
 
 def rises(analysis: Analysis) -> list[Rise]:
-    """Read the rows of a sharpness analysis; those whose rise is not finite are left out.
+    """Read the rows of a sharpness analysis; rows without a finite rise are left out.
 
     Raises:
-        ValueError: If the file holds none.
+        ValueError: If no row is left.
     """
     rows = analysis.result.get("rows")
     found = []
@@ -161,11 +160,11 @@ def rises(analysis: Analysis) -> list[Rise]:
 
 
 def rises_at(analyses: Sequence[Analysis], epoch: int) -> dict[tuple[int, int], Rise]:
-    """Return the rises after an epoch by m and ascent steps, joined from all analyses of it; the last counts.
+    """Return the rises after an epoch by m and ascent steps, merged over its analyses; the last one wins.
 
     Args:
-        analyses: Of one run, made alike.
-        epoch: After which they looked.
+        analyses: Comparable analyses of one run.
+        epoch: Number of epochs before the analysis.
 
     Raises:
         ValueError: If one of them holds no finite rise.
@@ -175,15 +174,15 @@ def rises_at(analyses: Sequence[Analysis], epoch: int) -> dict[tuple[int, int], 
 
 
 def final_rises(members: Sequence[Measured]) -> tuple[int, list[dict[int, dict[int, Rise]]]]:
-    """Return the rises after the last epoch that was looked at, with one number of ascent steps for all.
+    """Return the rises after each run's last analysed epoch, all for one number of ascent steps.
 
-    It is the number that most seeds have, of several the smallest; a seed that lacks it is left out.
+    This is the number that most seeds have; in a tie, the smallest. A seed without it is left out.
 
     Args:
-        members: Conditions that are held against each other, with sharpness analyses made alike.
+        members: Conditions of one comparison, with comparable sharpness analyses.
 
     Returns:
-        The number of ascent steps; for each condition, the rises by seed and m.
+        The number of ascent steps, and for each condition the rises by seed and m.
 
     Raises:
         ValueError: If an analysis holds no finite rise.
@@ -203,13 +202,13 @@ def final_rises(members: Sequence[Measured]) -> tuple[int, list[dict[int, dict[i
 
 
 def ball(analysis: Analysis) -> str:
-    """Say where a sharpness analysis looked for the highest loss."""
+    """Describe the ball in which a sharpness analysis searched for the highest loss."""
     kind = "an adaptive ball" if analysis.settings.get("adaptive") else "a ball"
     return f"{kind} of radius {analysis.settings.get('rho')}"
 
 
 def steps_text(ascent_steps: int) -> str:
-    """Return a number of ascent steps in words."""
+    """Return a text such as "3 ascent steps"."""
     return f"{ascent_steps} ascent step" + "s" * (ascent_steps > 1)
 
 
@@ -217,19 +216,19 @@ def value_of(analysis: Analysis, key: str) -> float:
     """Read one number of a result.
 
     Raises:
-        ValueError: If it is not there or not finite.
+        ValueError: If the number is missing or not finite.
     """
     value = number(analysis.result.get(key))
     if value is None:
-        raise ValueError(f"{analysis.path}: its {key} is no finite number; run the analysis again")
+        raise ValueError(f"{analysis.path}: its {key} is not a finite number; run the analysis again")
     return value
 
 
 def values_of_list(analysis: Analysis, key: str) -> list[float]:
-    """Read a list of numbers of a result, those left out that are not finite.
+    """Read a list of numbers of a result; values that are not finite are left out.
 
     Raises:
-        ValueError: If none is left.
+        ValueError: If no number is left.
     """
     values = analysis.result.get(key)
     items = values if isinstance(values, list) else []

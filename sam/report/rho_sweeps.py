@@ -1,4 +1,4 @@
-"""Sweeps over rho: the error on held-out training images beside the test error, and the rho they select."""
+"""Sweeps over rho: the validation error and the test error of each rho, and the rho that is selected."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from sam.report.interval import Estimate, estimate
 
 @dataclass(frozen=True)
 class RhoRow:
-    """One rho.
+    """One value of rho.
 
     Attributes:
         rho: SAM's radius.
-        validation: The runs that held out training images; None where there are none.
-        test: The runs that trained on all; None where there are none.
+        validation: The runs that held out training images; None if there are none.
+        test: The runs that trained on all training images; None if there are none.
     """
 
     rho: float
@@ -24,26 +24,26 @@ class RhoRow:
 
     @property
     def validation_error_pct(self) -> Estimate | None:
-        """Error on the held-out images; None where no run completed."""
+        """Error on the held-out images; None if no run is complete."""
         return _error(self.validation)
 
     @property
     def test_error_pct(self) -> Estimate | None:
-        """Error on the test images; None where no run completed."""
+        """Error on the test images; None if no run is complete."""
         return _error(self.test)
 
 
 @dataclass(frozen=True)
 class RhoSweep:
-    """One method in one setting, for several rho.
+    """One method in one setting, for several values of rho.
 
     Attributes:
-        title: What tells its setting from every other one shown.
+        title: A title that no other setting has.
         method: Name of the method, without rho.
-        validation: How images are held out: "last" or "random"; "none" where no run does.
-        rows: By rho.
-        selected: The row of lowest mean error, the smaller rho winning a tie.
-        split: What that error was measured on: "validation", or "test", which makes it optimistic.
+        validation: How images are held out: "last" or "random"; "none" if no run holds images out.
+        rows: Sorted by rho.
+        selected: The row with the lowest mean error; in a tie, the one with the smaller rho.
+        split: The split of that error: "validation", or "test", which makes the error optimistic.
     """
 
     title: str
@@ -55,16 +55,16 @@ class RhoSweep:
 
 
 def build_rho_sweeps(groups: Sequence[Group]) -> list[RhoSweep]:
-    """Find every sweep: the same method and setting, but for rho and for what is held out.
+    """Find all sweeps: conditions with the same method and setting, apart from rho and held-out images.
 
-    Runs that hold out the last tenth and runs that hold out a random one make two sweeps, which share their
-    test errors.
+    Runs that hold out the last tenth and runs that hold out a random tenth make two sweeps. Both sweeps show
+    the same test errors.
 
     Args:
-        groups: Conditions; those of SAM count.
+        groups: Conditions; only those of SAM are used.
 
     Returns:
-        The sweeps in the order in which the groups first name them; only those with two rhos to choose from.
+        The sweeps with at least two values of rho, in the order of their first conditions.
     """
     sweeps = []
     with_rho = [group for group in groups if group.rho is not None]

@@ -1,7 +1,7 @@
-"""The setting of a run: all that decides its numbers but the seed and the choice between SGD and SAM.
+"""The setting of a run: all keys that decide its numbers, except the seed and the keys of SGD versus SAM.
 
-Two runs of one setting can be held against each other; two of different settings cannot. A key that a config
-lacks has its default, so that a key added later does not part old runs from new ones.
+Runs can be compared if they have the same setting. A key that a config lacks has its default, so that old
+runs have the same setting as new ones after a key is added.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any
 
 from sam.record.values import DEFAULTS, RULES, values_of
 
-# Told by the title, in these words.
+# Keys that every title shows, with their words.
 TITLE_KEYS = {
     "dataset.name": "{}",
     "model.name": "{}",
@@ -23,7 +23,7 @@ TITLE_KEYS = {
     "batch_size": "batch {}",
     "m": "m {}",
 }
-# The same, where they have another value than the default.
+# Keys that a title shows only if their value is not the default.
 CHANGED_TITLE_KEYS = {
     "dataset.label_noise": "label noise {}",
     "dataset.label_noise_over": "drawn over {}",
@@ -40,10 +40,10 @@ SPOILED_LABELS = ("dataset.label_noise", "dataset.label_file", "dataset.relabel_
 
 @dataclass(frozen=True)
 class Setting:
-    """What runs of one comparison have in common.
+    """The keys that all runs of one comparison share.
 
     Attributes:
-        key: Equal for equal settings, and for no others.
+        key: A text that identifies the setting.
         fields: The value of each dotted key; keys set to null are left out.
     """
 
@@ -52,17 +52,17 @@ class Setting:
 
     @property
     def split(self) -> str:
-        """What the test error was measured on: "test", or "validation", a part of the training images."""
+        """The split of the test error: "test", or "validation" if training images are held out."""
         return "test" if self.fields.get("dataset.validation", "none") == "none" else "validation"
 
     @property
     def has_clean_labels(self) -> bool:
-        """Whether it is trained on the true labels."""
+        """Whether the training labels are the true labels."""
         return not any(self.fields.get(key) for key in SPOILED_LABELS)
 
     @property
     def details(self) -> str:
-        """How it is trained, as far as the title does not say so, in one line."""
+        """The training keys that the title does not show, in one line."""
         elsewhere = ("dataset.", "model.", "augmentation.")
         return ", ".join(
             f"{name}={_text(value)}"
@@ -72,7 +72,7 @@ class Setting:
 
     @property
     def order(self) -> tuple[str | int, ...]:
-        """What to sort settings by."""
+        """The sort key of the setting."""
         groups = ("dataset", "model", "augmentation")
         names = (str(self.fields[f"{group}.name"]) for group in groups)
         return (*names, int(self.fields["epochs"]), self.key)
@@ -86,10 +86,10 @@ def setting_of(config: Mapping[str, Any]) -> Setting:
     """
     values = values_of(config)
     if values["dataset.relabel_from"] is not None:
-        # Each seed of a bootstrapped condition has its labels from a seed of another.
+        # Each seed of a bootstrapped condition gets its labels from one seed of another condition.
         source = os.path.normpath(str(values["dataset.relabel_from"]))
         values["dataset.relabel_from"] = re.sub(r"seed\d+-", "seed*-", source)
-    # An image folder is known by its path alone: two of them may bear one name.
+    # Only the path identifies an image folder: two folders may have the same dataset.name.
     from_folder = values["dataset.reader"] == "image_folder"
     fields = {
         name: value
@@ -100,20 +100,20 @@ def setting_of(config: Mapping[str, Any]) -> Setting:
 
 
 def without(setting: Setting, names: Iterable[str]) -> Setting:
-    """Return what is left of a setting when some keys may differ; it has a title like any other."""
+    """Return a setting without some keys, which may then differ."""
     fields = {name: value for name, value in setting.fields.items() if name not in set(names)}
     return Setting(json.dumps(fields, default=str), fields)
 
 
 def setting_titles(settings: Iterable[Setting]) -> dict[str, str]:
-    """Name settings so that no two of them have the same title.
+    """Return a title for each setting, so that no two titles are equal.
 
     Args:
-        settings: All that are shown together.
+        settings: All settings that are shown together.
 
     Returns:
-        The title of each setting key: dataset, model, augmentation, length and batch, and whatever
-        else it takes to tell it from a setting that agrees in those.
+        The title by setting key: dataset, model, augmentation, epochs and batch size, and the other keys
+        that distinguish it from settings that agree in those.
     """
     namesakes: dict[str, dict[str, Setting]] = defaultdict(dict)
     for setting in settings:
@@ -128,8 +128,8 @@ def setting_titles(settings: Iterable[Setting]) -> dict[str, str]:
 
 
 def _counts(name: str) -> bool:
-    """Say whether a key decides the numbers of SGD and SAM alike."""
-    if name not in RULES:  # of a later version
+    """Return whether a key decides the numbers of both SGD and SAM."""
+    if name not in RULES:  # a key of a later version
         return not name.startswith("runtime.")
     rules = RULES[name]
     compared = name in ("seed", "optimizer.name") or rules.get("sam_only", False)

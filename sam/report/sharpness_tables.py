@@ -1,4 +1,4 @@
-"""How sharp the minima of each condition are: curvature and m-sharpness, SAM beside SGD, seed by seed."""
+"""Tables of the sharpness of each condition: curvature and m-sharpness, with paired differences to SGD."""
 
 import math
 from collections import Counter
@@ -25,11 +25,11 @@ CURVATURES = {
 
 
 class SharpnessTable(NamedTuple):
-    """What analyses of one kind say of the conditions of one setting.
+    """The analyses of one kind, for all conditions of one setting.
 
     Attributes:
-        setting_key: Of the setting.
-        title: Of the setting.
+        setting_key: The key of the setting.
+        title: The title of the setting.
         caption: What was measured, on which images, after which epoch.
         text: The table.
     """
@@ -41,10 +41,10 @@ class SharpnessTable(NamedTuple):
 
 
 def sharpness_tables(groups: Sequence[Group]) -> list[SharpnessTable]:
-    """Lay out the curvature and the m-sharpness of the conditions of each setting.
+    """Return tables of the curvature and the m-sharpness of the conditions of each setting.
 
-    Each number is the mean over seeds with its 95 % Student-t interval, after the epoch at which most runs
-    were looked at, with its n where that is not the n of the row. The difference is paired, over the seeds
+    Each number is the mean over seeds with its 95 % Student-t interval, after the epoch with the most
+    analysed runs. It shows its n if that is not the n of the row. The difference is paired, over the seeds
     that the condition and SGD both have.
 
     Args:
@@ -67,12 +67,12 @@ def format_figures(value: Estimate | None, num_runs: int, sign: str = "") -> str
     """Write a mean with its interval to three significant digits of the mean.
 
     Args:
-        value: In any unit; None gives a dash.
+        value: A mean in any unit; None gives a dash.
         num_runs: The n of the row.
         sign: "+" to show the sign of positive numbers too.
 
     Returns:
-        Such as "0.0123 ± 0.0040 (n = 3)".
+        A text such as "0.0123 ± 0.0040 (n = 3)".
     """
     if value is None:
         return NOTHING
@@ -124,7 +124,7 @@ def _sharpness(members: Sequence[Measured]) -> tuple[str, TextTable]:
 
 
 def _figures(analyses: Sequence[Analysis], epoch: int) -> dict[str, float]:
-    """Return the curvatures of a run after an epoch, each from the last analysis that has it."""
+    """Return the curvatures of a run after an epoch; each is from the last analysis that has it."""
     return {
         name: value
         for made in analyses
@@ -135,10 +135,10 @@ def _figures(analyses: Sequence[Analysis], epoch: int) -> dict[str, float]:
 
 
 def _losses(analyses: Sequence[Analysis], epoch: int) -> dict[tuple[int, int], float]:
-    """Return the rise of the loss by m and ascent steps, joined from all readable analyses of an epoch."""
+    """Return the rise of the loss by m and ascent steps, merged over all readable analyses of an epoch."""
     losses: dict[tuple[int, int], float] = {}
     for made in analyses:
-        # A broken file is passed over.
+        # A broken file is skipped.
         with suppress(ValueError):
             losses |= {key: rise.loss for key, rise in rises_at([made], epoch).items()}
     return losses
@@ -150,10 +150,10 @@ def _estimates(
     key: Key,
     counts: Sequence[int],
 ) -> list[tuple[str, str]]:
-    """Return mean and difference to SGD of one figure for each condition, from those of each of its seeds."""
+    """Return mean and difference to SGD of one number, for each condition, from its values per seed."""
     known = [{seed: figures[key] for seed, figures in by_seed.items() if key in figures} for by_seed in found]
     baselines = [one for one, made in zip(known, members, strict=True) if not made.group.is_sam]
-    # Two SGD conditions in one setting differ in something unknown: neither is the one to beat.
+    # Two SGD conditions in one setting differ in something unknown, so neither can be the baseline.
     baseline = baselines[0] if len(baselines) == 1 else {}
     return [
         (

@@ -1,4 +1,4 @@
-"""The comparison as data: one block per setting, one row per condition, SGD beside SAM."""
+"""The comparison of SGD and SAM as data: one table per setting, one row per condition."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from sam.report.settings import Setting
 
 @dataclass(frozen=True)
 class SettingRow:
-    """One condition; an estimate is None where no run has the number.
+    """One condition; an estimate is None if no run has the number.
 
     Attributes:
         group: The runs.
         test_error_pct: Top-1 error on the setting's split after the last epoch.
-        test_top5_error_pct: The same with five guesses.
+        test_top5_error_pct: Top-5 error on that split.
         train_error_pct: Top-1 error on the training images after the last epoch, by the labels trained on.
-        train_clean_error_pct: The same by the true labels, where others were trained on.
+        train_clean_error_pct: The same by the true labels, if the labels trained on differ from them.
         seconds: Time per run.
         difference_points: Test error minus that of SGD, over the seeds that both have.
-        paper: The closest cell of the paper; None where there is none.
+        paper: The closest cell of the paper; None if there is none.
     """
 
     group: Group
@@ -40,8 +40,8 @@ class SettingTable:
     """One setting.
 
     Attributes:
-        title: What tells it from every other setting shown.
-        setting: How it is trained, and on what it is tested.
+        title: A title that no other setting has.
+        setting: The keys that all rows share.
         rows: SGD first, then SAM by rho.
     """
 
@@ -53,14 +53,14 @@ class SettingTable:
 def build_setting_tables(
     groups: Sequence[Group], matches: Mapping[tuple[str, str], Sequence[Match]]
 ) -> list[SettingTable]:
-    """Lay out a comparison.
+    """Return one table for each setting.
 
     Args:
-        groups: Conditions in the order in which they are shown.
+        groups: Conditions, in the order of the rows.
         matches: The cells of the paper that each condition repeats, the closest first, by `Group.key`.
 
     Returns:
-        One block per setting, in the order in which the groups first name it.
+        The tables, in the order of their first conditions.
     """
     tables = []
     for family in families(groups):

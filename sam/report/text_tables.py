@@ -1,14 +1,14 @@
-"""The tables of a comparison as plain text, cell by cell, and the sentences around them: no markup yet."""
+"""The tables of a comparison and their sentences as plain text, without markup."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from sam.record.reader import Run
-from sam.report.beside_paper import PaperRow
 from sam.report.equal_compute import ComputeFamily, ComputeRow
 from sam.report.groups import Group
 from sam.report.interval import Estimate
 from sam.report.markup import NOTHING, format_estimate
+from sam.report.paper_rows import PaperRow
 from sam.report.rho_sweeps import RhoRow, RhoSweep
 from sam.report.settings import HELD_OUT, Setting
 from sam.report.table import SettingRow, SettingTable
@@ -19,7 +19,7 @@ class TextTable(NamedTuple):
 
     Attributes:
         header: One text per column.
-        rows: The same, for each row.
+        rows: One text per column, for each row.
     """
 
     header: list[str]
@@ -27,7 +27,7 @@ class TextTable(NamedTuple):
 
 
 def setting_table(block: SettingTable) -> TextTable:
-    """Lay out the conditions of one setting, SGD beside SAM.
+    """Return the table of the conditions of one setting.
 
     Args:
         block: The setting.
@@ -46,14 +46,14 @@ def setting_table(block: SettingTable) -> TextTable:
     return TextTable(header, [_setting_cells(row, setting) for row in block.rows])
 
 
-def beside_paper_table(rows: Sequence[PaperRow]) -> tuple[TextTable, list[str]]:
-    """Lay out the paper's cells with the runs that repeat them.
+def paper_rows_table(rows: Sequence[PaperRow]) -> tuple[TextTable, list[str]]:
+    """Return the table of the paper's cells with the runs that repeat them.
 
     Args:
         rows: Cells with their runs.
 
     Returns:
-        The table, whose last column has numbers of notes, and the notes, from number 1 on.
+        The table and the notes. The last column of the table holds numbers of notes, which start at 1.
     """
     notes: dict[str, int] = {}
     has_top5 = any(row.cell.top5 is not None for row in rows)
@@ -71,18 +71,18 @@ def beside_paper_table(rows: Sequence[PaperRow]) -> tuple[TextTable, list[str]]:
 
 
 def compute_table(family: ComputeFamily) -> TextTable:
-    """Lay out conditions beside SGD of as many passes.
+    """Return the table of conditions compared with SGD at equal passes.
 
     Args:
         family: Conditions that differ in method and epochs.
     """
     header = ["Method", "Epochs", "Passes", f"{family.split.capitalize()} error (%)"]
-    header += ["Difference to SGD of as many passes (points)", "Seconds per run", "n"]
+    header += ["Difference to SGD at equal passes (points)", "Seconds per run", "n"]
     return TextTable(header, [_compute_cells(row) for row in family.rows])
 
 
 def sweep_table(sweep: RhoSweep) -> TextTable:
-    """Lay out what each rho reached.
+    """Return the table of the errors for each rho.
 
     Args:
         sweep: One method in one setting.
@@ -92,10 +92,10 @@ def sweep_table(sweep: RhoSweep) -> TextTable:
 
 
 def paper_notes(row: PaperRow) -> list[str]:
-    """Say how runs depart from a cell of the paper, and what else is to be known of the two."""
+    """Return the notes on a row: departures from the cell, its alternatives, doubts about the cell."""
     notes = []
     if row.departures:
-        notes.append("Departs: " + ", ".join(map(str, row.departures)))
+        notes.append("Departures: " + ", ".join(map(str, row.departures)))
     if row.alternative:
         missing = "".join(f", {text} not run" for text in row.not_run)
         rule = "" if row.not_run else ", the best of all alternatives"
@@ -106,34 +106,35 @@ def paper_notes(row: PaperRow) -> list[str]:
 
 
 def missing_baselines(family: ComputeFamily) -> list[str]:
-    """Name the SGD runs that a family lacks, a line for each length."""
+    """Return one line for each SGD run that a comparison at equal passes still needs."""
     missing: dict[int, list[str]] = {}
     for row in family.rows:
         if row.missing_epochs is not None:
             missing.setdefault(row.missing_epochs, []).append(f"{row.group.label} ({row.epochs} epochs)")
     return [
-        f"optimizer=sgd epochs={n} is not run; to compare {', '.join(missing[n])}" for n in sorted(missing)
+        f"not run yet: optimizer=sgd epochs={n}, to compare with {', '.join(missing[n])}"
+        for n in sorted(missing)
     ]
 
 
 def held_out(sweep: RhoSweep) -> str:
-    """Say which images a sweep was validated on."""
+    """Say on which images a sweep was validated."""
     if sweep.validation == "none":
-        return "No training images were held out (dataset.validation=last or random does)."
+        return "No training images were held out; dataset.validation=last or random holds out a tenth."
     share = HELD_OUT.get(sweep.validation, "a part")
     return f"Validation: {share} of the training images (dataset.validation={sweep.validation})."
 
 
 def advice(sweep: RhoSweep) -> str:
-    """Say what is yet to be run with the selected rho; "" for nothing."""
+    """Say which run with the selected rho is still missing; "" if none is."""
     if sweep.selected.test_error_pct is not None:
         return ""
     rho = f"optimizer.rho={sweep.selected.rho:g}"
-    return f"Not run with the selected rho: training on all images ({rho} dataset.validation=none)."
+    return f"Not run yet: the selected rho on all training images ({rho} dataset.validation=none)."
 
 
 def describe_interrupted(run: Run) -> str:
-    """Say how far a run has come that has not ended."""
+    """Say how many epochs an unfinished run has completed."""
     progress = f"epoch {run.last_epoch} of {run.config['epochs']}"
     return f"{run.directory}: interrupted or still running, {progress}"
 

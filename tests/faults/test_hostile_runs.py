@@ -56,7 +56,7 @@ FAULTS = {
     "yaml size": (lambda run: _large(run / "config.yaml"), "it is longer than 65536 bytes"),
     "yaml epochs": (
         lambda run: (run / "config.yaml").write_text(_config(epochs=10**300)),
-        "no whole number of epochs",
+        "no valid number of epochs",
     ),
     "json depth": (lambda run: (run / "result.json").write_text("[" * 10**6), "result.json cannot be read"),
     "json digits": (lambda run: (run / "result.json").write_text("1" * 10**6), "result.json cannot be read"),

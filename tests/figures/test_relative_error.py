@@ -21,7 +21,7 @@ from sam.figures.relative_error import (
 )
 from sam.paper.cells import Printed, read_cells
 from sam.record.reader import find_runs
-from sam.report.beside_paper import match_paper
+from sam.report.paper_rows import match_paper
 from tests.figures.drawn import caption_of, groups_of, lines_of
 from tests.record.run_directories import write_run
 

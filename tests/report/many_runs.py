@@ -1,11 +1,11 @@
-"""Writes thousands of run directories of the paper's conditions, to see what holds at that size.
+"""Writes thousands of run directories of the paper's conditions, to test the readers with many runs.
 
 python -m tests.report.many_runs FOLDER [--runs 10000] [--epochs 200]
 
-The writers of the trainer write them, with made-up errors: every condition of the paper's tables with its
-seeds, then SGD and SAM at each rho of the paper's grid on held-out images, then all again with other keys.
-One run in 50 has diverged, one in 25 has not ended, one in 500 is damaged. A folder of the same name always
-holds the same.
+It uses the functions with which the trainer writes, and made-up errors. It writes every condition of the
+paper's tables with its seeds, then SGD and SAM at each rho of the paper's grid on held-out images, then all
+conditions with other values of some keys. One run in 50 has diverged, one in 25 has not ended, and one in 500
+is damaged. Two folders with the same name get the same files.
 """
 
 import argparse
@@ -48,13 +48,13 @@ def write_many(root: Path, num_runs: int, max_epochs: int = 200) -> None:
 
     Args:
         root: Folder of all runs.
-        num_runs: How many.
-        max_epochs: metrics.csv has no more rows, however long the run.
+        num_runs: Number of runs.
+        max_epochs: Largest number of rows of a metrics.csv.
     """
     with (
         patch("sam.run.result.environment", lambda device: ENVIRONMENT),
         patch("sam.run.result.peak_memory_mib", lambda device: 5120.4),
-        patch.object(os, "fsync"),  # these need not survive a power cut, and a disk takes minutes for all
+        patch.object(os, "fsync"),  # it would take minutes, and these files need not survive a power failure
     ):
         condition = first_text = ""
         for position, config in enumerate(islice(_configs(str(root)), num_runs)):
@@ -64,14 +64,14 @@ def write_many(root: Path, num_runs: int, max_epochs: int = 200) -> None:
                 write_config(path.parent, config, "python train.py")
                 condition, first_seed, first_text = identity(config), config.seed, path.read_text("utf-8")
             else:
-                # Seeds of a condition come one after the other, and writing YAML takes most of the time.
+                # Seeds of a condition follow each other; their texts are copied, since writing YAML is slow.
                 seeds = (f"\nseed: {seed}\n" for seed in (first_seed, config.seed))
                 path.write_text(first_text.replace(*seeds), "utf-8")
             _end(config, position, max_epochs)
 
 
 def _configs(root: str) -> Iterator[TrainConfig]:
-    """Yield configs in the order of the docstring, each directory once."""
+    """Yield configs in the order that the module describes, each run directory once."""
     planned: list[TrainConfig] = []
     seen: set[Path] = set()
     for config in chain(_planned(root, planned), _sweeps(planned), _variants(planned)):
@@ -81,7 +81,7 @@ def _configs(root: str) -> Iterator[TrainConfig]:
 
 
 def _planned(root: str, planned: list[TrainConfig]) -> Iterator[TrainConfig]:
-    """Yield the runs of the tables, and leave them in a list."""
+    """Yield the runs of the tables, and also append them to a list."""
     for cell in read_cells(CELLS):
         for run in runs_of(cell, range(cell.num_seeds), [f"outputs={root}"]):
             planned.append(run.config)
@@ -104,7 +104,7 @@ def _sweeps(planned: list[TrainConfig]) -> Iterator[TrainConfig]:
 
 
 def _variants(planned: list[TrainConfig]) -> Iterator[TrainConfig]:
-    """Yield all again without clipping, and with other micro-batches."""
+    """Yield all conditions without clipping, then with other micro-batches."""
     for config in planned:
         yield dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, clip_norm=None))
     for m in (16, 64, 128, 256):
@@ -113,14 +113,14 @@ def _variants(planned: list[TrainConfig]) -> Iterator[TrainConfig]:
 
 
 def _end(config: TrainConfig, position: int, max_epochs: int) -> None:
-    """Write the rest of a run; its position decides what has become of it."""
+    """Write the other files of a run; its position decides whether it is complete."""
     directory = path_of(config)
     has_ended = position % 25 != 7
     diverged = position % 50 == 21
     num_rows = min(config.epochs, max_epochs)
     if diverged or not has_ended:
         num_rows //= 3
-    # A run of no epochs has a row, too: of the network as it starts.
+    # A run with epochs=0 has one row too: the evaluation of the initial network.
     rows = _rows(config, directory.name, max(1, num_rows))
     CsvLog(directory / "metrics.csv").restart(rows)
     if has_ended:

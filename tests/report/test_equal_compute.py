@@ -29,7 +29,7 @@ def _row(family: ComputeFamily, label: str, epochs: int) -> ComputeRow:
     return row
 
 
-def test_sam_is_held_against_sgd_of_as_many_passes(tmp_path: Path) -> None:
+def test_sam_is_compared_with_sgd_at_equal_passes(tmp_path: Path) -> None:
     _write(tmp_path, "sgd", 200, [9.0, 9.0])
     _write(tmp_path, "sgd", 400, [4.0, 6.0])
     _write(tmp_path, "sam", 200, [3.0, 3.0], passes=2)
@@ -79,7 +79,7 @@ def test_missing_partner_is_named_by_its_epochs(tmp_path: Path) -> None:
     assert _row(family, "SAM rho=0.05 interval 5", 200).missing_epochs == 240
 
 
-def test_passes_count_every_walk_over_the_images(tmp_path: Path) -> None:
+def test_passes_count_every_repeat_of_the_dataset(tmp_path: Path) -> None:
     _write(tmp_path, "sgd", 10, [4.0], dataset__repeats=5)
     _write(tmp_path, "sam", 10, [3.0], passes=2, dataset__repeats=5)
     (family,) = _families(tmp_path)
@@ -87,7 +87,7 @@ def test_passes_count_every_walk_over_the_images(tmp_path: Path) -> None:
     assert family.rows[1].missing_epochs == 20
 
 
-def test_ambiguous_sgd_is_nobodys_partner(tmp_path: Path) -> None:
+def test_ambiguous_sgd_is_not_a_partner(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         write_run(
             tmp_path / folder,
@@ -110,7 +110,7 @@ def test_families_differ_in_more_than_epochs_and_method(tmp_path: Path) -> None:
 
 
 def test_nothing_is_shown_where_nothing_can_be_compared(tmp_path: Path) -> None:
-    # SGD alone, SAM alone, and SAM at the price of SGD.
+    # SGD without SAM, SAM without SGD, and SAM with as few passes as SGD.
     _write(tmp_path / "1", "sgd", 200, [4.0])
     _write(tmp_path / "1", "sgd", 400, [4.0])
     _write(tmp_path / "1", "sam", 200, [3.0], passes=2, dataset__name="cifar100")

@@ -87,7 +87,7 @@ def test_groups_say_so_where_copies_differ(tmp_path: Path) -> None:
     copy = write_run(tmp_path / "b", {"test_error_pct": 3.1})
     ((group,), warnings) = _groups(tmp_path / "a", tmp_path / "b")
     assert group.values("test_error_pct") == {0: 3.0}
-    assert warnings == [f"{copy}: left out, it repeats seed 0 of {kept}, although with another test error"]
+    assert warnings == [f"{copy}: left out, it repeats seed 0 of {kept}, but has another test error"]
 
 
 def test_groups_of_other_identity_in_one_setting_bear_it_in_their_label(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tests of what reading and comparing runs costs to import."""
+"""Tests of what reading and comparing runs imports."""
 
 import subprocess
 import sys

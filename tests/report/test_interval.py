@@ -46,7 +46,7 @@ def test_paired_difference_uses_shared_seeds_only() -> None:
 
 
 def test_paired_difference_ignores_what_seeds_have_in_common() -> None:
-    # A shift of one point at every seed is certain, however much the seeds differ.
+    # The shift is one point at every seed, so its interval has no width, although the seeds differ.
     baseline = {0: 3.0, 1: 8.0, 2: 20.0}
     result = paired_difference({seed: value - 1 for seed, value in baseline.items()}, baseline)
     assert result == Estimate(-1.0, 0.0, 3)

@@ -1,4 +1,4 @@
-"""Tests of the reader at the size of a year's work; tests/report/many_runs.py makes the runs."""
+"""Tests of the reader with ten thousand runs, which tests/report/many_runs.py writes."""
 
 import re
 import subprocess
@@ -11,7 +11,7 @@ from sam.record.reader import find_runs
 from tests.report.many_runs import write_many
 
 ROOT = Path(__file__).resolve().parents[2]
-# Prints the peak memory of what it ran, in KiB.
+# Runs a script and prints its peak memory in KiB.
 MEASURE = """
 import resource, subprocess, sys
 done = subprocess.run([sys.executable, *sys.argv[1:]], stdout=subprocess.DEVNULL)
@@ -20,7 +20,7 @@ print(done.returncode, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 
 @pytest.mark.slow
-def test_runs_are_as_the_trainer_leaves_them_but_for_the_damaged(tmp_path: Path) -> None:
+def test_runs_have_the_format_of_the_trainer_except_the_damaged_ones(tmp_path: Path) -> None:
     write_many(tmp_path, 120, max_epochs=3)
     runs, problems = find_runs([tmp_path])
     assert (len(runs), len(problems)) == (119, 1)

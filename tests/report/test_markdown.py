@@ -5,9 +5,9 @@ from pathlib import Path
 
 from sam.paper.cells import read_cells
 from sam.record.reader import find_runs
-from sam.report.beside_paper import match_paper
 from sam.report.groups import group_runs
 from sam.report.markdown import render_comparison
+from sam.report.paper_rows import match_paper
 from sam.report.table import build_setting_tables
 from tests.record.run_directories import falling_errors, write_run
 

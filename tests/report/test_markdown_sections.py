@@ -5,10 +5,10 @@ from typing import Any
 
 from sam.paper.cells import read_cells
 from sam.record.reader import find_runs
-from sam.report.beside_paper import compare_with_paper, match_paper
 from sam.report.equal_compute import build_compute_families
 from sam.report.groups import group_runs
-from sam.report.markdown_sections import render_beside_paper, render_families, render_sweeps
+from sam.report.markdown_sections import render_families, render_paper_rows, render_sweeps
+from sam.report.paper_rows import compare_with_paper, match_paper
 from sam.report.rho_sweeps import build_rho_sweeps
 from tests.record.run_directories import write_run
 
@@ -16,10 +16,10 @@ CELLS = read_cells(Path(__file__).resolve().parents[2] / "results" / "paper" / "
 EXACT = {"optimizer__weight_decay_in": "loss", "model__init_seed": 0}
 
 
-def _beside(root: Path) -> str:
+def _paper_rows(root: Path) -> str:
     runs, _ = find_runs([root])
     groups, _ = group_runs(runs)
-    return render_beside_paper(compare_with_paper(groups, match_paper(groups, runs, CELLS), CELLS))
+    return render_paper_rows(compare_with_paper(groups, match_paper(groups, runs, CELLS), CELLS))
 
 
 def _table(text: str) -> list[list[str]]:
@@ -32,10 +32,10 @@ def _write(root: Path, errors: list[float], **changes: Any) -> None:
         write_run(root, {"test_error_pct": error}, seed=seed, **changes)
 
 
-def test_beside_the_paper_reads_as_expected(tmp_path: Path) -> None:
+def test_paper_rows_read_as_expected(tmp_path: Path) -> None:
     _write(tmp_path, [3.5, 3.6, 3.7], **EXACT, epochs=400)
     _write(tmp_path, [3.0], **EXACT, optimizer__name="sam", runtime__precision="bf16", optimizer__rho=0.1)
-    text = _beside(tmp_path)
+    text = _paper_rows(tmp_path)
     assert _table(text) == [
         ["Cell", "Paper (%)", "Ours (%)", "Difference (points)", "Verdict", "Notes"],
         [
@@ -64,26 +64,26 @@ def test_beside_the_paper_reads_as_expected(tmp_path: Path) -> None:
         ],
     ]
     assert "\n1. epochs=400, epochs=200 not run\n" in text
-    assert "\n2. Departs: optimizer.rho=0.1 (0.05), runtime.precision=bf16 (fp32)\n" in text
+    assert "\n2. Departures: optimizer.rho=0.1 (0.05), runtime.precision=bf16 (fp32)\n" in text
 
 
-def test_beside_the_paper_says_that_all_alternatives_were_run(tmp_path: Path) -> None:
+def test_paper_rows_say_that_all_alternatives_were_run(tmp_path: Path) -> None:
     for epochs, error in ((200, 3.5), (400, 3.4)):
         _write(tmp_path, [error], **EXACT, epochs=epochs)
-    assert "\n1. epochs=400, the best of all alternatives\n" in _beside(tmp_path)
+    assert "\n1. epochs=400, the best of all alternatives\n" in _paper_rows(tmp_path)
 
 
-def test_beside_the_paper_tells_the_doubt_of_a_cell_by_its_name(tmp_path: Path) -> None:
+def test_paper_rows_name_the_doubt_about_a_cell(tmp_path: Path) -> None:
     _write(tmp_path, [16.5], **EXACT, dataset__name="cifar100", optimizer__name="sam")
-    text = _beside(tmp_path)
+    text = _paper_rows(tmp_path)
     assert "table9/cifar100/wrn_28_10_200/basic/sam: equal to Table 1 to the digit, where Table 6" in text
 
 
-def test_beside_the_paper_of_imagenet_has_top_5_errors(tmp_path: Path) -> None:
+def test_paper_rows_of_imagenet_have_top_5_errors(tmp_path: Path) -> None:
     names = {"dataset__name": "imagenet", "model__name": "resnet50", "augmentation__name": "inception"}
     write_run(tmp_path, {"test_error_pct": 23.0, "test_top5_error_pct": 6.5}, **names, epochs=100)
     write_run(tmp_path, **EXACT)
-    found = {row[0]: row[5:7] for row in _table(_beside(tmp_path))}
+    found = {row[0]: row[5:7] for row in _table(_paper_rows(tmp_path))}
     assert found["Cell"] == ["Paper, top-5 (%)", "Ours, top-5 (%)"]
     assert found["table2/imagenet/resnet50_100/inception/sgd"] == ["6.62 ± 0.11", "6.50 (n = 1)"]
     assert found["table1/cifar10/wrn_28_10_200/basic/sgd"] == ["-", "-"]
@@ -92,7 +92,7 @@ def test_beside_the_paper_of_imagenet_has_top_5_errors(tmp_path: Path) -> None:
 def test_sections_without_content_are_empty(tmp_path: Path) -> None:
     write_run(tmp_path, model__name="resnet8")
     groups, _ = group_runs(find_runs([tmp_path])[0])
-    assert _beside(tmp_path) == ""
+    assert _paper_rows(tmp_path) == ""
     assert render_families(build_compute_families(groups)) == ""
     assert render_sweeps(build_rho_sweeps(groups)) == ""
 
@@ -116,9 +116,9 @@ def test_equal_compute_reads_as_expected(tmp_path: Path) -> None:
         ["SAM rho=0.05", "200", "400", "3.00 ± 0.00", "-0.50 ± 0.00 (SGD, 400 epochs)", "2000", "2"],
         ["SAM rho=0.05", "400", "800", "2.50 ± 0.00", "-", "4000", "2"],
     ]
-    assert "\n- optimizer=sgd epochs=800 is not run; to compare SAM rho=0.05 (400 epochs)\n" in text
-    assert "epochs=400 is not run" not in text
-    assert "Equal passes are not equal seconds" in text
+    assert "\n- not run yet: optimizer=sgd epochs=800, to compare with SAM rho=0.05 (400 epochs)\n" in text
+    assert "epochs=400, to compare" not in text
+    assert "Equal passes do not mean equal seconds" in text
 
 
 def _write_sweep(root: Path, validation: str, errors: dict[float, float]) -> None:
@@ -145,7 +145,7 @@ def test_sweep_by_validation_reads_as_expected(tmp_path: Path) -> None:
         ["0.1", "2.50 (n = 1)", "-", "selected"],
         ["0.5", "- (1 diverged)", "-", ""],
     ]
-    assert "all images (optimizer.rho=0.1 dataset.validation=none)" in text
+    assert "on all training images (optimizer.rho=0.1 dataset.validation=none)" in text
     _write_sweep(tmp_path, "none", {0.1: 3.0})
     assert "dataset.validation=none" not in _sweeps(tmp_path)
 

@@ -28,12 +28,12 @@ def test_gather_sorts_by_condition_seed_and_epoch(tmp_path: Path) -> None:
     }
 
 
-def test_gather_keeps_what_was_made_alike(tmp_path: Path) -> None:
+def test_gather_keeps_comparable_analyses(tmp_path: Path) -> None:
     for seed, rho in ((0, 0.05), (1, 0.05), (2, 0.1)):
         directory = write_run(tmp_path, seed=seed)
         write_analysis(directory, "sharpness", ROWS, settings={"rho": rho})
         write_analysis(directory, "sharpness", ROWS, 100, settings={"rho": rho}, num_images=seed)
-    # More sizes of the same ball are no other way.
+    # Another list of m still counts as comparable.
     write_analysis(directory, "sharpness", ROWS, settings={"rho": 0.05, "m": [2]})
     (one,) = gather(groups_of(tmp_path), "sharpness")
     assert sorted(one.by_seed) == [0, 1, 2]
@@ -77,7 +77,7 @@ def test_final_rises_merges_analyses_of_one_moment(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("measured", "chosen", "seeds"),
-    # (1, 3) is of the first condition, seeds 0 and 1; 3 of the second, seed 0.
+    # Per seed of each condition: the numbers of ascent steps that were measured.
     [
         ([(1, 3), (1, 3), (3,)], 3, [[0, 1], [0]]),
         ([(1, 3), (1, 3), (1, 3)], 1, [[0, 1], [0]]),
@@ -109,7 +109,7 @@ def test_broken_results_are_named(tmp_path: Path) -> None:
     made = write_analysis(write_run(tmp_path), "sharpness", {"rows": None, "mean": "x", "cosines": [None]})
     with pytest.raises(ValueError, match=f"{made.path.name}: no finite rise"):
         rises(made)
-    with pytest.raises(ValueError, match="its mean is no finite number"):
+    with pytest.raises(ValueError, match="its mean is not a finite number"):
         value_of(made, "mean")
     with pytest.raises(ValueError, match="no finite number in its cosines"):
         values_of_list(made, "cosines")

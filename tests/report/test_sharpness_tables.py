@@ -23,7 +23,7 @@ def test_hessian_table_pairs_the_seeds(tmp_path: Path) -> None:
         for seed, value in values.items():
             write_hessian(write_run(tmp_path, seed=seed, optimizer__name=method), [value] * 5)
     (table,) = _tables(tmp_path)
-    # By hand: differences -10 and -9, mean -9.5, t(1 degree, 97.5 %) = 12.706, s = 1 / sqrt 2.
+    # Computed by hand: differences -10 and -9, mean -9.5, t(1 degree, 97.5 %) = 12.706, s = 1 / sqrt 2.
     assert math.isclose(12.706 * math.sqrt(0.5) / math.sqrt(2), 6.353)
     mean = estimate(list(sgd.values()))
     assert mean is not None

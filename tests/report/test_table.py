@@ -17,7 +17,7 @@ def _blocks(root: Path) -> list[SettingTable]:
     return build_setting_tables(group_runs(find_runs([root])[0])[0], {})
 
 
-def test_blocks_put_sgd_beside_sam_of_the_same_setting(tmp_path: Path) -> None:
+def test_tables_put_sgd_and_sam_of_a_setting_together(tmp_path: Path) -> None:
     for epochs in (200, 400):
         write_run(tmp_path, epochs=epochs)
         write_run(tmp_path, epochs=epochs, optimizer__name="sam")

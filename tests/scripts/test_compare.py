@@ -43,7 +43,7 @@ def test_compare_writes_table_and_figure_into_the_default_folder(outputs: Path) 
     assert text in done.stdout
     assert "3.5 ± 0.1* (Table 1)" in text
     assert "| table1/cifar10/wrn_28_10_200/basic/sam |" in text
-    assert "Departs: optimizer.weight_decay_in=optimizer (loss), model.init_seed=null (0)" in text
+    assert "Departures: optimizer.weight_decay_in=optimizer (loss), model.init_seed=null (0)" in text
     assert "-0.80 ± 0.00" in text
     assert "epoch 3 of 200" in text
     assert (outputs / "comparison.png").read_bytes().startswith(b"\x89PNG")
@@ -68,7 +68,7 @@ def test_compare_at_equal_compute_names_the_run_that_is_missing(tmp_path: Path) 
         write_run(tmp_path, counts, falling_errors(5, 3.0), optimizer__name=name)
     done = _compare(tmp_path, tmp_path, "--no-figure")
     assert "## At equal compute" in done.stdout
-    assert "- optimizer=sgd epochs=400 is not run; to compare SAM rho=0.05 (200 epochs)" in done.stdout
+    assert "- not run yet: optimizer=sgd epochs=400, to compare with SAM rho=0.05 (200 epochs)" in done.stdout
 
 
 def test_compare_with_out_writes_there_only(outputs: Path, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_report_writes_one_file_into_the_default_folder(tmp_path: Path) -> None:
     assert set(outputs.rglob("*")) - before == {outputs / "report.html"}
     text = (outputs / "report.html").read_text(encoding="utf-8")
     assert text.count('<svg viewBox="') == 6  # curves, sharpness, and two analyses of two conditions
-    assert "departs 1" in text
+    assert "note 1 (departures)" in text
 
 
 def test_report_with_out_writes_there_only_and_repeats_itself(tmp_path: Path) -> None:

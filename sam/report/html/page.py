@@ -1,4 +1,4 @@
-"""The report of all runs as one HTML file that needs no other, and no network."""
+"""The report of all runs as one HTML file that needs no other file and no network."""
 
 import base64
 import hashlib
@@ -15,16 +15,16 @@ from sam.report.html.paper import SIGNS, paper_tables
 from sam.report.html.runs import interrupted_table, run_lists
 from sam.report.html.tables import MANY, shelves, shown_columns
 from sam.report.markdown import reading_notes
-from sam.report.markdown_sections import BESIDE_NOTE, COMPUTE_NOTE, RHO_NOTE
+from sam.report.markdown_sections import COMPUTE_NOTE, PAPER_NOTE, RHO_NOTE
 from sam.report.markup import format_estimate
 from sam.report.sharpness_tables import SharpnessTable
 from sam.report.text_tables import (
     advice,
-    beside_paper_table,
     compute_table,
     held_out,
     missing_baselines,
     paper_notes,
+    paper_rows_table,
     setting_table,
     sweep_table,
 )
@@ -32,7 +32,7 @@ from sam.report.text_tables import (
 FOLDER = Path(__file__).parent
 FILTERS = (
     advice,
-    beside_paper_table,
+    paper_rows_table,
     compute_table,
     format_estimate,
     held_out,
@@ -53,9 +53,9 @@ class Picture(NamedTuple):
     """A drawing that needs no other file.
 
     Attributes:
-        drawing: An svg or img element, which has its own text for those who do not see it.
-        caption: What it shows.
-        is_wide: Whether it needs the room of two pictures.
+        drawing: An svg or img element with a text alternative for screen readers.
+        caption: What the picture shows.
+        is_wide: Whether the picture is as wide as two.
     """
 
     drawing: Markup
@@ -64,13 +64,13 @@ class Picture(NamedTuple):
 
 
 class Pictures(NamedTuple):
-    """What is drawn for a report.
+    """The pictures of a report.
 
     Attributes:
         curves: Errors against the epoch, by `Setting.key`.
         sharpness: Sharpness of the conditions of a setting, by `Setting.key`.
-        analyses: Of single runs.
-        left_out: One line about each kind of which not all are drawn.
+        analyses: Pictures of single runs.
+        left_out: One line about each kind of picture that is not drawn for all runs.
     """
 
     curves: Mapping[str, Picture]
@@ -80,7 +80,7 @@ class Pictures(NamedTuple):
 
 
 def environment() -> Environment:
-    """Return the templates of the page; what they show is escaped, unless it is Markup of our own."""
+    """Return the templates of the page; they escape every text except our own Markup."""
     made = Environment(
         loader=FileSystemLoader(FOLDER),
         autoescape=True,
@@ -89,7 +89,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters.update({function.__name__: function for function in FILTERS})
-    notes = {"BESIDE_NOTE": BESIDE_NOTE, "COMPUTE_NOTE": COMPUTE_NOTE, "RHO_NOTE": RHO_NOTE}
+    notes = {"PAPER_NOTE": PAPER_NOTE, "COMPUTE_NOTE": COMPUTE_NOTE, "RHO_NOTE": RHO_NOTE}
     made.globals.update(notes, MANY=MANY, SIGNS=SIGNS, zip=zip)
     return made
 
@@ -98,12 +98,12 @@ def render_report(comparison: Comparison, sharpness: Sequence[SharpnessTable], p
     """Write the report.
 
     Args:
-        comparison: What was read.
-        sharpness: What analyses say of the conditions.
-        pictures: What was drawn.
+        comparison: The runs and their comparison.
+        sharpness: The sharpness tables.
+        pictures: The pictures.
 
     Returns:
-        The file's text, ending in a newline.
+        The text of the file, ending in a newline.
     """
     script = (FOLDER / "report.js").read_text(encoding="utf-8")
     left_out = [*comparison.warnings, *pictures.left_out]
@@ -117,7 +117,7 @@ def render_report(comparison: Comparison, sharpness: Sequence[SharpnessTable], p
             left_out=left_out,
             sections=_sections(comparison, [*sharpness, *pictures.analyses], left_out),
             facts=_facts(comparison),
-            # Both are files of this folder, and hold nothing of a run.
+            # Both are files of this package and contain no text of a run.
             style=Markup((FOLDER / "report.css").read_text(encoding="utf-8")),  # nosec B704
             script=Markup(script),  # nosec B704
             script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -127,15 +127,15 @@ def render_report(comparison: Comparison, sharpness: Sequence[SharpnessTable], p
 
 
 def _sections(comparison: Comparison, sharpness: Sequence[object], left_out: Sequence[str]) -> dict[str, str]:
-    """Return the titles of the sections that have something to show, by the names of their templates."""
+    """Return the titles of all sections that are not empty, by the names of their templates."""
     sections = {
-        "paper": ("Beside the paper", comparison.cells),
-        "settings": ("SGD beside SAM", comparison.setting_tables),
+        "paper": ("Next to the paper's numbers", comparison.cells),
+        "settings": ("SGD and SAM compared", comparison.setting_tables),
         "compute": ("At equal compute", comparison.compute_families),
         "rho": ("Choice of rho", comparison.rho_sweeps),
         "sharpness": ("Sharpness", sharpness),
         "runs": ("Runs", comparison.groups),
-        "not-ended": ("Not ended", comparison.interrupted),
+        "unfinished": ("Unfinished runs", comparison.interrupted),
         "left-out": ("Left out", left_out),
     }
     return {name: title for name, (title, content) in sections.items() if content}
@@ -149,7 +149,7 @@ def _facts(comparison: Comparison) -> dict[str, str]:
     facts = {
         "Complete runs": str(complete),
         "Diverged": str(len(results) - complete),
-        "Not ended": str(len(comparison.interrupted)),
+        "Unfinished": str(len(comparison.interrupted)),
         "Conditions": str(len(comparison.groups)),
         "Settings": str(len(comparison.setting_tables)),
         "Hours of training": f"{seconds / 3600:.1f}",

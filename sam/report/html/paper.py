@@ -1,24 +1,24 @@
-"""The paper's tables as the page shows them: each printed number, and ours next to it."""
+"""The paper's tables on the page: each printed number, with our number next to it."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from sam.paper.cells import Cell
-from sam.report.beside_paper import PaperRow
 from sam.report.comparison import Comparison
-from sam.report.text_tables import beside_paper_table
+from sam.report.paper_rows import PaperRow
+from sam.report.text_tables import paper_rows_table
 
-# Shown although none of their cells was run, folded.
+# These tables are shown (folded) even if no cell was run.
 MAIN_TABLES = ("1", "2", "3", "4", "5")
 TITLES = {
     "1": "CIFAR, trained from scratch",
     "2": "ImageNet, trained from scratch",
-    "3": "Finetuning",
+    "3": "Fine-tuning",
     "4": "CIFAR-10 with label noise",
     "5": "SVHN and Fashion-MNIST",
 }
 ROW_WORDS = ("Dataset", "Model", "Epochs", "Augmentation")
-# Sign and class of each verdict; the words stay beside it.
+# Sign and CSS class of each verdict; the page shows the sign in front of the words.
 SIGNS = {
     "inside both": ("✓", "inside"),
     "inside ours": ("✓", "inside"),
@@ -34,11 +34,11 @@ class PaperTable(NamedTuple):
     """One of the paper's tables.
 
     Attributes:
-        title: Its number, and what it is about.
-        words: Heads of the columns that name a row.
-        methods: Heads of the columns of numbers.
-        rows: The texts under `words`, and for each method the cell and our runs that repeat it most closely;
-            None where the paper has no such cell, and where it was not run.
+        title: Number and subject of the table.
+        words: Headers of the columns that name a row.
+        methods: Headers of the columns with numbers.
+        rows: For each row, the texts under `words` and one pair per method: the cell and our closest runs. A
+            missing cell or missing runs are None.
     """
 
     title: str
@@ -51,9 +51,9 @@ class PaperTables(NamedTuple):
     """All tables that are shown.
 
     Attributes:
-        measured: Those with a cell that was run.
-        others: Tables 1 to 5, so far as none of their cells was run.
-        notes: The notes on the cells that were run, from number 1 on.
+        measured: Tables with at least one cell that was run.
+        others: Those of tables 1 to 5 of which no cell was run.
+        notes: The notes on the cells that were run; their numbers start at 1.
     """
 
     measured: list[PaperTable]
@@ -62,10 +62,10 @@ class PaperTables(NamedTuple):
 
 
 def paper_tables(comparison: Comparison) -> PaperTables:
-    """Lay out the paper's tables.
+    """Return the paper's tables.
 
     Args:
-        comparison: What was read.
+        comparison: The runs and their comparison.
     """
     closest: dict[str, PaperRow] = {}
     for row in comparison.paper_rows:
@@ -79,7 +79,7 @@ def paper_tables(comparison: Comparison) -> PaperTables:
             measured.append(_table(name, cells, closest))
         elif name in MAIN_TABLES:
             others.append(_table(name, cells, closest))
-    return PaperTables(measured, others, beside_paper_table(list(closest.values()))[1])
+    return PaperTables(measured, others, paper_rows_table(list(closest.values()))[1])
 
 
 def _table(name: str, cells: Sequence[Cell], closest: Mapping[str, PaperRow]) -> PaperTable:

@@ -1,5 +1,5 @@
-// Lets a table be sorted by a click on the head of a column, and what lies on shelves be searched. Without this
-// script everything stays as it is.
+// Sorts a table after a click on a column header, and adds a search field for shelves. The page is complete without
+// this script.
 "use strict";
 
 function sortKey(row, column) {
@@ -8,7 +8,7 @@ function sortKey(row, column) {
   return Number.isNaN(value) ? { text } : { text, value };
 }
 
-// Splits at numbers; since the pattern has a group, those stay, at the odd places.
+// Splits a text at its numbers. The pattern has a group, so split() keeps the numbers, at the odd indices.
 const NUMBER = /(\d+(?:\.\d+)?(?:e[-+]?\d+)?)/;
 
 function compareTexts(a, b) {
@@ -33,7 +33,7 @@ function sortBy(table, heads, column) {
   const rows = Array.from(body.rows, (row) => [sortKey(row, column), row]);
   const isMissing = ([key]) => key.text === "" || key.text === "\u2013";
   rows.sort((a, b) => {
-    // What is missing stays below in both directions.
+    // Missing values stay at the end in both directions.
     if (isMissing(a) || isMissing(b)) return isMissing(a) - isMissing(b);
     return order === "ascending" ? compare(a[0], b[0]) : compare(b[0], a[0]);
   });
@@ -51,7 +51,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
-// More shelves than this are left closed: their names say where to look.
+// If the search finds more shelves than this, they stay closed; their names show where to look.
 const MAX_OPEN = 5;
 
 function search(shelves, text) {
@@ -78,8 +78,8 @@ function addSearch(shelves) {
   const input = document.createElement("input");
   const count = document.createElement("output");
   input.type = "search";
-  input.placeholder = "such as cifar100 wrn rho=0.2";
-  label.append("Show only what holds ", input, count);
+  input.placeholder = "for example cifar100 wrn rho=0.2";
+  label.append("Show only tables with ", input, count);
   label.className = "search";
   input.addEventListener("input", () => {
     const num = search(shelves, input.value);

@@ -1,4 +1,4 @@
-"""The runs of each condition: how they were configured, where they come from, how they ended."""
+"""The runs of each condition: their config, device and software, and how they ended."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ from sam.report.markup import NOTHING
 from sam.report.settings import setting_titles
 from sam.report.text_tables import TextTable
 
-# Told for each run, where its condition's runs differ, or of no interest to a reader.
+# Keys that are not listed: the table has the seed and the path, and force does not matter to a reader.
 OF_EACH_RUN = ("seed", "outputs", "force")
 HEADER = [
     "Seed",
@@ -23,7 +23,7 @@ HEADER = [
     "Peak memory (MiB)",
     "Ended at (UTC)",
 ]
-# Told once for all runs of a condition that have them in common.
+# Keys of result.json that are shown once if all runs agree in them, else in a column.
 ORIGIN = ("device", "precision", "threads", "processes", "commit", "versions")
 
 
@@ -31,11 +31,11 @@ class RunList(NamedTuple):
     """The runs of one condition, or of one setting.
 
     Attributes:
-        title: Of the setting, after the label of a single condition.
-        num_runs: How many runs.
-        folder: What the paths of the runs of a setting start from; None for a single condition.
-        changed: KEY=VALUE for what all of them have set otherwise than by default.
-        origin: What they have in common of device, software and the like.
+        title: The title of the setting; for a single condition, its label comes first.
+        num_runs: Number of runs.
+        folder: The folder to which the paths of a setting's runs are relative; None for a single condition.
+        changed: KEY=VALUE for each key that has the same non-default value in all runs.
+        origin: Device, software and similar values that all runs share.
         text: The table of the runs.
     """
 
@@ -48,10 +48,10 @@ class RunList(NamedTuple):
 
 
 def run_lists(comparison: Comparison) -> list[RunList]:
-    """List the ended runs, condition by condition; of many conditions, those of a setting in one table.
+    """List the ended runs, one table per condition; if there are many conditions, one table per setting.
 
     Args:
-        comparison: What was read.
+        comparison: The runs and their comparison.
     """
     titles = setting_titles(group.setting for group in comparison.groups)
     names = {
@@ -71,10 +71,10 @@ def run_lists(comparison: Comparison) -> list[RunList]:
 
 
 def interrupted_table(runs: Sequence[Run]) -> TextTable:
-    """List the runs that have not ended: interrupted, or still going on.
+    """List the runs that have not ended: interrupted or still running.
 
     Args:
-        runs: At least one.
+        runs: At least one run.
     """
     rows = [
         [str(run.directory), f"{run.last_epoch} of {run.config['epochs']}", _last_error(run)] for run in runs
@@ -88,7 +88,7 @@ def _of_condition(title: str, runs: Sequence[Run]) -> RunList:
 
 
 def _of_setting(title: str, labelled: Sequence[tuple[str, Run]]) -> RunList:
-    """List the runs of one setting, each with its method and the part of its path that is its own."""
+    """List the runs of one setting, each with its method and the part of its path that differs."""
     folder = os.path.commonpath([run.directory.parent.absolute() for _, run in labelled])
     leads = [[os.path.relpath(run.directory, folder), label] for label, run in labelled]
     text, changed, origin = _table(["Run", "Method"], leads, [run for _, run in labelled])
@@ -98,7 +98,10 @@ def _of_setting(title: str, labelled: Sequence[tuple[str, Run]]) -> RunList:
 def _table(
     head: Sequence[str], leads: Sequence[Sequence[str]], runs: Sequence[Run]
 ) -> tuple[TextTable, list[str], list[str]]:
-    """Return the table of runs, whose first cells are `leads` under `head`, and what all of them share."""
+    """Return the table of runs, and the settings and origin that they share.
+
+    The first cells of each row are `leads`, with the headers `head`.
+    """
     values = [values_of(run.config) for run in runs]
     names = [
         name
@@ -136,12 +139,12 @@ def _differing(values: Sequence[Mapping[str, Any]], names: Iterable[str]) -> lis
 
 
 def _origin(run: Run) -> dict[str, str]:
-    """Return where a run was made, and by which software."""
+    """Return the device and the software of a run."""
     result = run.result or {}
-    told = {name: result[name] for name in ORIGIN if result.get(name) is not None}
-    if isinstance(versions := told.get("versions"), dict):
-        told["versions"] = ", ".join(f"{name} {version}" for name, version in versions.items())
-    return {name: str(value) for name, value in told.items()}
+    found = {name: result[name] for name in ORIGIN if result.get(name) is not None}
+    if isinstance(versions := found.get("versions"), dict):
+        found["versions"] = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return {name: str(value) for name, value in found.items()}
 
 
 def _cells(run: Run) -> list[str]:

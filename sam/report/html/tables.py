@@ -1,4 +1,4 @@
-"""What the templates of the report show of a table, and how they part many blocks."""
+"""Prepares tables for the templates of the report, and groups many blocks in shelves."""
 
 import re
 from collections.abc import Iterable
@@ -7,15 +7,15 @@ from typing import NamedTuple, Protocol, TypeVar
 from sam.report.markup import NOTHING
 from sam.report.text_tables import TextTable
 
-# More than this take longer to scroll by than to find on a shelf.
+# With more blocks than this, finding one by its shelf is faster than scrolling.
 MANY = 40
-# Set flush right: numbers with or without more after them, and dates.
+# Cells to right-align: numbers, also with more text after them, and dates.
 NUMBER = re.compile(r"[+-]?\d[\d.:e+-]*\*?( |$)")
 MINUS = "\N{MINUS SIGN}"
 
 
 class Titled(Protocol):
-    """Something with the title of its setting, which begins with the names of the dataset and the model."""
+    """An object with the title of its setting, which begins with the names of the dataset and the model."""
 
     @property
     def title(self) -> str:
@@ -26,11 +26,11 @@ Shelved = TypeVar("Shelved", bound=Titled)
 
 
 class ShownTable(NamedTuple):
-    """A table as the page shows it.
+    """A table in the form that the page shows.
 
     Attributes:
         header: One text per column.
-        is_text: Whether the column holds anything but numbers, for each column.
+        is_text: For each column, whether it has a cell that is not a number.
         rows: One text per column, for each row.
     """
 
@@ -40,10 +40,10 @@ class ShownTable(NamedTuple):
 
 
 def shown_columns(text: TextTable) -> ShownTable:
-    """Leave out the columns of a table that hold nothing but dashes, and set minus signs and dashes.
+    """Leave out the columns that hold only dashes; write minus signs and dashes as their Unicode characters.
 
     Args:
-        text: Header and cells, at least one row.
+        text: A table with at least one row.
     """
     columns = [
         (name, cells)
@@ -60,10 +60,10 @@ def shown_columns(text: TextTable) -> ShownTable:
 
 
 def shelves(blocks: Iterable[Shelved]) -> dict[str, list[Shelved]]:
-    """Part blocks by dataset and model.
+    """Group blocks by dataset and model.
 
     Args:
-        blocks: In the order in which they are shown.
+        blocks: The blocks, in the order in which they are shown.
 
     Returns:
         The blocks of each shelf, by its name.

@@ -22,7 +22,7 @@ HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp
 
 
 class _Checker(HTMLParser):
-    """Fails where tags do not nest; collects names, links and headings."""
+    """Fails if tags are not nested correctly; collects tags, ids and links."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ def _report(root: Path, pictures: Pictures = NO_PICTURES) -> str:
 
 @pytest.fixture
 def outputs(tmp_path: Path) -> Path:
-    """Runs of every kind: two methods, two lengths, two rhos, diverged, interrupted, looked at, broken."""
+    """Runs of every kind: two methods, lengths and rhos; diverged, interrupted, analysed and broken runs."""
     for seed in (0, 1):
         for method, error in (("sgd", 3.5), ("sam", 2.7)):
             counts = {"steps": 100, "forward_backward_passes": 100 if method == "sgd" else 200}
@@ -72,16 +72,16 @@ def outputs(tmp_path: Path) -> Path:
 def test_report_has_every_section(outputs: Path) -> None:
     text = _report(outputs)
     assert re.findall(r"<h2[^>]*>([^<]*)</h2>", text) == [
-        "Beside the paper",
-        "SGD beside SAM",
+        "Next to the paper&#39;s numbers",
+        "SGD and SAM compared",
         "At equal compute",
         "Choice of rho",
         "Sharpness",
         "Runs",
-        "Not ended",
+        "Unfinished runs",
         "Left out",
     ]
-    assert "optimizer=sgd epochs=400 is not run; to compare SAM rho=0.05 (200 epochs)" in text
+    assert "not run yet: optimizer=sgd epochs=400, to compare with SAM rho=0.05 (200 epochs)" in text
     assert "selected on the test split: optimistic" in text
     assert "Largest eigenvalue: difference to SGD" in text
     assert "result.json cannot be read" in text
@@ -111,7 +111,7 @@ def test_report_runs_no_script_but_its_own(outputs: Path) -> None:
     assert f"script-src 'sha256-{digest}'" in text
 
 
-def test_report_takes_hostile_names_for_text(tmp_path: Path) -> None:
+def test_report_treats_hostile_names_as_text(tmp_path: Path) -> None:
     names = {"dataset__name": HOSTILE, "model__name": HOSTILE, "augmentation__name": HOSTILE}
     results = {"message": HOSTILE, "device": HOSTILE, "commit": HOSTILE, "versions": {HOSTILE: HOSTILE}}
     write_run(tmp_path, {**results, "ended_at": HOSTILE, "seconds": HOSTILE}, **names)
@@ -141,5 +141,5 @@ def test_report_without_the_numbers_of_the_paper_leaves_their_section_out(tmp_pa
     assert "the paper&#39;s numbers are not shown" in text
 
 
-def test_report_repeats_itself(outputs: Path) -> None:
+def test_report_of_the_same_runs_is_the_same(outputs: Path) -> None:
     assert _report(outputs) == _report(outputs)

@@ -33,7 +33,7 @@ def _row(table: Element, *names: str) -> list[str]:
     raise AssertionError(f"no row {names}")
 
 
-def test_paper_table_has_ours_beside_the_printed_number(tmp_path: Path) -> None:
+def test_paper_table_has_ours_next_to_the_printed_number(tmp_path: Path) -> None:
     _write(tmp_path, [3.5, 3.6, 3.7], epochs=400)
     _write(tmp_path, [3.0], optimizer__name="sam", optimizer__rho=0.1)
     table = _render(tmp_path).find("div/table")
@@ -46,7 +46,7 @@ def test_paper_table_has_ours_beside_the_printed_number(tmp_path: Path) -> None:
         "3.5 ± 0.1",
         "3.60 ± 0.25 (n = 3)|✓ inside both|note 1",
         "2.7 ± 0.1",
-        "3.00 (n = 1)|? too few seeds|departs 2",
+        "3.00 (n = 1)|? too few seeds|note 2 (departures)",
     ]
     assert _row(table, "CIFAR-10", "WRN-28-10", "200", "Cutout") == ["2.6 ± 0.1", "–", "2.3 ± 0.1", "–"]
 
@@ -62,7 +62,7 @@ def test_paper_notes_are_where_their_links_lead(tmp_path: Path) -> None:
     links = {link.get("href") for link in section.iter("a")}
     assert links == {f"#{item.get('id')}" for item in section.iter("li") if item.get("id")} == {"#note-1"}
     note = next(section.iter("li"))
-    assert note.text == "Departs: optimizer.rho=0.1 (0.05)"
+    assert note.text == "Departures: optimizer.rho=0.1 (0.05)"
 
 
 def test_paper_table_of_imagenet_has_top_5_errors(tmp_path: Path) -> None:
@@ -72,24 +72,24 @@ def test_paper_table_of_imagenet_has_top_5_errors(tmp_path: Path) -> None:
     assert table is not None
     printed, ours = _row(table, "ImageNet", "ResNet-50", "100")[:2]
     assert printed == "22.9 ± 0.1|top-5: 6.62 ± 0.11"
-    assert ours.startswith("23.00 (n = 1)|top-5: 6.50 (n = 1)|? too few seeds|departs 1")
+    assert ours.startswith("23.00 (n = 1)|top-5: 6.50 (n = 1)|? too few seeds|note 1 (departures)")
 
 
 def test_paper_tables_without_a_run_are_folded(tmp_path: Path) -> None:
     _write(tmp_path, [3.5])
     section = _render(tmp_path)
     titles = [summary.text for summary in section.iter("summary")]
-    assert titles[0] == "Table 2: ImageNet, trained from scratch: nothing run"
-    assert titles[-1].startswith("Every comparison in one list")
+    assert titles[0] == "Table 2: ImageNet, trained from scratch: no runs"
+    assert titles[-1].startswith("All comparisons in one list")
     captions = [caption.text for caption in section.findall("div/table/caption")]
-    # Table 9 repeats the condition.
+    # Table 9 has the same condition.
     assert captions == ["Table 1: CIFAR, trained from scratch. Test error (%)", "Table 9. Test error (%)"]
 
 
 def test_paper_tables_of_other_runs_are_all_folded(tmp_path: Path) -> None:
     write_run(tmp_path, model__name="resnet8")
     section = _render(tmp_path)
-    assert section.findtext("p") == "None of the runs repeats a condition of the paper."
+    assert section.findtext("p") == "No run repeats a condition of the paper."
     assert len(section.findall("details")) == 5
 
 

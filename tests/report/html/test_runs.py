@@ -26,12 +26,12 @@ def test_runs_of_a_condition_stand_together_with_their_config(tmp_path: Path) ->
     assert "SAM rho=0.05: cifar10, wrn_28_10, basic, epochs 200, batch 256, m 32 (2 runs)" in text
     assert "<code>model.depth=28</code>" in text
     assert "<code>seed=0</code>" not in text
-    assert "optimizer.nesterov" not in text  # as by default
-    assert "Made with device cpu, threads 2, commit 0123abcd, versions torch 2.9, sam 0.1." in text
+    assert "optimizer.nesterov" not in text  # it has its default
+    assert "Trained with device cpu, threads 2, commit 0123abcd, versions torch 2.9, sam 0.1." in text
     assert text.count("<td>512</td>") == 2
 
 
-def test_runs_that_differ_in_what_does_not_decide_tell_it_in_a_column(tmp_path: Path) -> None:
+def test_runs_that_differ_in_a_key_that_decides_no_number_show_it_in_a_column(tmp_path: Path) -> None:
     write_run(tmp_path, ORIGIN, seed=0)
     write_run(tmp_path, {**ORIGIN, "device": "cuda"}, seed=1, runtime__threads=4)
     text = _render(tmp_path)
@@ -39,7 +39,7 @@ def test_runs_that_differ_in_what_does_not_decide_tell_it_in_a_column(tmp_path: 
     assert ">Device</th>" in text
     assert ">runtime.threads</th>" in text
     assert '<td class="text">cuda</td>' in text
-    assert "Made with threads 2" in text
+    assert "Trained with threads 2" in text
 
 
 def test_runs_that_diverged_say_where_they_stopped(tmp_path: Path) -> None:
@@ -50,9 +50,9 @@ def test_runs_that_diverged_say_where_they_stopped(tmp_path: Path) -> None:
     assert "<td>3</td>" in text
 
 
-def test_interrupted_runs_tell_how_far_they_came(tmp_path: Path) -> None:
+def test_interrupted_runs_show_their_last_epoch(tmp_path: Path) -> None:
     write_run(tmp_path, {"status": "interrupted"}, falling_errors(4, 9.0))
-    text = _render(tmp_path, "not-ended")
+    text = _render(tmp_path, "unfinished")
     assert "<td>4 of 200</td>" in text
     assert "<td>9.00</td>" in text
     assert run_lists(read_comparison([tmp_path], CELLS)) == []
@@ -71,12 +71,12 @@ def test_runs_of_many_conditions_stand_together_by_setting(tmp_path: Path) -> No
         (setting.partition('row">')[2].partition("/")[0], "SGD"),
         (setting.rpartition('row">')[2].partition("/")[0], "SAM rho=0.2"),
     ]
-    assert "optimizer.rho" not in setting and "optimizer.name" not in setting  # the method tells them
+    assert "optimizer.rho" not in setting and "optimizer.name" not in setting  # the column Method shows them
 
 
 def test_many_interrupted_runs_are_folded(tmp_path: Path) -> None:
     for seed in range(MANY + 1):
         write_run(tmp_path, {"status": "interrupted"}, seed=seed)
-    text = _render(tmp_path, "not-ended")
+    text = _render(tmp_path, "unfinished")
     assert text.startswith("<details>")
     assert f"<summary>{MANY + 1} runs</summary>" in text

@@ -1,4 +1,4 @@
-"""Which cells of the paper's tables our conditions repeat, and what their errors say of each other."""
+"""Finds the cells of the paper's tables that our conditions repeat, and compares their errors."""
 
 import os
 from collections import defaultdict
@@ -15,23 +15,23 @@ from sam.report.interval import Estimate, estimate
 from sam.report.settings import without
 
 MIN_SEEDS = 3
-# Of a run directory: outputs, dataset, model, augmentation, method, seed.
+# The last parts of a run directory's path: outputs, dataset, model, augmentation, method, seed.
 NUM_PATH_PARTS = 6
-# Half a unit in the last place of a difference of two decimal numbers is no departure from an interval.
+# The rounding error of a difference of two decimal numbers must not count as outside an interval.
 TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
 class PaperRow:
-    """A cell beside the runs that repeat it, all with the same departures.
+    """A cell of the paper with the runs that repeat it, all with the same departures from it.
 
     Attributes:
         cell: The condition as printed.
-        departures: How the runs differ from it.
-        group: The runs; of several alternatives of the cell, those with the lowest mean test error.
-        top1: Their test error, in percent.
-        top5: The same with five guesses; None where the cell prints none or no run has the number.
-        alternative: Which of the cell's alternatives they are; "" where they are none.
+        departures: How the runs differ from the cell.
+        group: The runs; if the cell has alternatives, those of the one with the lowest mean test error.
+        top1: Top-1 test error of the runs, in percent.
+        top5: Top-5 test error of the runs, in percent; None if the cell prints none or no run has the number.
+        alternative: The alternative of the cell that the runs belong to; "" if the cell has no alternatives.
         not_run: Alternatives without a complete run with these departures.
     """
 
@@ -50,24 +50,24 @@ class PaperRow:
 
     @property
     def verdict(self) -> str:
-        """Inside whose interval the difference is."""
+        """Whether the difference is inside the paper's interval and inside ours."""
         return verdict(self.difference_points, self.cell.top1.ci95_points, self.top1)
 
 
 def verdict(difference_points: float, printed_points: float | None, ours: Estimate) -> str:
     """Say whether a difference is inside the paper's interval and inside ours.
 
-    It is inside an interval where its size is at most the half-width. Nothing is allowed for the rounding of
-    the printed number.
+    A difference is inside an interval if its absolute value is at most the half-width. There is no allowance
+    for the rounding of the printed number.
 
     Args:
-        difference_points: Our mean minus the printed number.
-        printed_points: Half-width of the printed interval; None where none is printed.
+        difference_points: Our mean minus the printed number, in percentage points.
+        printed_points: Half-width of the printed interval, in percentage points; None if none is printed.
         ours: Our mean with its interval.
 
     Returns:
-        "too few seeds" below 3 of them; "inside ours" or "outside ours" where the paper prints no interval;
-        else "inside both", "inside the paper's only", "inside ours only" or "outside both".
+        "too few seeds" for fewer than 3 seeds; "inside ours" or "outside ours" if the paper prints no
+        interval; else "inside both", "inside the paper's only", "inside ours only" or "outside both".
     """
     if ours.half_width is None or ours.num_values < MIN_SEEDS:
         return "too few seeds"
@@ -85,13 +85,14 @@ def match_paper(
 ) -> dict[tuple[str, str], list[Match]]:
     """Find the cells that each condition repeats most closely.
 
-    A bootstrapped condition is told by the run that predicted its labels: one of those read, which may have
-    been copied here from elsewhere, else the one that its config names; without it, it is no cell's.
+    A bootstrapped condition depends on the run that predicted its labels. This run is searched among `runs`,
+    where it may be a copy from another machine, and then at the path in the config. A condition whose run is
+    not found matches no cell.
 
     Args:
         groups: Conditions.
-        runs: All runs read.
-        cells: The paper's; none where they are not to be shown.
+        runs: All runs that were read.
+        cells: The paper's cells; empty if they are not shown.
 
     Returns:
         The matches by `Group.key`, as `closest_cells` returns them.
@@ -105,15 +106,16 @@ def match_paper(
 def compare_with_paper(
     groups: Iterable[Group], matches: Mapping[tuple[str, str], Sequence[Match]], cells: Sequence[Cell]
 ) -> list[PaperRow]:
-    """Lay out our conditions beside the paper's.
+    """Return the paper's cells with our conditions next to them.
 
     Args:
-        groups: Conditions; those without a complete run are passed over.
-        matches: What `match_paper` found.
-        cells: The paper's, in the order in which they are shown.
+        groups: Conditions; those without a complete run are skipped.
+        matches: The return value of `match_paper`.
+        cells: The paper's cells, in the order of the rows.
 
     Returns:
-        One row per cell, departures, and whatever else no cell tells; the fewest departures first.
+        One row for each cell and each set of runs that agree in their departures and in all keys that no cell
+        decides. The rows of one cell start with the fewest departures.
     """
     candidates: dict[tuple[object, ...], list[tuple[Match, Group]]] = defaultdict(list)
     for group in groups:
@@ -125,7 +127,7 @@ def compare_with_paper(
 
 
 def _row_key(match: Match, group: Group) -> tuple[object, ...]:
-    # Each alternative has its own source of labels.
+    # Each alternative of a bootstrapped cell gets its labels from another run.
     shared = without(group.setting, [*match.cell.choices, "dataset.relabel_from"])
     return match.cell.name, tuple(map(str, match.departures)), shared.key, group.label
 

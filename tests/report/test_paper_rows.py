@@ -1,4 +1,4 @@
-"""Tests of sam/report/beside_paper.py, on the repository's own cells."""
+"""Tests of sam/report/paper_rows.py, on the repository's own cells."""
 
 import shutil
 import time
@@ -9,9 +9,9 @@ import pytest
 
 from sam.paper.cells import Cell, read_cells
 from sam.record.reader import find_runs
-from sam.report.beside_paper import PaperRow, compare_with_paper, match_paper, verdict
 from sam.report.groups import group_runs
 from sam.report.interval import Estimate
+from sam.report.paper_rows import PaperRow, compare_with_paper, match_paper, verdict
 from tests.record.run_directories import write_run
 
 CELLS = Path(__file__).resolve().parents[2] / "results" / "paper" / "cells.csv"
@@ -62,7 +62,7 @@ def test_verdict_on_too_few_seeds_says_so(ours: Estimate, printed: float | None)
     assert verdict(0.0, printed, ours) == "too few seeds"
 
 
-def test_rows_put_ours_beside_every_cell_that_is_repeated(tmp_path: Path, cells: list[Cell]) -> None:
+def test_rows_put_ours_next_to_every_cell_that_is_repeated(tmp_path: Path, cells: list[Cell]) -> None:
     _write(tmp_path, [2.53, 2.73, 2.93], optimizer__name="sam")
     rows = _rows(tmp_path, cells)
     assert [(row.cell.table, row.verdict) for row in rows] == [
@@ -143,7 +143,7 @@ def test_matching_of_many_conditions_takes_no_time(tmp_path: Path, cells: list[C
     groups, _ = group_runs(runs)
     begin = time.process_time()
     assert len(match_paper(groups, runs, cells)) == 150
-    # About 0.2 s; the runs of a whole reproduction must keep nobody waiting.
+    # It takes about 0.2 s; comparing the runs of a whole reproduction must be fast.
     assert time.process_time() - begin < 3
 
 
