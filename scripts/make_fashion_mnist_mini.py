@@ -1,4 +1,4 @@
-"""Make the dataset that ships inside the package from the full Fashion-MNIST.
+"""Make the small dataset inside the package from the full Fashion-MNIST.
 
     python scripts/make_fashion_mnist_mini.py FOLDER [--out FILE]
 
@@ -24,7 +24,7 @@ NUM_IMAGES = 5000
 
 
 def read_idx(path: pathlib.Path) -> np.ndarray:
-    """Read one idx file: a header of 4 bytes and 4 more per dimension, then bytes."""
+    """Read one idx file: a header of 4 bytes, 4 bytes per dimension, then one byte per pixel or label."""
     data = gzip.decompress(path.read_bytes())
     num_dimensions = data[3]
     shape = np.frombuffer(data, ">i4", num_dimensions, offset=4)
@@ -32,7 +32,7 @@ def read_idx(path: pathlib.Path) -> np.ndarray:
 
 
 def main() -> None:
-    """Read the full set, choose the subset, write it."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--out", type=pathlib.Path, default=PATH)

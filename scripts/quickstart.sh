@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Train with SGD and with SAM on real images, then print a table and draw a picture:
 #     bash scripts/quickstart.sh [KEY=VALUE...]
-# Keys are those of train.py, such as outputs=FOLDER, seed=0,1,2 or epochs=5. Complete runs are skipped.
+# The keys are those of train.py, such as outputs=FOLDER, seed=0,1,2 or epochs=5. Complete runs are skipped.
 set -euo pipefail
 here=$PWD
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
@@ -21,6 +21,6 @@ for override in "$@"; do
 done
 
 bash scripts/setup.sh requirements.txt
-# The inner quotes are for Hydra: a path may contain a space or a quote.
+# Hydra needs the inner quotes if the path contains a space or a quote.
 .venv/bin/python train.py -m experiment=quickstart optimizer=sgd,sam "outputs='${outputs//\'/\\\'}'" ${overrides[@]+"${overrides[@]}"}
 .venv/bin/python scripts/compare.py "$outputs"

@@ -1,14 +1,16 @@
 """Repeat the paper's tables: python scripts/reproduce.py TABLE... [--dataset NAME] [KEY=VALUE...].
 
-Trains the runs of the chosen conditions (results/paper/cells.csv) with all their seeds, one after the
-other. Runs that have ended are skipped, interrupted ones go on, a failed one does not stop those after it.
+It trains the runs of the chosen conditions (results/paper/cells.csv) with all their seeds, one after the
+other. It skips ended runs and continues interrupted ones. If a run fails, the next one starts.
 
---list     each condition with its printed error and its commands
---dry-run  times a few updates of each model here, on made-up images, and says how many hours it all takes
---smoke    two updates of each condition, on made-up images, two micro-batches of at most 4: pass or fail
+--list     prints each condition with its printed error and its commands
+--dry-run  times a few updates of each model on this machine, on random images, and estimates the hours of all
+           runs
+--smoke    tries each condition for two updates on random images, with two micro-batches of at most 4 images
 
-Keys are those of train.py and hold for all runs, such as outputs=FOLDER or recipe=text; hydra/launcher=ray
-or submitit_slurm trains several at once, as in a sweep of train.py. Filters take several values with commas.
+The keys are those of train.py and apply to all runs, such as outputs=FOLDER or recipe=text. With
+hydra/launcher=ray or submitit_slurm, several runs train at once, as in a sweep of train.py. A filter takes
+one value or several with commas.
 
     python scripts/reproduce.py table1 --list
     python scripts/reproduce.py table1 --model wrn_28_10 --epochs 200 --dry-run
@@ -37,15 +39,15 @@ from sam.system.errors import ConfigError
 from sam.system.signals import STOPS
 
 ROOT = Path(__file__).resolve().parents[1]
-# The paper's headline; the appendix repeats and varies it.
+# The tables of the main text; the appendix repeats and varies them.
 MAIN_TABLES = ("1", "2", "3", "4", "5")
-# Exit codes after a signal that asks to stop, with the state saved; negative where it had not begun.
+# Exit codes of train.py after a stop signal: 128 + number if it saved its state, -number if it was too early.
 STOPPED = [code for number in STOPS for code in (128 + number, -number)]
 FILTERS = ("dataset", "model", "augmentation", "method", "epochs", "noise")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return 0, 1 if anything failed, 2 for a mistake on the command line."""
+    """Run the command; return 0, 1 if a run failed, or 2 for a mistake on the command line."""
     options = _parse(arguments)
     tables = [word for word in options.words if "=" not in word]
     overrides = [word for word in options.words if "=" in word]
@@ -54,8 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         cells = _chosen(read_cells(CELLS), tables, options)
         if seeds := [word for word in overrides if word.startswith("seed=")]:
-            raise ConfigError(f"{seeds[0]}: each condition has seeds of its own; say how many with --seeds N")
-        composed([*cells[0].overrides, *overrides])  # a mistake in them shows now, once
+            raise ConfigError(
+                f"{seeds[0]}: each condition has its own seeds; set their number with --seeds N"
+            )
+        composed(
+            [*cells[0].overrides, *overrides]
+        )  # reports a mistake in the overrides before any run starts
         if options.list:
             _list(cells, options.seeds, overrides)
             return 0
@@ -64,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             return smoke(cells, overrides)
         plan = {cell.name: runs_of(cell, _seeds(cell, options.seeds), overrides) for cell in cells}
-    except BrokenPipeError:  # whoever reads, such as head, has seen enough
+    except BrokenPipeError:  # the reader of stdout, such as head, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
@@ -95,13 +101,20 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="table1 to table5, table8 to table11, or all (tables 1 to 5); keys of train.py",
     )
     for name in FILTERS:
-        parser.add_argument(f"--{name}", metavar="NAME[,NAME]", help="only these, as --list names them")
+        parser.add_argument(
+            f"--{name}", metavar="NAME[,NAME]", help="only these conditions, as named by --list"
+        )
     parser.add_argument(
-        "--seeds", type=int, metavar="N", help="how many instead of the paper's (5, 20 in Table 11)"
+        "--seeds",
+        type=int,
+        metavar="N",
+        help="number of seeds (default: 5 as in the paper, 20 in Table 11)",
     )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--list", action="store_true", help="print the conditions, train nothing")
-    how.add_argument("--dry-run", action="store_true", help="print what it costs here, train nothing")
+    how.add_argument(
+        "--dry-run", action="store_true", help="print the estimated hours on this machine, train nothing"
+    )
     how.add_argument("--smoke", action="store_true", help="try each condition for two updates")
     options = parser.parse_intermixed_args(arguments)
     if options.seeds is not None and options.seeds < 1:
@@ -118,7 +131,7 @@ def _chosen(cells: list[Cell], tables: list[str], options: argparse.Namespace) -
     known = {f"table{cell.table}": None for cell in cells}
     for table in tables:
         if table not in (*known, "all"):
-            raise ConfigError(f"{table}: no table of the paper's results; allowed is {', '.join(known)}, all")
+            raise ConfigError(f"{table}: not a table of the paper; allowed is {', '.join(known)}, all")
     wanted = {table.removeprefix("table") for table in tables}
     if "all" in wanted:
         wanted |= set(MAIN_TABLES)
@@ -133,15 +146,15 @@ def _chosen(cells: list[Cell], tables: list[str], options: argparse.Namespace) -
         if unknown := [value for value in allowed if value not in present]:
             names = ", ".join(filter(None, present))
             raise ConfigError(
-                f"--{name} {unknown[0]}: not among the conditions chosen so far; "
-                + (f"allowed is {names}" if names else "none of them has one, leave it out")
+                f"--{name} {unknown[0]}: none of the conditions chosen so far has it; "
+                + (f"allowed is {names}" if names else f"leave --{name} out")
             )
         cells = [cell for cell in cells if _property(cell, name) in allowed]
     return cells
 
 
 def _property(cell: Cell, name: str) -> str:
-    """Return what a filter looks at."""
+    """Return the value of a condition that a filter compares."""
     if name == "method":
         return cell.method
     if name == "epochs":
@@ -157,7 +170,7 @@ def _seeds(cell: Cell, num_seeds: int | None) -> range:
 
 
 def _list(cells: Iterable[Cell], num_seeds: int | None, overrides: Sequence[str]) -> None:
-    """Print every condition: its name, its printed error, its commands."""
+    """Print the name, the printed error and the commands of every condition."""
     num_cells = num_runs = 0
     for cell in cells:
         seeds = _seeds(cell, num_seeds)
@@ -171,11 +184,11 @@ def _list(cells: Iterable[Cell], num_seeds: int | None, overrides: Sequence[str]
         num_cells += 1
         with_sources = 2 if cell.labels_from else 1
         num_runs += len(seeds) * max(1, len(alternatives(cell, overrides))) * with_sources
-    print(f"{num_cells} conditions, {num_runs} runs (one that two conditions share counts in both)")
+    print(f"{num_cells} conditions, {num_runs} runs (a run that two conditions share is counted twice)")
 
 
 def _commands(cell: Cell, seeds: range, overrides: Sequence[str]) -> list[str]:
-    """Return the sweeps over all seeds: one, or for bootstrapping two for each alternative."""
+    """Return the sweeps over all seeds: one sweep, or for bootstrapping two sweeps per alternative."""
     sweep = "seed=" + ",".join(map(str, seeds))
     if not cell.labels_from:
         left = alternatives(cell, overrides)
@@ -187,8 +200,8 @@ def _commands(cell: Cell, seeds: range, overrides: Sequence[str]) -> list[str]:
         before, _, after = quoted(str(source.directory.absolute())).rpartition("seed0-")
         labels = f"dataset.relabel_from={before}seed${{seed}}-{after}"
         dropped = ("seed=", "dataset.relabel_from=")
-        for told, more in ((source, []), (run, [labels])):
-            shared = [text for text in told.overrides if not text.startswith(dropped)]
+        for planned, more in ((source, []), (run, [labels])):
+            shared = [text for text in planned.overrides if not text.startswith(dropped)]
             commands.append(_command([*shared, *more, sweep]))
     return commands
 
@@ -198,7 +211,7 @@ def _command(overrides: Sequence[str]) -> str:
 
 
 def _train(runs: Sequence[PlannedRun]) -> int:
-    """Train what has not ended, one run after the other, and say in the end how all of them are."""
+    """Train the runs that have not ended, one after the other, then print a summary of all runs."""
     failed: list[PlannedRun] = []
     for number, run in enumerate(runs, start=1):
         print(f"[{number} of {len(runs)}] {run.directory}", flush=True)
@@ -216,11 +229,11 @@ def _train(runs: Sequence[PlannedRun]) -> int:
 
 
 def _launch(runs: Sequence[PlannedRun], sweep: Sequence[str]) -> int:
-    """Train what has not ended as sweeps of train.py; first the runs that others take their labels from.
+    """Train the runs that have not ended in sweeps of train.py, first those that predict labels for others.
 
     Args:
-        runs: Of the plan.
-        sweep: What is said of the launcher and of the outputs.
+        runs: All planned runs.
+        sweep: The overrides for the launcher and for outputs.
     """
     waves = [
         [run for run in runs if (run.config.dataset.relabel_from is not None) == is_second]
@@ -232,25 +245,25 @@ def _launch(runs: Sequence[PlannedRun], sweep: Sequence[str]) -> int:
         if code in STOPPED:
             return code if code > 0 else 128 - code
         if code == 2 and not any(result_if_any(run.directory) for run in wave):
-            return code  # the launcher took none of them, and has said why
+            return code  # the launcher refused the sweep and has printed the reason
     return _conclude(runs, [run for run in runs if result_if_any(run.directory) is None])
 
 
 def _conclude(runs: Sequence[PlannedRun], failed: Sequence[PlannedRun]) -> int:
-    """Say how all runs are; return the exit code."""
+    """Print a summary of all runs; return the exit code."""
     lost = {run.directory for run in failed}
     print(summary((run.directory for run in runs if run.directory not in lost), len(failed)))
     for run in failed:
-        print(f"  failed; try it alone: {shlex.join(['python', 'train.py', *run.overrides])}")
+        print(f"  failed; run it alone: {shlex.join(['python', 'train.py', *run.overrides])}")
     outputs = sorted({run.config.outputs for run in runs})
     print(f"compare with the paper: {shlex.join(['python', 'scripts/compare.py', *outputs])}")
     return 1 if failed else 0
 
 
 def _run(overrides: Sequence[str]) -> int:
-    """Train one run in a process of its own; return its exit code, or 130 after Ctrl-C."""
+    """Run train.py in a new process; return its exit code, or 130 after Ctrl-C."""
     process = subprocess.Popen([sys.executable, str(ROOT / "train.py"), *overrides])
-    # Of these it is not told by the terminal.
+    # The terminal sends SIGINT to the new process too, but not these signals.
     numbers = [number for number in STOPS if number != signal.SIGINT]
     before = [signal.signal(number, lambda sent, _: process.send_signal(sent)) for number in numbers]
     interrupted = False
@@ -259,7 +272,7 @@ def _run(overrides: Sequence[str]) -> int:
             try:
                 code = process.wait()
                 return 130 if interrupted else code
-            except KeyboardInterrupt:  # it gets the signal too, and saves its state: give it the time
+            except KeyboardInterrupt:  # the process gets the signal too, and needs time to save its state
                 interrupted = True
     finally:
         for number, handler in zip(numbers, before, strict=True):

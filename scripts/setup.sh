@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Make .venv if it is missing, and install requirement files into it, each once: bash scripts/setup.sh FILE...
-# PYTHON=python3.12 chooses the interpreter; the default is python3.
+# Make .venv if it is missing, and install requirements files into it: bash scripts/setup.sh FILE...
+# A file is installed again only if it has changed. PYTHON=python3.12 chooses the interpreter (default: python3).
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
@@ -13,7 +13,7 @@ is_supported() {
     "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))'
 }
 
-# A .venv without a working pip is made again: its installation was interrupted, or its Python is gone.
+# A .venv without a working pip is made again: its installation was interrupted, or its Python was removed.
 if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     python=${PYTHON:-python3}
     command -v "$python" >/dev/null || fail "$python was not found; install Python 3.10 to 3.13"

@@ -1,1 +1,1 @@
-"""Every picture: plain data in, a matplotlib figure out."""
+"""All pictures: each function takes plain data and returns a matplotlib figure."""

@@ -1,4 +1,4 @@
-"""The picture beside an analysis, whatever its kind."""
+"""The picture of one analysis of any kind."""
 
 from matplotlib.figure import Figure
 
@@ -20,7 +20,7 @@ def draw_analysis(analysis: Analysis) -> Figure:
     """Draw one analysis.
 
     Args:
-        analysis: Of any kind.
+        analysis: An analysis of any kind.
 
     Raises:
         ValueError: If its files are broken.

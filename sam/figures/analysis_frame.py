@@ -1,4 +1,4 @@
-"""What the pictures of analyses share beyond the frame of all pictures: their words, their lines."""
+"""Texts, line styles and axes that the pictures of analyses share."""
 
 import textwrap
 from collections.abc import Sequence
@@ -17,37 +17,37 @@ LINES = ("-", "--", "-.", ":")
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure that makes room for its texts.
+    """Return an empty figure whose layout makes room for its texts.
 
     Args:
-        width: In inches.
-        height: The same.
+        width: The width, in inches.
+        height: The height, in inches.
     """
     return Figure((width, height), DOTS_PER_INCH, layout="constrained")
 
 
 def set_texts(figure: Figure, title: str, sentences: Sequence[str], num_left_out: int = 0) -> None:
-    """Write above and below all panels, broken to the width of the figure.
+    """Write a title above and a caption below all panels, wrapped to the width of the figure.
 
     Args:
-        figure: To write on.
-        title: What is shown.
-        sentences: What the marks mean, each with its full stop.
-        num_left_out: Settings that were not drawn.
+        figure: The figure.
+        title: What the figure shows.
+        sentences: Explanations for the caption, each with its full stop.
+        num_left_out: Number of settings that were not drawn.
     """
     figure.suptitle("\n".join(textwrap.wrap(title, round(11 * figure.get_figwidth()))), fontsize=11)
     add_caption(figure, sentences, num_left_out)
 
 
 def moment(analysis: Analysis) -> str:
-    """Name the run of an analysis and its epoch."""
+    """Return the run and the epoch of an analysis as text."""
     # The last two folders of a run directory name method and seed.
     run = "/".join(analysis.path.parts[-4:-2])
     return f"{run}, epoch {analysis.epoch}" if run else f"epoch {analysis.epoch}"
 
 
 def sample(analysis: Analysis) -> str:
-    """Say in a sentence which images an analysis looked at, and how."""
+    """Return a sentence about the images of an analysis and the mode of the network."""
     record = analysis.record
     images = f"{record.get('num_images')} {record.get('split')} images"
     if record.get("statistics") == "batch":
@@ -56,21 +56,21 @@ def sample(analysis: Analysis) -> str:
 
 
 def seeds(measured: Sequence[Measured]) -> str:
-    """Return how many seeds of conditions were looked at, as "n = 3" or "n = 1 to 3"."""
+    """Return how many seeds of each condition were analysed, as "n = 3" or "n = 1 to 3"."""
     return range_text([len(one.by_seed) for one in measured])
 
 
 def marks(style: int) -> dict[str, str]:
-    """Return dashes and marker of a line by its number: lines must differ in grey too."""
+    """Return dashes and marker of a line by its number, so that lines also differ in a grey print."""
     return {"linestyle": LINES[style % len(LINES)], "marker": MARKERS[style % len(MARKERS)]}
 
 
 def use_m_axis(axis: Axes, sizes: Sequence[float]) -> None:
-    """Give a panel a logarithmic axis of m whose ticks are the measured sizes, and a grid.
+    """Give a panel a logarithmic axis for m, with ticks at the measured values, and a grid.
 
     Args:
         axis: The panel.
-        sizes: Every m that is drawn.
+        sizes: All values of m in the panel.
     """
     axis.set_xscale("log", base=2)
     axis.xaxis.set_major_locator(FixedLocator(sorted(set(sizes))))
@@ -81,6 +81,6 @@ def use_m_axis(axis: Axes, sizes: Sequence[float]) -> None:
 
 
 def start_at_zero(axis: Axes) -> None:
-    """Let the y axis show 0, but hide no negative value."""
+    """Start the y axis at 0, unless there are negative values."""
     if axis.dataLim.y0 >= 0:
         axis.set_ylim(bottom=0)

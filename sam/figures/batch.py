@@ -14,16 +14,16 @@ DOTS_PER_INCH = 150
 
 
 def draw_sheet(images: NDArray[np.float32], labels: Sequence[str], title: str) -> Figure:
-    """Draw rows of images, a label under each.
+    """Draw rows of images, each with its label below.
 
     Args:
-        images: [B, H, W, 3] in 0 .. 1; at least one.
-        labels: One each; it may have several lines.
-        title: Above all of them.
+        images: float [B, H, W, 3] in 0 .. 1; at least one image.
+        labels: One label per image; a label may have several lines.
+        title: The title of the sheet.
     """
     num_columns = min(NUM_COLUMNS, len(images))
     num_rows = math.ceil(len(images) / num_columns)
-    # A label takes a line of 0.15 inches, and so does a line of the title.
+    # A line of a label needs 0.15 inches, a line of the title 0.2 inches.
     lines = max(label.count("\n") + 1 for label in labels)
     width = INCHES * num_columns
     wrapped = textwrap.wrap(title, round(14 * width))

@@ -1,4 +1,4 @@
-"""Reliability diagram: how far the accuracy of a network departs from its confidence."""
+"""Reliability diagram: the difference between the accuracy of a network and its confidence."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NUM_BINS = 15
-MIN_IMAGES = 10  # of a bin over all seeds; the accuracy of fewer is an accident
-LARGEST_MARK = 160  # area of the mark of a bin that holds all images, in square points
+MIN_IMAGES = 10  # per bin, over all seeds; the accuracy of fewer images is mostly noise
+LARGEST_MARK = 160  # area of the mark for a bin with all images, in square points
 
 
 class Reliability(NamedTuple):
@@ -36,9 +36,9 @@ class Reliability(NamedTuple):
 
     Attributes:
         confidence_pct: Mean confidence.
-        gap_points: Mean of accuracy minus confidence.
-        lowest, highest: The same of single seeds.
-        share: Part of the images, 0 to 1, the mean over all seeds.
+        gap_points: Accuracy minus confidence, mean over the seeds.
+        lowest, highest: The smallest and the largest accuracy minus confidence of a seed.
+        share: Share of the images, 0 to 1, mean over all seeds.
     """
 
     confidence_pct: float
@@ -49,10 +49,10 @@ class Reliability(NamedTuple):
 
 
 def draw_calibration(groups: Sequence[Group]) -> Figure:
-    """Draw accuracy minus confidence against confidence, a line for each condition, one panel per setting.
+    """Draw accuracy minus confidence against confidence: one line per condition, one panel per setting.
 
     Args:
-        groups: Conditions; their runs' evaluation-<split>.json are read.
+        groups: Conditions; this reads evaluation-<split>.json of their runs.
 
     Returns:
         A figure with at most 6 panels.
@@ -64,7 +64,7 @@ def draw_calibration(groups: Sequence[Group]) -> Figure:
     panels = [(panel, found) for panel, found in panels if found]
     if not panels:
         raise ValueError(
-            "no complete run has an evaluation-test.json with calibration_bins, made after its last epoch; "
+            "no complete run has an evaluation-test.json with calibration_bins from after its last epoch; "
             "evaluate runs first: "
             "python evaluate.py run=FOLDER"
         )
@@ -73,10 +73,10 @@ def draw_calibration(groups: Sequence[Group]) -> Figure:
         _draw_panel(axis, panel, found)
     counts = [len(calibrations) for _, found in panels[: len(axes)] for calibrations in found.values()]
     sentences = [
-        f"{NUM_BINS} equal bins of confidence; line: mean over seeds ({range_text(counts)}); "
-        "band: lowest to highest seed; area of a mark: share of the images.",
-        f"Bins of fewer than {MIN_IMAGES} images in all are left out. Below 0: more confident than right.",
-        "In the legend: expected calibration error with its 95 % Student-t interval.",
+        f"{NUM_BINS} equal bins of confidence. Line: mean over seeds ({range_text(counts)}). "
+        "Band: lowest to highest seed. Area of a mark: share of the images.",
+        f"Bins with fewer than {MIN_IMAGES} images over all seeds are left out. Below 0: overconfident.",
+        "Legend: expected calibration error with its 95 % Student-t interval.",
     ]
     add_caption(figure, sentences, len(panels) - len(axes))
     return figure
@@ -86,10 +86,10 @@ def reliability(calibrations: Sequence[Calibration]) -> list[Reliability]:
     """Combine the bins of several runs.
 
     Args:
-        calibrations: One per run.
+        calibrations: One calibration per run.
 
     Returns:
-        The bins with at least 10 images over all runs, by confidence.
+        The bins with at least 10 images over all runs, sorted by confidence.
     """
     by_bin: dict[int, list[tuple[Bin, int]]] = defaultdict(list)
     for calibration in calibrations:
@@ -109,7 +109,7 @@ def reliability(calibrations: Sequence[Calibration]) -> list[Reliability]:
 
 
 def _calibrations(panel: ErrorPanel) -> dict[tuple[str, str], list[Calibration]]:
-    """Return the calibrations of the runs of each condition that has some, by its key."""
+    """Return the calibrations of each condition's runs, by the condition's key; none for no calibrations."""
     found = {}
     for group in panel.groups:
         read = [read_calibration(run.directory, panel.split, run.config["epochs"]) for run in group.complete]

@@ -1,4 +1,4 @@
-"""Which function draws which figure, by its name on the command line."""
+"""The function that draws each figure, by the figure's name on the command line."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -48,11 +48,11 @@ def draw(
     Args:
         name: "fig1", or a key of OF_GROUPS.
         groups: Conditions.
-        matches: The cells of the paper that each condition repeats, by `Group.key`; for fig1.
-        cells: The paper's; for fig1.
+        matches: The cells of the paper that each condition repeats, by `Group.key`; used by fig1.
+        cells: The paper's cells; used by fig1.
 
     Raises:
-        ValueError: If there is nothing to draw; it says what is missing.
+        ValueError: If there is nothing to draw; the message says what is missing.
     """
     if name == "fig1":
         return draw_relative_errors(groups, matches, cells)

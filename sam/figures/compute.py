@@ -1,4 +1,4 @@
-"""Error against what training costs: epochs, forward-backward passes, seconds."""
+"""Error against the cost of training: epochs, forward-backward passes, seconds."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_FAMILIES = 3
-# What is paid, as told on the axis, of the mean over the runs of a condition and of a row of metrics.csv.
+# The two costs; these texts are also the labels of the x axis.
 PASSES, SECONDS = "Forward-backward passes per training image", "Seconds of training"
 
 
 def draw_error_by_compute(groups: Sequence[Group]) -> Figure:
     """Draw error against forward-backward passes per image and against seconds, for SGD and SAM.
 
-    Marks are the final errors of runs of one length; thin lines the way there, the mean over their seeds.
+    A mark is the final error of runs of one length. A thin line is their mean error during training.
 
     Args:
         groups: Conditions.
@@ -47,11 +47,11 @@ def draw_error_by_compute(groups: Sequence[Group]) -> Figure:
         A figure with a row of two panels for each of at most 3 families.
 
     Raises:
-        ValueError: If SGD and something that spends more passes an image stand side by side nowhere.
+        ValueError: If no setting has both SGD and a method with more passes per image.
     """
     found = build_compute_families(groups)
     if not found:
-        raise ValueError("no setting, epochs aside, has complete runs of both SGD and SAM")
+        raise ValueError("no setting (apart from epochs) has complete runs of both SGD and SAM")
     shown = found[:MAX_FAMILIES]
     figure, axes = make_panels(2 * len(shown))
     for row, family in enumerate(shown):
@@ -63,7 +63,7 @@ def draw_error_by_compute(groups: Sequence[Group]) -> Figure:
         "Marks: errors after the last epoch of runs of different lengths.",
         f"{INTERVAL} ({num_seeds_text(drawn)}).",
         "Thin lines: mean error along training.",
-        "Seconds are wall-clock, and compare only runs of one machine under one load.",
+        "Seconds are wall-clock time; compare them only for runs on the same machine with the same load.",
         diverged_text(groups),
     ]
     add_caption(figure, sentences, len(found) - len(shown))
@@ -71,13 +71,13 @@ def draw_error_by_compute(groups: Sequence[Group]) -> Figure:
 
 
 def draw_error_by_epochs(groups: Sequence[Group]) -> Figure:
-    """Draw final error against the number of epochs, a line for each method.
+    """Draw final error against the number of epochs, one line per method.
 
     Args:
         groups: Conditions.
 
     Returns:
-        A figure with at most 6 panels, one per setting, epochs aside.
+        A figure with at most 6 panels, one per setting (apart from epochs).
 
     Raises:
         ValueError: If no method has runs of two lengths.
@@ -85,7 +85,7 @@ def draw_error_by_epochs(groups: Sequence[Group]) -> Figure:
     panels = [(panel, _by_label(panel.groups)) for panel in panels_of(groups, ["epochs"])]
     panels = [(panel, lines) for panel, lines in panels if any(len(line) > 1 for line in lines.values())]
     if not panels:
-        raise ValueError("no method has complete runs of two lengths (epochs=...) that agree in all else")
+        raise ValueError("no method has complete runs of two lengths that differ only in epochs")
     figure, axes = make_panels(len(panels))
     for axis, (panel, lines) in zip(axes, panels, strict=False):
         colours = colours_of([line[0] for line in lines.values()])
@@ -97,7 +97,7 @@ def draw_error_by_epochs(groups: Sequence[Group]) -> Figure:
         axis.legend(fontsize=SMALL)
     drawn = [group for panel, _ in panels[: len(axes)] for group in panel.groups]
     sentences = [
-        "Error after the last epoch; every mark is a run of its own, whose learning rate ends at 0.",
+        "Error after the last epoch. Each mark has its own runs, whose learning rate ends at 0.",
         f"{INTERVAL} ({num_seeds_text(drawn)}).",
         diverged_text(groups),
     ]
@@ -117,7 +117,7 @@ def _draw_family(axis: Axes, family: ComputeFamily, x_label: str) -> None:
         for row in line:
             costs, errors = _way(row.group, x_label)
             axis.plot(costs, errors, color=colour, alpha=0.35, linewidth=1)
-    # The first epochs would squeeze the end, which matters, into the bottom of the panel.
+    # The high errors of the first epochs would make the differences at the end too small to see.
     highest = max(_highest(row.test_error_pct) for row in family.rows)
     axis.set_ylim(0, 1.6 * highest or 1.0)
     axis.set_xscale("log")
@@ -135,8 +135,8 @@ def _point(row: ComputeRow, x_label: str) -> tuple[float, Estimate] | None:
 
 
 def _way(group: Group, x_label: str) -> tuple[list[float], list[float]]:
-    """Return the cost up to the end of each epoch and the error there, means over the runs that have both."""
-    # An epoch may walk the images several times; its row has the mean passes of an update.
+    """Return the cost up to the end of each epoch and the error there, means over the runs with both."""
+    # metrics.csv has the mean passes per update; an epoch uses each image dataset.repeats times.
     column, factor = "seconds", 1
     if x_label == PASSES:
         column, factor = "passes", int(values_of(group.config)["dataset.repeats"])
@@ -146,7 +146,7 @@ def _way(group: Group, x_label: str) -> tuple[list[float], list[float]]:
             costs = accumulate(factor * row[column] for row in run.metrics)
             errors = (row["test_error_pct"] for row in run.metrics)
             ways.append(list(zip(costs, errors, strict=True)))
-    # Epoch by epoch: runs of one condition have equally many.
+    # Runs of one condition have the same number of epochs.
     epochs = list(zip(*ways, strict=False))
     means = [[sum(values) / len(values) for values in zip(*epoch, strict=True)] for epoch in epochs]
     return [cost for cost, _ in means], [error for _, error in means]

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MAX_INSIDE = 3  # conditions whose legend stands inside the panel
+MAX_INSIDE = 3  # with more conditions, the legend is below the panel
 CAPTION = (
-    "Line: mean over seeds; band: lowest to highest seed. In the legend: 95 % Student-t interval. "
-    "The first tenth of training may lie above the panel."
+    "Line: mean over seeds. Band: lowest to highest seed. Legend: 95 % Student-t interval. "
+    "Errors of the first tenth of training may be above the panel."
 )
 
 
@@ -59,10 +59,10 @@ def error_curve(group: Group, column: str) -> Curve:
 
     Args:
         group: The condition.
-        column: Name of a column in percent.
+        column: Name of a column with percentages.
 
     Returns:
-        The curve in percent; an epoch that some seeds lack is averaged over the others.
+        The curve in percent; if some seeds lack an epoch, the mean is over the others.
     """
     by_epoch: dict[int, dict[int, float]] = defaultdict(dict)
     for position, run in enumerate(group.complete):
@@ -73,8 +73,8 @@ def error_curve(group: Group, column: str) -> Curve:
 
 
 def upper_limit(curves: Sequence[Curve]) -> float:
-    """Return the end of an error axis that leaves out no more than the first tenth of training."""
-    # The first tenth would squeeze the end, which matters, into the bottom of the panel.
+    """Return the upper limit of an error axis; only errors of the first tenth of training may be above it."""
+    # The high errors of the first tenth would make the differences at the end too small to see.
     last_epoch = max(epoch for curve in curves for epoch in curve.epochs)
     highest = max(
         error
@@ -86,7 +86,7 @@ def upper_limit(curves: Sequence[Curve]) -> float:
 
 
 def _has_curve(group: Group) -> bool:
-    # Without reading the rows of thousands of runs, of which few are drawn.
+    # The last row is enough: there may be thousands of runs, and only a few are drawn.
     return any(math.isfinite(run.last_row.get("test_error_pct", math.nan)) for run in group.complete)
 
 
@@ -101,7 +101,7 @@ def _draw_panel(axis: Axes, groups: Sequence[Group], title: str, split: str) -> 
     axis.set_ylim(0, upper_limit(curves))
     describe_panel(axis, title, "Epoch", f"{split.capitalize()} (solid) and train (dashed) error (%)")
     use_whole_epochs(axis, [epoch for curve in curves for epoch in curve.epochs])
-    # A long legend finds no place among the curves.
+    # There is no room for a long legend among the curves.
     place: dict[str, Any] = {"loc": "best"}
     if len(groups) > MAX_INSIDE:
         place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.15), "ncols": 2}

@@ -1,11 +1,11 @@
-"""The spectral density of a Hessian, smoothed from the quadratures of stochastic Lanczos."""
+"""The spectral density of a Hessian, smoothed from stochastic Lanczos quadratures."""
 
 import math
 
 import numpy as np
 from numpy.typing import NDArray
 
-# Of the Gaussians, as a share of the squared width of the spectrum.
+# The variance of the Gaussians, as a share of the squared width of the spectrum.
 RELATIVE_VARIANCE = 1e-5
 GRID_POINTS = 2000
 
@@ -15,40 +15,40 @@ Array = NDArray[np.float64]
 def kernel_width(lowest: float, highest: float) -> float:
     """Return the width of the Gaussians for a spectrum between two eigenvalues.
 
-    sigma^2 = 1e-5 (highest - lowest)^2. Departs from Ghorbani et al. (2019), whose code takes
-    sigma^2 = 1e-5 max(1, highest - lowest), by being the same share of the picture in every unit.
+    sigma^2 = 1e-5 (highest - lowest)^2. Departs from the code of Ghorbani et al. (2019), which has
+    sigma^2 = 1e-5 max(1, highest - lowest): here sigma scales with the eigenvalues.
 
     Args:
         lowest: Smallest eigenvalue.
-        highest: Largest one; where both are equal their size stands for the width.
+        highest: Largest eigenvalue. If both are equal, their absolute value replaces the difference.
     """
     return math.sqrt(RELATIVE_VARIANCE) * (highest - lowest or abs(highest) or 1.0)
 
 
 def density_grid(lowest: float, highest: float, sigma: float) -> Array:
-    """Return where to evaluate a density: evenly, with 5 sigma to spare on either side.
+    """Return an even grid for a density, with a margin of 5 sigma on both sides.
 
     Args:
         lowest: Smallest eigenvalue.
-        highest: Largest one.
-        sigma: Of `kernel_width`.
+        highest: Largest eigenvalue.
+        sigma: The width from `kernel_width`.
     """
     return np.linspace(lowest - 5 * sigma, highest + 5 * sigma, GRID_POINTS)
 
 
 def spectral_density(nodes: Array, weights: Array, grid: Array, sigma: float) -> Array:
-    """Smooth Lanczos quadratures to a density of eigenvalues, whose integral is 1.
+    """Smooth Lanczos quadratures to a density of eigenvalues with integral 1.
 
     p(x) = 1/probes sum_k sum_i weights[k, i] N(x; nodes[k, i], sigma^2) (Ghorbani et al. 2019, section 2).
 
     Args:
         nodes: Ritz values, float [probes, steps].
-        weights: Their squared first components, float [probes, steps]; those of each probe add up to 1.
-        grid: Where to evaluate it, float [G].
-        sigma: Width of the Gaussians, in the unit of the nodes; > 0.
+        weights: Squared first components of the Ritz vectors, float [probes, steps]; each row sums to 1.
+        grid: Points of the density, float [G].
+        sigma: Standard deviation of the Gaussians, in the unit of the nodes; > 0.
 
     Returns:
-        float [G].
+        The density at each point of the grid, float [G].
 
     Raises:
         ValueError: If the shapes differ or sigma is not above 0.

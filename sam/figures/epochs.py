@@ -1,4 +1,4 @@
-"""Lines against the epoch: the mean over seeds, a band from the lowest to the highest seed."""
+"""Curves against the epoch: a line for the mean over seeds, a band from the lowest to the highest seed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MAX_MARKED = 10  # epochs of a line that has a mark at each
+MAX_MARKED = 10  # a line with more epochs has no marks
 MAX_TICKS = 12
 
 
@@ -16,8 +16,8 @@ class Curve(NamedTuple):
     """One number against the epoch, over the seeds of a condition.
 
     Attributes:
-        epochs: Every epoch that some seed has.
-        mean, lowest, highest: Over the seeds that have the epoch.
+        epochs: All epochs that at least one seed has.
+        mean, lowest, highest: For each epoch, over the seeds that have it.
     """
 
     epochs: list[int]
@@ -30,7 +30,7 @@ def curve_of(by_epoch: Mapping[int, Sequence[float]]) -> Curve:
     """Combine the seeds of a condition.
 
     Args:
-        by_epoch: The values of the seeds at each epoch, at least one each.
+        by_epoch: For each epoch, the values of the seeds, at least one.
     """
     epochs = sorted(by_epoch)
     values = [by_epoch[epoch] for epoch in epochs]
@@ -47,12 +47,12 @@ def draw_curve(axis: Axes, curve: Curve, colour: str, label: str, **more: Any) -
 
     Args:
         axis: The panel.
-        curve: What to draw.
-        colour: Of line, marks and band.
-        label: For the legend.
-        more: What matplotlib's plot takes.
+        curve: The curve.
+        colour: The colour of line, marks and band.
+        label: The text in the legend.
+        more: Further arguments of matplotlib's plot.
     """
-    # Few points need marks: one epoch makes no line.
+    # A curve with few points needs marks: a single epoch makes no line.
     marker = "o" if len(curve.epochs) <= MAX_MARKED else ""
     axis.plot(curve.epochs, curve.mean, **{"color": colour, "label": label, "marker": marker, **more})
     if curve.lowest != curve.highest:
@@ -60,16 +60,16 @@ def draw_curve(axis: Axes, curve: Curve, colour: str, label: str, **more: Any) -
 
 
 def use_whole_epochs(axis: Axes, epochs: Collection[int]) -> None:
-    """Put ticks at the epochs that are drawn where they are few and have room, else at whole epochs.
+    """Put ticks at the drawn epochs if these are few and far enough apart, else at whole numbers.
 
     Args:
         axis: The panel.
-        epochs: All that are drawn in it; at least one.
+        epochs: All epochs in the panel; at least one.
     """
     from matplotlib.ticker import FixedLocator, MaxNLocator
 
     ordered = sorted(set(epochs))
-    # A number needs about a twentieth of the axis.
+    # A tick label needs about a twentieth of the axis.
     least = (ordered[-1] - ordered[0]) / 20
     has_room = all(after - before > least for before, after in zip(ordered, ordered[1:], strict=False))
     if len(ordered) <= MAX_TICKS and has_room:

@@ -1,6 +1,6 @@
-"""The frame of every picture of errors: panels and their conditions, lines with intervals, captions.
+"""Common parts of all pictures of errors: panels and their conditions, lines with intervals, captions.
 
-Imports no matplotlib before it draws, so that what reads and compares runs pays nothing for it.
+Imports matplotlib only when it draws, so that reading and comparing runs does not load it.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_PANELS = 6
-SMALL = 9  # points of captions and legends
+SMALL = 9  # font size of captions and legends, in points
 NO_BREAK = "\N{NO-BREAK SPACE}"
 INTERVAL = "Bars and bands: 95 % Student-t interval over seeds"
 
 
 class ErrorPanel(NamedTuple):
-    """Conditions that share a panel: they agree in everything but the keys of the picture's axes.
+    """Conditions that share a panel: they agree in everything but the keys that the picture varies.
 
     Attributes:
-        title: What tells it from every other panel.
-        split: What errors were measured on: "test" or "validation".
-        groups: Its conditions with a complete run.
+        title: A title that no other panel has.
+        split: The split of the errors: "test" or "validation".
+        groups: The conditions with a complete run.
     """
 
     title: str
@@ -40,23 +40,23 @@ class ErrorPanel(NamedTuple):
 
     @property
     def error_label(self) -> str:
-        """What to write beside an axis of errors."""
+        """The label of an axis of errors."""
         return f"{self.split.capitalize()} error (%)"
 
 
 def panels_of(groups: Iterable[Group], free: Sequence[str] = ()) -> list[ErrorPanel]:
-    """Sort conditions with a complete run into panels, in the order in which the groups first name them.
+    """Return the panels for conditions with a complete run, in the order of their first conditions.
 
     Args:
         groups: Conditions.
-        free: Dotted keys, besides those of SAM, in which the conditions of a panel may differ.
+        free: Dotted keys, in addition to those of SAM, in which the conditions of a panel may differ.
     """
     found = families([group for group in groups if group.complete], free)
     return [ErrorPanel(family.title, family.setting.split, family.groups) for family in found]
 
 
 def make_panels(num_panels: int, num_columns: int = 2) -> tuple[Figure, list[Axes]]:
-    """Return a figure with so many panels, but at most 6, and the panels; a spare one is blank."""
+    """Return a figure and its panels, at most 6; unused places of the grid are blank."""
     from matplotlib.figure import Figure
 
     num_panels = min(num_panels, MAX_PANELS)
@@ -64,7 +64,7 @@ def make_panels(num_panels: int, num_columns: int = 2) -> tuple[Figure, list[Axe
     num_rows = math.ceil(num_panels / num_columns)
     inches = (PANEL_INCHES[0] * num_columns, PANEL_INCHES[1] * num_rows + 0.6)
     figure = Figure(inches, DOTS_PER_INCH, layout="constrained")
-    # The iterator `flat` could be walked only once.
+    # A list, because `flat` is an iterator that can be used only once.
     axes = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
     for axis in axes[num_panels:]:
         axis.set_axis_off()
@@ -72,20 +72,20 @@ def make_panels(num_panels: int, num_columns: int = 2) -> tuple[Figure, list[Axe
 
 
 def add_caption(figure: Figure, sentences: Iterable[str], num_left_out: int = 0) -> None:
-    """Write below the panels what the marks mean, and how many settings found no place.
+    """Write a caption below the panels.
 
     Args:
-        figure: To write on.
-        sentences: Each with its full stop; empty ones are left out.
-        num_left_out: Settings that were not drawn.
+        figure: The figure.
+        sentences: Explanations, each with its full stop; empty ones are left out.
+        num_left_out: Number of settings that were not drawn, for a last sentence.
     """
-    told = [sentence for sentence in sentences if sentence]
+    shown = [sentence for sentence in sentences if sentence]
     if num_left_out > 0:
-        told.append(f"Not drawn for lack of space: {num_left_out} more of the settings.")
-    # Fewer than 14 characters of this size fill an inch.
+        shown.append(f"Not drawn for lack of space: {num_left_out} more of the settings.")
+    # Just under 14 characters of this size fill an inch.
     width = round(13.5 * figure.get_figwidth())
-    # No line shall end between a number and its sign.
-    text = " ".join(told).replace(" %", f"{NO_BREAK}%").replace(" = ", f"{NO_BREAK}={NO_BREAK}")
+    # A line must not break between a number and its sign.
+    text = " ".join(shown).replace(" %", f"{NO_BREAK}%").replace(" = ", f"{NO_BREAK}={NO_BREAK}")
     figure.supxlabel("\n".join(textwrap.wrap(text, width)), fontsize=SMALL)
 
 
@@ -104,10 +104,10 @@ def draw_line(
 
     Args:
         axis: The panel.
-        points: Where each mean belongs; one without an interval gets no bar.
-        colour: Of line, marks and bars.
-        label: For the legend.
-        more: What matplotlib's errorbar takes.
+        points: The x value and the mean of each point; a mean without an interval gets no bar.
+        colour: The colour of line, marks and bars.
+        label: The text in the legend.
+        more: Further arguments of matplotlib's errorbar.
     """
     ordered = sorted(points, key=lambda point: point[0])
     axis.errorbar(
@@ -119,19 +119,19 @@ def draw_line(
 
 
 def use_log_axis(axis: Axes, values: Iterable[float], base: float = 10) -> None:
-    """Make the x axis logarithmic, with ticks at the values where there is room, else at powers of ten.
+    """Make the x axis logarithmic, with ticks at the values if there is room, else at powers of the base.
 
     Args:
         axis: The panel.
-        values: What is drawn, all above 0.
-        base: Of the logarithm.
+        values: All x values in the panel; > 0.
+        base: Base of the logarithm.
     """
     from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
     axis.set_xscale("log", base=base)
     ordered = sorted(set(values))
     span = math.log(ordered[-1] / ordered[0])
-    # A number needs about a twentieth of the axis.
+    # A tick label needs about a twentieth of the axis.
     if all(math.log(high / low) > span / 20 for low, high in zip(ordered, ordered[1:], strict=False)):
         axis.xaxis.set_major_locator(FixedLocator(ordered))
         axis.xaxis.set_minor_locator(NullLocator())
@@ -140,7 +140,7 @@ def use_log_axis(axis: Axes, values: Iterable[float], base: float = 10) -> None:
 
 
 def draw_level(axis: Axes, mean: Estimate, colour: str, label: str) -> None:
-    """Draw a mean with its 95 % interval as a band from edge to edge."""
+    """Draw a mean and its 95 % interval as a horizontal line and band over the whole width."""
     axis.axhline(mean.mean, color=colour, linestyle="--", label=label)
     if mean.half_width is not None:
         low, high = mean.mean - mean.half_width, mean.mean + mean.half_width
@@ -164,7 +164,7 @@ def final_error(group: Group) -> Estimate:
     """Return the error of a condition on its split after the last epoch, in percent.
 
     Args:
-        group: With a complete run.
+        group: A condition with a complete run.
     """
     mean = estimate(list(group.values("test_error_pct").values()))
     assert mean is not None, "a complete run has a test error"
@@ -172,17 +172,17 @@ def final_error(group: Group) -> Estimate:
 
 
 def num_seeds_text(groups: Iterable[Group]) -> str:
-    """Return how many complete runs conditions have, as "n = 3" or "n = 1 to 3"."""
+    """Return the numbers of complete runs of conditions, as "n = 3" or "n = 1 to 3"."""
     return range_text([len(group.complete) for group in groups])
 
 
 def range_text(counts: Sequence[int]) -> str:
-    """Return numbers of seeds as "n = 3" or "n = 1 to 3"; there is at least one."""
+    """Return numbers of seeds (at least one) as "n = 3" or "n = 1 to 3"."""
     few, many = min(counts), max(counts)
     return f"n = {few}" if few == many else f"n = {few} to {many}"
 
 
 def diverged_text(groups: Iterable[Group]) -> str:
-    """Return a sentence about runs that diverged; empty where none did."""
+    """Return a sentence about runs that diverged; "" if none did."""
     num_diverged = sum(group.num_diverged for group in groups)
     return f"Left out: runs that diverged ({num_diverged})." if num_diverged else ""

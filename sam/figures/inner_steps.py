@@ -1,4 +1,4 @@
-"""What more ascent steps find along training (Foret et al. 2021, appendix C.5, Figure 7)."""
+"""The rise of the loss for several numbers of ascent steps, during training (Foret et al. 2021, Figure 7)."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,17 +14,17 @@ from sam.report.groups import Group
 from sam.report.measured import Measured, Rise, ball, gather, largest_comparison, rises, steps_text
 
 MAX_COLUMNS = 3
-# The paper's L is the training error; the loss is what is climbed.
+# The paper shows the training error; the ascent steps increase the loss.
 ROWS = {"error_points": "Rise of the error (points)", "loss": "Rise of the loss"}
 
 
 def fig7(groups: Sequence[Group]) -> Figure:
-    """Draw the rise of error and loss against the epoch, a line per number of ascent steps.
+    """Draw the rise of error and loss against the epoch, one line per number of ascent steps.
 
-    m is that of the training where it was measured, else the largest that was.
+    m is the m of the training if it was measured, else the largest measured m.
 
     Args:
-        groups: Conditions; those of the setting with most sharpness analyses are drawn, a column each.
+        groups: Conditions; those of the setting with most sharpness analyses are drawn, one column each.
 
     Raises:
         ValueError: If there is no sharpness analysis, or its files are broken.
@@ -48,7 +48,7 @@ def fig7(groups: Sequence[Group]) -> Figure:
     sentences = [
         sample(first),
         f"Highest loss in {ball(first)}, m = {chosen}.",
-        f"Line: mean over seeds ({seeds(columns)}); band: lowest to highest seed.",
+        f"Line: mean over seeds ({seeds(columns)}). Band: lowest to highest seed.",
         f"Not drawn for lack of space: {len(members) - len(columns)} more of the conditions."
         if len(members) > len(columns)
         else "",

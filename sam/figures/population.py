@@ -1,4 +1,4 @@
-"""What a population of trained runs is held against: how they generalise, and in what they differ."""
+"""A population of trained runs: their sharpness, generalisation gaps and differing hyperparameters."""
 
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
@@ -14,24 +14,24 @@ from sam.report.settings import setting_of
 
 METHOD = "optimizer.name"
 MIN_RUNS = 4
-# Of datasets whose labels a config can spoil, by reader.
+# Number of classes of the datasets with dataset.label_noise, by reader.
 NUM_CLASSES = {"fashion_mnist_mini": 10, "fashion_mnist": 10, "cifar10": 10, "cifar100": 100, "svhn": 10}
 
 
 @dataclass(frozen=True)
 class Population:
-    """Runs on one dataset, as PGDL puts them into one task.
+    """Runs on one dataset, like one task of PGDL.
 
     Attributes:
-        dataset: Its name.
-        first: One of the analyses, all of which were made alike.
-        is_sam: Whether each run was trained with SAM.
-        conditions: Which condition each is a seed of.
-        gaps: The generalisation gap of each.
-        has_noise: Whether any was trained on noisy labels, so that its gap is against a test error to expect.
-        ascent_steps: With which the sharpness was measured.
-        sharpness: For each m that all runs have, the rise of the loss of each.
-        hyperparameters: What they differ in, with the value of each.
+        dataset: Name of the dataset.
+        first: One of the analyses; all are comparable.
+        is_sam: For each run, whether it was trained with SAM.
+        conditions: For each run, its condition; runs of one condition differ only in the seed.
+        gaps: For each run, the generalisation gap.
+        has_noise: Whether a run was trained on noisy labels; its gap then uses an expected test error.
+        ascent_steps: Number of ascent steps of the sharpness.
+        sharpness: For each m that all runs have, the rise of the loss of each run.
+        hyperparameters: For each differing hyperparameter, the value of each run.
     """
 
     dataset: str
@@ -52,7 +52,7 @@ def populations(groups: Sequence[Group]) -> list[Population]:
         groups: Conditions.
 
     Raises:
-        ValueError: If no dataset has four of them.
+        ValueError: If no dataset has four such runs.
     """
     by_dataset: dict[str, list[Measured]] = defaultdict(list)
     for one in gather(groups, "sharpness"):
@@ -61,25 +61,25 @@ def populations(groups: Sequence[Group]) -> list[Population]:
     large = [population for population in found if population is not None]
     if not large:
         raise ValueError(
-            f"no dataset has {MIN_RUNS} complete runs with a sharpness analysis after the last epoch, an m "
-            "that all share and a generalisation gap"
+            f"no dataset has {MIN_RUNS} complete runs with a sharpness analysis after the last epoch, a "
+            "common m and a generalisation gap"
         )
     return large
 
 
 def generalisation_gap(run: Run) -> float | None:
-    """Return the test error of a run minus its training error, in points.
+    """Return the test error of a run minus its training error, in percentage points.
 
-    Both are against labels from the distribution that the run was trained on: with dataset.label_noise, the
-    test error is the one to expect against test labels that are spoiled likewise. With labels from elsewhere,
-    whose noise depends on the image, there is none. The training error is the mean over the last epoch, with
-    its augmentation, as the run recorded it.
+    Both errors refer to labels from the distribution that the run was trained on: with dataset.label_noise,
+    the test error is the expected error against test labels with the same noise. For other noisy labels, the
+    noise depends on the image, and there is no gap. The training error is the mean over the last epoch, with
+    augmentation, as the run recorded it.
 
     Args:
-        run: A complete one.
+        run: A complete run.
 
     Returns:
-        The gap; None where the run lacks a number that it takes.
+        The gap; None if a number for it is missing.
     """
     result: dict[str, Any] = run.result or {}
     test, train = number(result.get("test_error_pct")), number(result.get("train_error_pct"))
@@ -91,16 +91,16 @@ def generalisation_gap(run: Run) -> float | None:
 def _error_with_noise(error_pct: float, values: Mapping[str, Any]) -> float | None:
     """Return the expected error of the same predictions against labels with the noise of a config.
 
-    A label stays right with probability 1 - noise, and becomes each of the K - 1 others with noise / (K - 1);
-    where it is drawn over all classes, with 1 - noise + noise / K and noise / K. A prediction counts as right
-    where it is the label.
+    A label stays correct with probability 1 - noise, and becomes each of the K - 1 other classes with
+    probability noise / (K - 1). If it is drawn over all classes, these are 1 - noise + noise / K and
+    noise / K.
 
     Args:
-        error_pct: Against the true labels.
-        values: By dotted key.
+        error_pct: Error against the true labels, in percent.
+        values: The values of the config by dotted key.
 
     Returns:
-        In percent; None where the labels come from elsewhere or K is not known.
+        The expected error in percent; None if the labels have another source or K is not known.
     """
     noise = float(values["dataset.label_noise"])
     num_classes: int | None = values["dataset.num_classes"]
@@ -118,8 +118,8 @@ def _error_with_noise(error_pct: float, values: Mapping[str, Any]) -> float | No
 def hyperparameters(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Hashable]]:
     """Return the dotted keys that differ in a population, with the value of each run.
 
-    Keys that decide no numbers and the seed are left out; keys of SAM count as absent with SGD. Of keys that
-    part the runs in the same way, such as name and depth of a model, the first stands for all.
+    The seed and keys that decide no numbers are left out. Keys of SAM count as missing for SGD. If several
+    keys divide the runs in the same way, such as name and depth of a model, only the first is returned.
 
     Args:
         configs: Resolved configs, as nested dictionaries.
@@ -127,11 +127,11 @@ def hyperparameters(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Hash
     tables = [_keys_of(config) for config in configs]
     found: dict[str, list[Hashable]] = {}
     known: set[tuple[int, ...]] = set()
-    # Every key of SAM parts SGD from SAM; the name of the optimizer says it best.
+    # Every key of SAM divides SGD from SAM; the optimizer's name comes first, as the clearest.
     names = sorted({name for table in tables for name in table}, key=lambda name: (name != METHOD, name))
     for name in names:
         values = [str(table.get(name)) for table in tables]
-        # Equal for values that stand in a one-to-one relation.
+        # Two keys with a one-to-one relation between their values have equal partitions.
         partition = tuple(values.index(value) for value in values)
         if len(set(values)) > 1 and partition not in known:
             known.add(partition)
@@ -166,7 +166,7 @@ def _population(dataset: str, members: Sequence[Measured]) -> Population | None:
 
 
 def _at_end(one: Measured) -> Measured:
-    """Return the seeds of a condition that were looked at after their last epoch."""
+    """Return the seeds of a condition that were analysed after their last epoch."""
     epochs = one.group.config["epochs"]
     ended = {seed: made for seed, made in one.by_seed.items() if any(look.epoch == epochs for look in made)}
     return Measured(one.group, ended)

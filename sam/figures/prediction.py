@@ -19,7 +19,7 @@ WIDE = 30
 
 
 def fig3_predictive(groups: Sequence[Group]) -> Figure:
-    """Draw score and rank correlation of m-sharpness against m, and sharpness beside gap; a row per dataset.
+    """Draw score and rank correlation of m-sharpness against m, and gap against sharpness; a row per dataset.
 
     Args:
         groups: All conditions of the population; each of their seeds is a run of it.
@@ -40,12 +40,12 @@ def fig3_predictive(groups: Sequence[Group]) -> Figure:
             f"{sample(one.first)} Highest loss in {ball(one.first)}, {steps_text(one.ascent_steps)}."
             for one in rows
         ),
-        "Left: how much of the order of two gaps the order of their sharpness tells, as a share of its "
-        "entropy (Jiang et al. 2020), and the least when one or two hyperparameters are given. Grey: 95 % of "
-        "measures that are shuffled by condition stay below, the band for the solid line, the dots for the "
-        "dashed one.",
+        "Left: mutual information between the order of two gaps and the order of their sharpness, as a share "
+        "of the entropy of the former (Jiang et al. 2020); solid: the minimum, given up to two "
+        "hyperparameters. Grey: 95 % quantile for measures shuffled by condition, as a band for the solid "
+        "line and as dots for the dashed line.",
         "Middle: Kendall's tau-b with a 95 % bootstrap interval over conditions.",
-        "Of runs with noisy labels, the test error is the one to expect against test labels as noisy."
+        "For runs with noisy labels, the test error is the expected error against equally noisy test labels."
         if any(one.has_noise for one in rows)
         else "",
         f"Runs: {', '.join(f'{len(one.gaps)} in {len(set(one.conditions))} conditions' for one in rows)}.",
@@ -65,11 +65,11 @@ def _draw_score(axis: Axes, population: Population) -> None:
     band = [np.nan if chance is None else chance.value for chance in chances]
     dots = [np.nan if chance is None else chance.unconditioned for chance in chances]
     axis.fill_between(sizes, 0, band, color="black", alpha=0.12, linewidth=0, label="chance (95 %)")
-    axis.plot(sizes, dots, ":", color="grey", label="chance, none given")
+    axis.plot(sizes, dots, ":", color="grey", label="chance, no hyperparameter given")
     free = [np.nan if score is None else score.unconditioned for score in scores]
     least = [np.nan if score is None else score.value for score in scores]
     axis.plot(sizes, free, "--s", color="black", markerfacecolor="white", label="no hyperparameter given")
-    axis.plot(sizes, least, "-o", color=SAM_COLOUR, label="least, up to two given")
+    axis.plot(sizes, least, "-o", color=SAM_COLOUR, label="minimum, up to two given")
     use_m_axis(axis, sizes)
     axis.set_ylabel("Normalised mutual information")
     axis.set_ylim(bottom=0)

@@ -1,20 +1,22 @@
-"""How well a measure of trained networks, such as m-sharpness, predicts how they generalise.
+"""How well a measure of trained networks, such as m-sharpness, predicts their generalisation.
 
-After Jiang et al. (2020), "Fantastic generalization measures and where to find them", section 2.2.3, and the
-score of the competition "Predicting generalization in deep learning" (PGDL, 2020). For two runs i and j let
-V_mu = sign(mu_i - mu_j) compare their measures, V_g = sign(g_i - g_j) their generalisation gaps, and U_S be
-the values that the hyperparameters of a set S have in i and in j. Over all ordered pairs of different runs
+Follows Jiang et al. (2020), "Fantastic generalization measures and where to find them", section 2.2.3, and
+the score of the competition "Predicting generalization in deep learning" (PGDL, 2020). For two runs i and j,
+V_mu = sign(mu_i - mu_j) compares their measures and V_g = sign(g_i - g_j) their generalisation gaps. U_S is
+the values in i and j of the hyperparameters in a set S. Over all ordered pairs of different runs
 
     I(V_mu; V_g | U_S) = sum_u p(u) sum_{v, w} p(v, w | u) log2( p(v, w | u) / (p(v | u) p(w | u)) )
     H(V_g | U_S) = - sum_u p(u) sum_w p(w | u) log2 p(w | u)
     score = min over |S| <= 2 of I(V_mu; V_g | U_S) / H(V_g | U_S)
 
-It is 1 where the measure orders runs like the gap does (or always the other way round), 0 where it tells
-nothing. Hence no monotone change of the measure matters. Departures: a tie is a third sign, where PGDL counts
-it with one of the others; runs are not paired with themselves; sets of no and of one hyperparameter count
-too; u is weighted by its number of pairs, which is even on the complete grids of PGDL.
+The score is 1 if the measure ranks the runs like the gap (or exactly the opposite way), and 0 if it has no
+information. A monotone transformation of the measure does not change the score. Departures from PGDL: a tie
+is a third sign, while PGDL counts it as one of the other two; runs are not paired with themselves; sets of
+zero and one hyperparameters count too; u is weighted by its number of pairs, which is constant on the
+complete grids of PGDL.
 
-The estimate plugs counts in for p, so few pairs for each u bias it upwards: hold it against `chance_level`.
+The estimate uses relative frequencies for p. Few pairs per u bias it upwards, so compare it with
+`chance_level`.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -33,11 +35,11 @@ Codes = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Score:
-    """How much a measure tells about the order of the gaps.
+    """The information of a measure about the order of the gaps.
 
     Attributes:
-        value: Share of the entropy of the order that it removes, the least over all sets; 0 to 1.
-        conditions: The set of hyperparameters with the least.
+        value: Share of the entropy of the order that the measure removes, minimum over all sets; 0 to 1.
+        conditions: The set of hyperparameters with the minimum.
         unconditioned: The share for the empty set.
     """
 
@@ -47,14 +49,14 @@ class Score:
 
 
 class Chance(NamedTuple):
-    """What 95 % of shuffled measures, which know nothing, stay below; fields as in `Score`."""
+    """95 % quantiles of the scores of shuffled measures, which have no information; fields as in `Score`."""
 
     value: float
     unconditioned: float
 
 
 class Correlation(NamedTuple):
-    """Kendall's tau-b with its 95 % interval; no interval where resampling gives none."""
+    """Kendall's tau-b with its 95 % interval; None if resampling gives no interval."""
 
     tau: float
     interval: tuple[float, float] | None
@@ -68,7 +70,7 @@ def mutual_information(
     Args:
         measures: mu of each run.
         gaps: g of each run.
-        conditions: For each hyperparameter of S, its value in each run.
+        conditions: For each hyperparameter in S, the value of each run.
 
     Raises:
         ValueError: If the lengths differ, there are fewer than two runs, or a number is not finite.
@@ -80,17 +82,17 @@ def mutual_information(
 def conditional_score(
     measures: Sequence[float], gaps: Sequence[float], hyperparameters: Mapping[str, Sequence[Hashable]]
 ) -> Score | None:
-    """Return the least share of the entropy that a measure removes, over sets of at most two hyperparameters.
+    """Return the smallest share of entropy that a measure removes, over sets of up to two hyperparameters.
 
-    Sets that leave no entropy, since no two runs agree in what they leave free, are passed over.
+    Sets without entropy are skipped.
 
     Args:
         measures: mu of each run.
         gaps: g of each run.
-        hyperparameters: The value of each in each run.
+        hyperparameters: For each hyperparameter, the value of each run.
 
     Returns:
-        The score; None where all gaps are equal.
+        The score; None if all gaps are equal.
 
     Raises:
         ValueError: As for `mutual_information`.
@@ -107,23 +109,23 @@ def chance_level(
     num_shuffles: int = 200,
     seed: int = 0,
 ) -> Chance | None:
-    """Return the scores that 95 % of shuffled measures, which know nothing, stay below.
+    """Return the 95 % quantiles of the scores of shuffled measures, which have no information.
 
-    Conditions exchange their measures as wholes, since the seeds of one are no independent runs. Where they
-    have unequally many runs, a condition with fewer than the one whose measures it gets takes the first of
-    them, and one with more has some of them twice. With few conditions there are few orders, and the level is
+    The measures of a condition are moved together, because its seeds are not independent runs. If conditions
+    have different numbers of runs, a smaller condition gets only the first measures of the other one, and a
+    larger condition gets some of them twice. With few conditions there are few orders, and the quantiles are
     high.
 
     Args:
         measures: mu of each run.
         gaps: g of each run.
-        hyperparameters: The value of each in each run.
+        hyperparameters: For each hyperparameter, the value of each run.
         clusters: The condition of each run.
-        num_shuffles: How often to shuffle; at least 1.
-        seed: Of the shuffles.
+        num_shuffles: Number of shuffles; at least 1.
+        seed: Seed of the shuffles.
 
     Returns:
-        The quantiles; None where all gaps are equal.
+        The quantiles; None if all gaps are equal.
 
     Raises:
         ValueError: As for `mutual_information`.
@@ -152,18 +154,18 @@ def rank_correlation(
 ) -> Correlation | None:
     """Return Kendall's tau-b between measures and gaps, with a 95 % percentile bootstrap interval.
 
-    Whole conditions are drawn with replacement, since the seeds of one are no independent runs; a run is not
-    paired with its own copies. With fewer than about ten conditions the interval is too narrow.
+    Whole conditions are drawn with replacement, because the seeds of a condition are not independent runs. A
+    run is not paired with its own copies. With fewer than about ten conditions, the interval is too narrow.
 
     Args:
         measures: mu of each run.
         gaps: g of each run.
         clusters: The condition of each run.
-        num_resamples: Draws of the bootstrap.
-        seed: Of the draws.
+        num_resamples: Number of bootstrap samples.
+        seed: Seed of the bootstrap.
 
     Returns:
-        The correlation, its interval None for a single condition; None where all measures or all gaps are
+        The correlation; its interval is None for a single condition. None if all measures or all gaps are
         equal.
 
     Raises:
@@ -190,7 +192,7 @@ def _checked(measures: Sequence[float], gaps: Sequence[float]) -> tuple[Array, A
     if mu.ndim != 1 or mu.shape != gap.shape or len(mu) < 2:
         raise ValueError(f"measures {mu.shape} and gaps {gap.shape} must have one number for each of 2+ runs")
     if not (np.isfinite(mu).all() and np.isfinite(gap).all()):
-        raise ValueError("measures and gaps must be finite; leave runs out that have none")
+        raise ValueError("measures and gaps must be finite; leave out runs without finite numbers")
     return mu, gap
 
 
@@ -210,7 +212,7 @@ def _signs(values: Array) -> Codes:
 
 
 def _cells(count: int, conditions: Sequence[Sequence[Hashable]]) -> Codes:
-    """Number what two runs have for some hyperparameters, for each ordered pair of runs."""
+    """Return the cell number of each ordered pair of runs; pairs with equal hyperparameters share a cell."""
     cells = np.zeros((count, count), dtype=np.int64)
     for values in conditions:
         if len(values) != count:
@@ -232,7 +234,7 @@ def _information(mu: Array, gap: Array, cells: Codes) -> tuple[float, float]:
     joint = np.bincount(index, minlength=9 * (int(cells.max()) + 1)).reshape(-1, 3, 3) / len(cells)
     of_cell = _entropy(joint.sum((1, 2)))
     of_gap = _entropy(joint.sum(1)) - of_cell
-    # I(V; W | U) = H(V, U) + H(W, U) - H(V, W, U) - H(U); rounding may leave it a little below 0.
+    # I(V; W | U) = H(V, U) + H(W, U) - H(V, W, U) - H(U); rounding errors may make it slightly negative.
     shared = _entropy(joint.sum(2)) + of_gap - _entropy(joint)
     return max(0.0, shared), max(0.0, of_gap)
 
@@ -255,7 +257,7 @@ def _score(mu: Array, gap: Array, all_cells: Mapping[tuple[str, ...], Codes]) ->
 
 
 def _tau(mu_signs: Codes, gap_signs: Codes, weights: Array) -> float | None:
-    """Return tau-b of runs of which some are there several times; the sign of a run and its copy is 0."""
+    """Return tau-b of runs that are repeated `weights` times; the sign of a run and its copy is 0."""
     pairs = np.outer(weights, weights)
     concordance = float((pairs * mu_signs * gap_signs).sum())
     untied = float((pairs * mu_signs**2).sum() * (pairs * gap_signs**2).sum())

@@ -1,4 +1,4 @@
-"""Error against the radius of SAM's ball: for several m, for every method, for the balls of Figure 6."""
+"""Error against the radius of SAM's ball: for several m, for all methods, and for the balls of Figure 6."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 
 # The balls of Figure 6, by the method of a group.
 BALLS = {"SAM": "2-norm", "SAM p=inf": "infinity norm", "SAM random direction": "random direction, 2-norm"}
-# Apart from SGD's vermilion and from each other for every common kind of colour blindness (Okabe and Ito).
+# Distinguishable from SGD's vermilion and from each other with common colour blindness (Okabe and Ito).
 COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v")
-SHIFT = 0.01  # between lines, of the largest rho
+SHIFT = 0.01  # horizontal distance between lines, as a share of the largest rho
 
 
 def draw_rho_by_m(groups: Sequence[Group]) -> Figure:
-    """Draw test error against rho, a line for each m (Figure 3 middle).
+    """Draw test error against rho, one line per m (Figure 3 middle).
 
-    SGD with the same m is rho = 0. One panel per setting (m aside) and method.
+    SGD with the same m is rho = 0. There is one panel per setting (apart from m) and method.
 
     Args:
         groups: Conditions.
@@ -50,14 +50,14 @@ def draw_rho_by_m(groups: Sequence[Group]) -> Figure:
         A figure with at most 6 panels.
 
     Raises:
-        ValueError: If no setting has a method with two rhos, 0 not included.
+        ValueError: If no setting has a method with two rhos above 0.
     """
     panels = [
         (panel, method, _lines_by_m(panel.groups, method))
         for panel in panels_of(groups, ["m"])
         for method in _methods(panel.groups)
     ]
-    # A pair of SGD and SAM is no sweep.
+    # SGD with a single rho is not a sweep.
     panels = [p for p in panels if any(sum(group.is_sam for group in line) > 1 for line in p[2].values())]
     if not panels:
         raise ValueError("no setting has complete runs of two rhos above 0")
@@ -69,7 +69,7 @@ def draw_rho_by_m(groups: Sequence[Group]) -> Figure:
     drawn = [group for _, _, lines in panels[: len(axes)] for line in lines.values() for group in line]
     sentences = [
         "Error after the last epoch; rho = 0 is SGD with micro-batches of m images.",
-        "Lines are set apart sideways by a little.",
+        "Lines are shifted horizontally by a small amount.",
         f"{INTERVAL} ({num_seeds_text(drawn)}).",
         diverged_text(groups),
     ]
@@ -78,7 +78,7 @@ def draw_rho_by_m(groups: Sequence[Group]) -> Figure:
 
 
 def draw_rho(groups: Sequence[Group]) -> Figure:
-    """Draw test (or validation) error against rho, a line for each method, SGD as a band.
+    """Draw test (or validation) error against rho: one line per method, and SGD as a band.
 
     Args:
         groups: Conditions.
@@ -97,15 +97,15 @@ def draw_rho(groups: Sequence[Group]) -> Figure:
 
 
 def draw_balls(groups: Sequence[Group]) -> Figure:
-    """Draw test error against the radius of three balls, SGD as a band (Figure 6).
+    """Draw test error against the radius of three balls, and SGD as a band (Figure 6).
 
-    The 2-norm and the infinity norm of a step along the gradient, and the 2-norm of a random step.
+    The balls are those of the 2-norm and the infinity norm, and the 2-norm ball with a random direction.
 
     Args:
         groups: Conditions.
 
     Returns:
-        A figure with at most 6 panels, one per setting that has two of the balls.
+        A figure with at most 6 panels, one per setting with at least two of the balls.
 
     Raises:
         ValueError: If no setting has runs of two of the balls.
@@ -120,7 +120,7 @@ def draw_balls(groups: Sequence[Group]) -> Figure:
             panels.append((panel, lines))
     if not panels:
         raise ValueError(
-            "no setting has complete runs of two of optimizer.p=2, optimizer.p=inf and "
+            "no setting has complete runs of at least two of: optimizer.p=2, optimizer.p=inf, "
             "optimizer.direction=random"
         )
     return _draw_radii(panels, BALLS.__getitem__, "Radius of the ball, in its norm", diverged_text(groups))
@@ -155,7 +155,7 @@ def _draw_radius_panel(
 
 
 def _draw_lines_by_m(axis: Axes, lines: Mapping[float, Sequence[Group]]) -> None:
-    # Side by side, or bars would cover each other.
+    # The shift keeps bars from covering each other.
     largest = max(_rho(group) for line in lines.values() for group in line)
     for position, (m, line) in enumerate(lines.items()):
         shift = SHIFT * largest * (position - (len(lines) - 1) / 2)
@@ -166,7 +166,7 @@ def _draw_lines_by_m(axis: Axes, lines: Mapping[float, Sequence[Group]]) -> None
 
 
 def _sweeps(groups: Iterable[Group]) -> dict[str, list[Group]]:
-    """Return the conditions of each method that has several positive rhos; a log axis has no 0."""
+    """Return the conditions of each method with several rhos above 0, since a log axis has no 0."""
     lines: dict[str, list[Group]] = defaultdict(list)
     for group in groups:
         if group.rho:
@@ -193,7 +193,7 @@ def _lines_by_m(groups: Sequence[Group], method: str) -> dict[float, list[Group]
 
 
 def _m(group: Group) -> float:
-    """Images of a micro-batch; infinity where that is the whole batch."""
+    """Return the images per micro-batch; infinity if a micro-batch is the whole batch."""
     m = group.config.get("m")
     return math.inf if m is None else float(m)
 

@@ -1,4 +1,4 @@
-"""How much of the error SAM takes away, for the paper's conditions and for ours (Figure 1 left)."""
+"""Relative error reduction from SGD to SAM, for the paper's conditions and for ours (Figure 1 left)."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ BY_DATASET = {
     "fashion_mnist": "SVHN, F-MNIST",
 }
 MIN_PLACES = 6
-STEP = 0.2  # to the right, of places, from one dot of a kind and a place to the next
+STEP = 0.2  # horizontal distance between two dots of one kind and place, in places
 PRINTED_COLOUR, OTHER_COLOUR = "#555555", "#E69F00"
 
 
 class Kind(NamedTuple):
-    """A sort of dots: its words in the legend, its mark, its colour, and where it stands beside others."""
+    """A kind of dots: text in the legend, marker, colour, and horizontal offset from other kinds."""
 
     label: str
     marker: str
@@ -46,7 +46,7 @@ class Kind(NamedTuple):
 PRINTED = Kind("printed", "o", PRINTED_COLOUR, -0.2)
 PRINTED_MIXUP = Kind("printed, from Mixup to SAM", "D", PRINTED_COLOUR, -0.2, is_filled=False)
 MEASURED = Kind("measured", "s", SAM_COLOUR, 0.2)
-MEASURED_OTHER = Kind("measured, a condition of no table", "^", OTHER_COLOUR, 0.0)
+MEASURED_OTHER = Kind("measured, condition not in the tables", "^", OTHER_COLOUR, 0.0)
 KINDS = (PRINTED, PRINTED_MIXUP, MEASURED, MEASURED_OTHER)
 
 
@@ -55,9 +55,9 @@ class Dot(NamedTuple):
 
     Attributes:
         section: One of SECTIONS.
-        place: Dots of one section with one place stand side by side.
-        kind: What it tells of.
-        reduction: In percent of SGD's error.
+        place: A name; dots of one section with the same place are next to each other.
+        kind: One of KINDS.
+        reduction: The reduction, in percent of SGD's error.
     """
 
     section: str
@@ -69,14 +69,14 @@ class Dot(NamedTuple):
 def draw_relative_errors(
     groups: Sequence[Group], matches: Mapping[tuple[str, str], Sequence[Match]], cells: Sequence[Cell]
 ) -> Figure:
-    """Draw the relative error reduction from SGD to SAM, a dot for each condition, printed and measured.
+    """Draw the relative error reduction from SGD to SAM, printed and measured, one dot per condition.
 
     100 (err_sgd - err_sam) / err_sgd.
 
     Args:
-        groups: Conditions; those without a complete run are passed over.
-        matches: What `match_paper` found.
-        cells: The paper's; those of Tables 1 to 5 are drawn.
+        groups: Conditions; those without a complete run are skipped.
+        matches: The return value of `match_paper`.
+        cells: The paper's cells; those of Tables 1 to 5 are drawn.
 
     Returns:
         A figure with one panel, whose sections are the paper's.
@@ -105,13 +105,13 @@ def draw_relative_errors(
 def reduction_of_printed(base: Printed, sam: Printed, num_seeds: int) -> Estimate:
     """Return the reduction, in percent, between two printed errors.
 
-    R = 1 - s / b, and by the delta method, errors of the two being independent,
+    R = 1 - s / b. By the delta method for independent errors,
     half-width = sqrt(h_s^2 + (s / b)^2 h_b^2) / b.
 
     Args:
-        base: Printed without SAM.
-        sam: Printed with it.
-        num_seeds: Of each.
+        base: The printed error without SAM.
+        sam: The printed error with SAM.
+        num_seeds: Number of seeds of each error.
     """
     ratio = sam.error_pct / base.error_pct
     half_width = None
@@ -123,13 +123,13 @@ def reduction_of_printed(base: Printed, sam: Printed, num_seeds: int) -> Estimat
 def reduction_of_runs(base: Group, sam: Group) -> Estimate:
     """Return the reduction, in percent, between runs.
 
-    Over the seeds that both have: R = 1 - mean(s) / mean(b), and by the delta method for the ratio of paired
-    means the interval of R - (s_i - (1 - R) b_i) / mean(b), taken as independent values. With fewer than two
-    such seeds it is the reduction between the means of all runs, without an interval.
+    Over the seeds that both have, R = 1 - mean(s) / mean(b). By the delta method for the ratio of paired
+    means, the interval is that of the independent values R - (s_i - (1 - R) b_i) / mean(b). With fewer than
+    two such seeds, it is the reduction between the means of all runs, without an interval.
 
     Args:
-        base: Without SAM; with a complete run and an error above 0.
-        sam: With it, likewise.
+        base: The runs without SAM: at least one complete run, and an error above 0.
+        sam: The runs with SAM: at least one complete run.
     """
     b, s = base.values("test_error_pct"), sam.values("test_error_pct")
     shared = sorted(b.keys() & s.keys())
@@ -144,7 +144,7 @@ def reduction_of_runs(base: Group, sam: Group) -> Estimate:
 
 
 def printed_dots(cells: Iterable[Cell]) -> list[Dot]:
-    """Return the dots of Tables 1 to 5: from no SAM to SAM, and with wrong labels also from Mixup to SAM."""
+    """Return the dots of Tables 1 to 5: from SGD to SAM, and for wrong labels also from Mixup to SAM."""
     by_name = {cell.name: cell for cell in cells if cell.table in "12345"}
     dots = []
     for cell in by_name.values():
@@ -162,13 +162,13 @@ def measured_dots(
 ) -> list[Dot]:
     """Return a dot for every SAM condition that has a partner without SAM.
 
-    The partner of one that repeats a cell of Tables 1 to 5 is whatever repeats the cell without SAM; of any
-    other, the SGD condition of its setting.
+    For a condition that repeats a cell of Tables 1 to 5, the partner repeats the same cell without SAM. For
+    any other condition, the partner is the SGD condition of its setting.
 
     Args:
-        groups: Conditions; those without a complete run are passed over.
-        matches: What `match_paper` found.
-        cells: The paper's.
+        groups: Conditions; those without a complete run are skipped.
+        matches: The return value of `match_paper`.
+        cells: The paper's cells.
     """
     dots: list[Dot] = []
     paired: set[tuple[str, str]] = set()
@@ -189,12 +189,12 @@ def measured_dots(
 
 
 def _base_of(row: PaperRow, rows: Iterable[PaperRow]) -> Group | None:
-    """Return the runs of a SAM cell's partner that agree with its own in all that no cell tells."""
+    """Return the partner of a SAM cell's runs; both agree in all keys that no cell decides."""
     if row.cell.method != "sam":
         return None
     for other in rows:
         if other.cell.name == _partner(row.cell, "sgd"):
-            # SGD may have been trained for longer.
+            # SGD may have been trained for more epochs.
             free = list(other.cell.choices)
             if without(other.group.setting, free).key == without(row.group.setting, free).key:
                 return other.group
@@ -202,7 +202,7 @@ def _base_of(row: PaperRow, rows: Iterable[PaperRow]) -> Group | None:
 
 
 def _partner(cell: Cell, method: str) -> str:
-    """Return the name of the cell without SAM; Mixup is the augmentation of its own cells, too."""
+    """Return the name of the cell without SAM; for mixup, the augmentation in the name is mixup too."""
     *condition, augmentation, _ = cell.name.split("/")
     return "/".join([*condition, "mixup" if method == "mixup" else augmentation, method])
 
@@ -214,7 +214,7 @@ def _section_of_cell(cell: Cell) -> str:
 
 
 def _section_of(group: Group) -> str:
-    """Return the section of a condition of no table."""
+    """Return the section of a condition that is in no table."""
     name, fields = str(group.config["dataset"]["name"]), group.setting.fields
     if fields.get("model.weights") is not None:
         return "Finetuning"
@@ -224,7 +224,7 @@ def _section_of(group: Group) -> str:
 
 
 def _draw_sections(axis: Axes, dots: Sequence[Dot]) -> None:
-    """Draw the dots section by section, in each by place; kinds of one place stand side by side."""
+    """Draw the dots by section and place; the kinds of one place are next to each other."""
     places: dict[str, dict[str, int]] = defaultdict(dict)
     for dot in dots:
         places[dot.section].setdefault(dot.place, len(places[dot.section]))
@@ -232,7 +232,7 @@ def _draw_sections(axis: Axes, dots: Sequence[Dot]) -> None:
     ends: dict[str, int] = {}
     position = 0
     for section in filter(places.__contains__, SECTIONS):
-        # Few dots must still leave room for the name of their section.
+        # A section with few dots still needs room for its name.
         starts[section], ends[section] = position, position + max(len(places[section]), MIN_PLACES)
         position = ends[section] + 1
     for kind in KINDS:
@@ -273,15 +273,14 @@ def _draw_dots(axis: Axes, kind: Kind, x: Sequence[float], reductions: Sequence[
 
 def _sentences(dots: Sequence[Dot]) -> list[str]:
     sentences = [
-        "Bars: 95 % intervals. Printed: by the delta method, the two errors being independent; "
-        "Table 4 prints none.",
+        "Bars: 95 % intervals. Printed: delta method for two independent errors; Table 4 prints no interval.",
     ]
     counts = [dot.reduction.num_values for dot in dots if dot.kind in (MEASURED, MEASURED_OTHER)]
     if counts:
         sentences.append(
-            "Measured: by the delta method for the ratio of means over the seeds that both have (Student t, "
-            f"{range_text(counts)}). scripts/compare.py says how runs depart from the paper's conditions."
+            "Measured: delta method for the ratio of means over the seeds that both have (Student t, "
+            f"{range_text(counts)}). scripts/compare.py lists how runs differ from the paper's conditions."
         )
     if any(dot.kind == PRINTED_MIXUP for dot in dots):
-        sentences.append("With wrong labels the paper's own figure starts from Mixup, not SGD.")
+        sentences.append("For wrong labels, the paper's figure shows the reduction from Mixup, not from SGD.")
     return sentences

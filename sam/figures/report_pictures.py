@@ -1,4 +1,4 @@
-"""The pictures of a report: of its largest comparisons and of single runs, up to a number of each kind."""
+"""The pictures of a report: its largest comparisons and single runs, with a maximum number of each kind."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from sam.report.families import Family, families
 from sam.report.groups import Group
 from sam.report.html.page import Picture, Pictures
 
-# A picture takes a tenth of a second to draw and a screen to show.
+# Each picture takes a tenth of a second to draw and fills about a screen.
 MAX_CURVES = 12
 MAX_SHARPNESS = 6
 MAX_ANALYSES = 12
@@ -30,10 +30,10 @@ KINDS = {
 
 
 def draw_pictures(comparison: Comparison) -> Pictures:
-    """Draw what a report shows.
+    """Draw the pictures of a report.
 
     Args:
-        comparison: What was read.
+        comparison: The runs and their comparison.
     """
     settings = sorted(
         families(group for group in comparison.groups if group.complete), key=_interest, reverse=True
@@ -55,9 +55,7 @@ def draw_pictures(comparison: Comparison) -> Pictures:
                 drawing = embed(figure, label, f"{function.__name__}-{len(drawn)}")
                 drawn[family.setting.key] = Picture(drawing, f"{what}.", _is_wide(figure))
         if len(found) > most:
-            left_out.append(
-                f"{what}: not drawn for {len(found) - most} of the settings, which have fewer runs"
-            )
+            left_out.append(f"{what}: not drawn for {len(found) - most} settings with fewer runs")
         return drawn
 
     return Pictures(
@@ -69,13 +67,13 @@ def draw_pictures(comparison: Comparison) -> Pictures:
 
 
 def _interest(family: Family) -> tuple[int, int]:
-    """Return what puts first the settings that compare methods and have most runs."""
+    """Return a sort key: the settings with both methods and the most runs have the highest."""
     groups = family.groups
     return len({group.is_sam for group in groups}), sum(len(group.complete) for group in groups)
 
 
 def _draw_runs(groups: Sequence[Group], left_out: list[str]) -> list[Picture]:
-    """Draw the last analysis of each kind of one run of each condition."""
+    """Draw, for one run of each condition, the last analysis of each kind."""
     pictures: list[Picture] = []
     for group in groups:
         for name in NAMES:
@@ -90,8 +88,9 @@ def _draw_runs(groups: Sequence[Group], left_out: list[str]) -> list[Picture]:
     num_files = sum(len(_files(group, name)) for group in groups for name in NAMES)
     if num_files > len(pictures):
         left_out.append(
-            f"{num_files - len(pictures)} analyses are not drawn: of each kind and condition the last of one "
-            f"run is, {MAX_ANALYSES} at most; the picture of each lies in the folder analysis of its run"
+            f"{num_files - len(pictures)} analyses are not drawn; for each kind and condition, the report "
+            f"shows the last analysis of one run, and {MAX_ANALYSES} pictures at most; the folder analysis "
+            "of each run has all its pictures"
         )
     return pictures
 
@@ -99,11 +98,11 @@ def _draw_runs(groups: Sequence[Group], left_out: list[str]) -> list[Picture]:
 def _draw_run(group: Group, analysis: Analysis, number: int) -> Picture:
     run = analysis.path.parent.parent
     label = f"{KINDS[analysis.name]}, {group.label}, {run.name}, after epoch {analysis.epoch}"
-    beside = analysis.path.with_suffix(".png")
-    # A surface has thousands of pieces, each of which an SVG would name.
-    if analysis.settings.get("dimensions") == 2 and beside.is_file():
-        content = beside.read_bytes()
-        # A link may lead to what is nobody's business.
+    saved = analysis.path.with_suffix(".png")
+    # A surface has thousands of pieces, so its SVG would be large.
+    if analysis.settings.get("dimensions") == 2 and saved.is_file():
+        content = saved.read_bytes()
+        # The file may be a link to a private file, which must not get into the report.
         if content.startswith(PNG_START):
             return Picture(embed_png(content, label), label)
     figure = draw_analysis(analysis)
@@ -111,7 +110,7 @@ def _draw_run(group: Group, analysis: Analysis, number: int) -> Picture:
 
 
 def _is_wide(figure: Figure) -> bool:
-    """Return whether two panels stand side by side in a figure, which need the room of two pictures."""
+    """Return whether a figure has two panels next to each other, and needs the width of two pictures."""
     return bool(figure.get_figwidth() > WIDE_INCHES)
 
 

@@ -1,4 +1,4 @@
-"""How far the gradient of SAM is from the one with the term that it drops (Foret et al. 2021, Figure 5)."""
+"""Cosine between SAM's gradients without and with the second-order term (Foret et al. 2021, Figure 5)."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,16 +14,16 @@ from sam.report.groups import Group
 from sam.report.measured import Measured, gather, largest_comparison, value_of, values_of_list
 
 COMPARED = (
-    "Between the gradients of SAM with and without the second-order term, on the same training batches, with "
-    "the run's own rho."
+    "Cosine between the gradients of SAM with and without the second-order term, on the same training "
+    "batches and with the run's rho."
 )
 
 
 def draw_second_order(analysis: Analysis) -> Figure:
-    """Draw the cosine of each batch, and their mean.
+    """Draw the cosine of each batch, and the mean.
 
     Args:
-        analysis: Of the kind second_order.
+        analysis: An analysis of the kind second_order.
 
     Raises:
         ValueError: If its file is broken.
@@ -45,7 +45,7 @@ def draw_second_order(analysis: Analysis) -> Figure:
 
 
 def fig5(groups: Sequence[Group]) -> Figure:
-    """Draw the cosine between first- and second-order gradients along the training of each condition.
+    """Draw the cosine between first- and second-order gradients during the training of each condition.
 
     Args:
         groups: Conditions; those of the setting with most second_order analyses are drawn.
@@ -66,7 +66,7 @@ def fig5(groups: Sequence[Group]) -> Figure:
     axis.legend(loc="best", fontsize=9)
     sentences = [
         COMPARED,
-        f"Line: mean over seeds ({seeds(members)}); band: lowest to highest seed.",
+        f"Line: mean over seeds ({seeds(members)}). Band: lowest to highest seed.",
     ]
     set_texts(figure, "First- and second-order SAM during training", sentences)
     return figure

@@ -1,4 +1,4 @@
-"""Pictures of m-sharpness: how far the loss rises when m images share one perturbation."""
+"""Pictures of m-sharpness: the rise of the loss when m images share one perturbation."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -21,10 +21,10 @@ Seeds = dict[int, dict[int, Rise]]
 
 
 def draw_sharpness(analysis: Analysis) -> Figure:
-    """Draw the rise of loss and error against m, a line per number of ascent steps.
+    """Draw the rise of loss and error against m, one line per number of ascent steps.
 
     Args:
-        analysis: Of the kind sharpness.
+        analysis: An analysis of the kind sharpness.
 
     Raises:
         ValueError: If its file is broken.
@@ -52,10 +52,10 @@ def draw_sharpness(analysis: Analysis) -> Figure:
 
 
 def sharpness_by_condition(groups: Sequence[Group]) -> Figure:
-    """Draw the m-sharpness of the conditions of each setting after the last epoch that was looked at.
+    """Draw the m-sharpness of the conditions of each setting after the last analysed epoch.
 
     Args:
-        groups: Conditions; a panel per setting that has a sharpness analysis, at most six.
+        groups: Conditions; each setting with a sharpness analysis gets a panel, up to six.
 
     Raises:
         ValueError: If there is no sharpness analysis, or its files are broken.
@@ -68,22 +68,22 @@ def sharpness_by_condition(groups: Sequence[Group]) -> Figure:
         steps, found = final_rises(members)
         drawn = [(one.group, by_seed) for one, by_seed in zip(members, found, strict=True) if by_seed]
         _draw_conditions(axis, drawn)
-        # Analyses are alike within a panel, not from panel to panel.
+        # Settings of the analyses are the same within a panel, but may differ between panels.
         y_label = f"Rise of the loss in {ball(members[0].analyses[0])}"
         describe_panel(axis, titles[members[0].group.setting.key], axis.get_xlabel(), y_label)
         steps_shown.add(steps)
         counts += [len(by_seed) for _, by_seed in drawn]
     samples = dict.fromkeys(sample(members[0].analyses[0]) for members in panels[: len(axes)])
-    steps_told = " or ".join(map(steps_text, sorted(steps_shown)))
-    alike = ", the same for all of a panel" if len(steps_shown) > 1 else ""
-    sentences = [f"After the last epoch that was looked at, {steps_told}{alike}.", *samples]
+    steps_texts = " or ".join(map(steps_text, sorted(steps_shown)))
+    per_panel = ", the same within a panel" if len(steps_shown) > 1 else ""
+    sentences = [f"After the last analysed epoch, with {steps_texts}{per_panel}.", *samples]
     sentences.append(f"{INTERVAL} ({range_text(counts)}).")
     set_texts(figure, "m-sharpness of the trained networks", sentences, len(panels) - len(axes))
     return figure
 
 
 def _half_width(row: Rise) -> float:
-    """Return half the width of the 95 % interval of a rise over its subsets; 0 for a single one."""
+    """Return the half-width of the 95 % interval of a rise over its subsets; 0 for a single subset."""
     if row.standard_error is None or row.num_subsets < 2:
         return 0.0
     return float(stdtrit(row.num_subsets - 1, 0.975)) * row.standard_error
@@ -91,7 +91,7 @@ def _half_width(row: Rise) -> float:
 
 def _draw_conditions(axis: Axes, members: Sequence[tuple[Group, Seeds]]) -> None:
     sizes: set[float] = set()
-    # Bars of one m would lie on each other.
+    # The shift keeps the bars of one m from covering each other.
     apart = [2 ** (0.15 * (place - (len(members) - 1) / 2)) for place in range(len(members))]
     colours = colours_of([group for group, _ in members])
     for style, ((group, by_seed), colour) in enumerate(zip(members, colours, strict=True)):

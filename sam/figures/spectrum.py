@@ -17,7 +17,7 @@ from sam.record.values import number
 from sam.report.groups import Group
 from sam.report.measured import Measured, gather, largest_comparison, value_of, values_of_list
 
-# Whose numbers the paper prints.
+# The dataset and the network for which the paper prints numbers.
 PAPERS = ("cifar10", "wrn_40_10_nobn")
 MAX_ROWS = 4
 MAX_COLUMNS = 4
@@ -27,7 +27,7 @@ def draw_spectrum(analysis: Analysis) -> Figure:
     """Draw the spectral density of one Hessian, and its largest eigenvalues.
 
     Args:
-        analysis: Of the kind hessian.
+        analysis: An analysis of the kind hessian.
 
     Raises:
         ValueError: If its files are broken.
@@ -52,12 +52,12 @@ def draw_spectrum(analysis: Analysis) -> Figure:
 
 
 def fig3_spectrum(groups: Sequence[Group]) -> Figure:
-    """Draw spectra over training, a row per epoch, a column per condition, on the same axes.
+    """Draw spectra during training on shared axes: one row per epoch, one column per condition.
 
-    The caption quotes the paper where the network and the dataset are those of its figure.
+    The caption quotes the paper's numbers if network and dataset are those of its figure.
 
     Args:
-        groups: Conditions; those of the setting with most spectra are drawn, one seed of each.
+        groups: Conditions; those of the setting with most spectra are drawn, one seed of each condition.
 
     Raises:
         ValueError: If there is no hessian analysis, or its files are broken.
@@ -87,7 +87,7 @@ def fig3_spectrum(groups: Sequence[Group]) -> Figure:
     panels[0][0].set_ylim(min(_floor(analysis, sigma) for analysis in shown), 3 * max(heights))
     sentences = [
         sample(shown[0]),
-        f"One seed of each condition (looked at: {seeds(columns)}).",
+        f"One seed of each condition (analysed seeds: {seeds(columns)}).",
         _smoothing(sigma),
         _printed() if _networks(columns) == {PAPERS} else "",
     ]
@@ -96,11 +96,11 @@ def fig3_spectrum(groups: Sequence[Group]) -> Figure:
 
 
 def spread(epochs: set[int], most: int) -> list[int]:
-    """Pick so many epochs at most, evenly, the first and the last among them.
+    """Pick evenly spaced epochs, including the first and the last.
 
     Args:
-        epochs: At least one.
-        most: At least 2.
+        epochs: At least one epoch.
+        most: Largest number of epochs to pick; at least 2.
     """
     ordered = sorted(epochs)
     if len(ordered) <= most:
@@ -124,15 +124,15 @@ def _printed() -> str:
         {(row["method"], row["epochs"]): row["value"] for row in rows if row["metric"] == metric}
         for metric in ("hessian_lambda_max", "hessian_lambda_max_over_lambda5")
     )
-    told = [
+    texts = [
         rf"{method} epoch {epoch} $\lambda_{{max}}$ {largest[method, epoch]}, ratio {ratios[method, epoch]}"
         for method, epoch in largest
     ]
-    return f"The paper prints: {'; '.join(told)}."
+    return f"The paper prints: {'; '.join(texts)}."
 
 
 def _shared_grid(analyses: Sequence[Analysis]) -> tuple[Array, float]:
-    """Return the grid and the width of the Gaussians for spectra that are drawn on one axis."""
+    """Return the grid and the width of the Gaussians for spectra on shared axes."""
     nodes = [read_arrays(analysis, "nodes")[0] for analysis in analyses]
     lowest = min(float(some.min()) for some in nodes)
     highest = max(
@@ -149,7 +149,7 @@ def _draw_density(axis: Axes, analysis: Analysis, grid: Array, sigma: float, col
     axis.set_yscale("log")
     axis.plot(grid, density, color=colour, linewidth=1)
     eigenvalues = values_of_list(analysis, "eigenvalues")
-    # At the foot of the panel, whatever the densities are.
+    # In axes coordinates, so that the triangles are at the bottom of the panel for all densities.
     axis.plot(
         eigenvalues,
         [0.04] * len(eigenvalues),

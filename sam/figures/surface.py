@@ -18,12 +18,12 @@ from sam.record.analyses import Analysis, Array, read_arrays
 from sam.report.groups import Group
 from sam.report.measured import gather, largest_comparison
 
-# Light is high; even in grey, and for every kind of colour blindness.
+# Lighter means higher, also in grey and with colour blindness.
 COLOUR_MAP = "cividis"
 NUM_LEVELS = 15
 FINE_POINTS = 97
 MAX_COLUMNS = 3
-# A line whose loss has a wider range is drawn on a logarithmic axis.
+# If highest / lowest loss is larger than this, the loss axis of a line is logarithmic.
 WIDE = 30
 AXES = {
     "random": ("along direction 1", "along direction 2"),
@@ -37,8 +37,8 @@ class LossGrid(NamedTuple):
 
     Attributes:
         steps_1: Coordinates along the first direction, float [n1].
-        steps_2: The same along the second, float [n2].
-        loss: float [n1, n2]; NaN where it was not computed.
+        steps_2: Coordinates along the second direction, float [n2].
+        loss: The loss, float [n1, n2]; NaN where it was not computed.
     """
 
     steps_1: Array
@@ -47,12 +47,12 @@ class LossGrid(NamedTuple):
 
 
 def draw_landscape(analysis: Analysis) -> Figure:
-    """Draw one landscape: loss and error along a line, or contours beside the surface.
+    """Draw one landscape: loss and error along a line, or contours next to the surface.
 
     Points that were not computed, or where the loss is not finite, stay blank.
 
     Args:
-        analysis: Of the kind landscape.
+        analysis: An analysis of the kind landscape.
 
     Raises:
         ValueError: If its files are broken or no point is finite.
@@ -74,14 +74,14 @@ def draw_landscape(analysis: Analysis) -> Figure:
 
 
 def fig1_surfaces(groups: Sequence[Group]) -> Figure:
-    """Draw the surfaces around the ends of SGD and SAM runs on one scale of the loss, contours below.
+    """Draw the loss surfaces around trained SGD and SAM networks with one loss scale, and contours below.
 
     Args:
-        groups: Conditions; those of the setting with most surfaces are drawn, the first seed of each, at its
-            last analysis.
+        groups: Conditions; those of the setting with most surfaces are drawn, each with the last analysis of
+            its first seed.
 
     Raises:
-        ValueError: If there is no landscape analysis of two dimensions, or its files are broken.
+        ValueError: If there is no two-dimensional landscape analysis, or its files are broken.
     """
     members = largest_comparison(gather(groups, "landscape", dimensions=2))
     columns = members[:MAX_COLUMNS]
@@ -96,7 +96,7 @@ def fig1_surfaces(groups: Sequence[Group]) -> Figure:
         contours.append(figure.add_subplot(2, len(columns), len(columns) + column))
         filled = _draw_contours(contours[-1], surface, bounds, analysis)
     figure.colorbar(filled, ax=contours, label="Loss", ticks=MaxNLocator(6))
-    sentences = [sample(shown[0]), "One seed of each.", _directions(shown[0]), _cut(bounds)]
+    sentences = [sample(shown[0]), "One seed of each condition.", _directions(shown[0]), _cut(bounds)]
     if len(members) > len(columns):
         sentences.append(
             f"Not drawn for lack of space: {len(members) - len(columns)} more of the conditions."
@@ -106,7 +106,7 @@ def fig1_surfaces(groups: Sequence[Group]) -> Figure:
 
 
 def read_surface(analysis: Analysis) -> LossGrid:
-    """Read the loss of a landscape of two dimensions.
+    """Read the loss of a two-dimensional landscape.
 
     Raises:
         ValueError: If the file is broken or no point is finite.
@@ -131,10 +131,10 @@ def _draw_line(analysis: Analysis) -> Figure:
     axis.set_xlabel(f"Step {_names(analysis)[0]}")
     axis.set_ylabel("Loss")
     axis.grid(alpha=0.3)
-    beside = axis.twinx()
-    lines += beside.plot(steps, error, "--", color=SGD_COLOUR, label="error")
-    beside.set_ylabel("Error (%)")
-    start_at_zero(beside)
+    right = axis.twinx()
+    lines += right.plot(steps, error, "--", color=SGD_COLOUR, label="error")
+    right.set_ylabel("Error (%)")
+    start_at_zero(right)
     for place in _trained(analysis):
         axis.axvline(place, color="grey", linewidth=1, linestyle=":")
     axis.legend(handles=lines, loc="best")
@@ -145,7 +145,7 @@ def _draw_contours(
     axis: Axes, surface: LossGrid, bounds: tuple[float, float], analysis: Analysis
 ) -> ContourSet:
     plane = (surface.steps_1, surface.steps_2, np.ma.masked_invalid(surface.loss.T))
-    # Above the last level it stays white.
+    # Losses above the last level stay white.
     levels = np.linspace(*bounds, NUM_LEVELS)
     filled = axis.contourf(*plane, levels=levels, cmap=COLOUR_MAP)
     axis.contour(*plane, levels=levels[1::2], colors="black", linewidths=0.5)
@@ -155,7 +155,7 @@ def _draw_contours(
     axis.set_ylabel(f"Step {_names(analysis)[1]}")
     if len(trained) == 1:
         axis.set_aspect("equal")
-        # Ticks that a change of size leaves alone: the room for their labels is measured before it.
+        # Fixed numbers of ticks: the layout measures their labels before the panel changes its size.
         for direction in (axis.xaxis, axis.yaxis):
             direction.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     return filled
@@ -170,7 +170,7 @@ def _draw_surface(
     axis = figure.add_subplot(*place, projection="3d")
     fine = _refined(surface)
     below = fine.loss <= bounds[1]
-    # One point more, so that the rim lies at the height of the cut.
+    # One more point on each side, so that the rim is at the height of the cut.
     heights = np.where(binary_dilation(below), np.minimum(fine.loss, bounds[1]), np.nan)
     axis.plot_surface(
         *np.meshgrid(fine.steps_1, fine.steps_2, indexing="ij"),
@@ -185,13 +185,13 @@ def _draw_surface(
     axis.set_zlim(*bounds)
     for direction in (axis.xaxis, axis.yaxis, axis.zaxis):
         direction.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    # Its axes are named by the contours and the colour bar.
+    # The contours and the colour bar have the labels of its axes.
     axis.view_init(elev=28, azim=-60)
     return axis
 
 
 def _refined(surface: LossGrid) -> LossGrid:
-    """Return a surface with points between its own, on the planes through those, for a smooth rim."""
+    """Return a surface with more points, by linear interpolation, so that the cut has a smooth rim."""
     fine = [_between(steps) for steps in (surface.steps_1, surface.steps_2)]
     linear = RegularGridInterpolator((surface.steps_1, surface.steps_2), surface.loss)
     return LossGrid(fine[0], fine[1], linear(tuple(np.meshgrid(*fine, indexing="ij"))))
@@ -204,13 +204,13 @@ def _between(steps: Array) -> Array:
 
 
 def _bounds(surfaces: Sequence[LossGrid]) -> tuple[float, float]:
-    """Return the losses between which surfaces are drawn on one scale, up to twice the median.
+    """Return the lowest and the highest loss of the scale that surfaces share; at most twice the median.
 
-    Far from the minimum the loss grows by orders of magnitude; on its full scale every bowl is flat.
+    Far from the minimum, the loss grows by orders of magnitude. On its full scale, every minimum looks flat.
     """
     losses = np.concatenate([surface.loss[np.isfinite(surface.loss)] for surface in surfaces])
     lowest, highest = float(losses.min()), float(losses.max())
-    # A surface may be flat.
+    # On a flat surface, lowest and highest are equal.
     return lowest, max(min(highest, 2 * float(np.median(losses))), lowest + 1e-6)
 
 
@@ -219,13 +219,13 @@ def _names(analysis: Analysis) -> tuple[str, str]:
 
 
 def _trained(analysis: Analysis) -> list[float]:
-    """Return where trained weights lie along the first direction."""
+    """Return the coordinates of trained weights along the first direction."""
     return [0.0, 1.0] if analysis.settings.get("directions") == "run" else [0.0]
 
 
 def _directions(analysis: Analysis) -> str:
     ways = {
-        "random": "Random directions, filter-normalised: a step of 1 is as long as the filters themselves.",
+        "random": "Random directions, filter-normalised: a step of 1 has the norm of the filters.",
         "eigenvectors": "Along the top eigenvectors of the Hessian, filter-normalised.",
         "run": "Step 1 is at the weights of the other run.",
     }
@@ -233,7 +233,7 @@ def _directions(analysis: Analysis) -> str:
 
 
 def _cut(bounds: tuple[float, float]) -> str:
-    return f"One scale of the loss; what lies above {bounds[1]:.3g} is cut off."
+    return f"All panels have the same loss scale; losses above {bounds[1]:.3g} are cut off."
 
 
 def _require_points(analysis: Analysis, loss: Array) -> None:

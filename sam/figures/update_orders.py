@@ -1,4 +1,4 @@
-"""First- against second-order SAM along training (Figure 4)."""
+"""First-order SAM compared with second-order SAM during training (Figure 4)."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# By the method of a group: the name in the legend and the colour, Okabe and Ito's blue and orange.
+# The text in the legend and the colour, by the method of a group; blue and orange of Okabe and Ito.
 ORDERS = {"SAM": ("first order", SAM_COLOUR), "SAM second order": ("second order", "#E69F00")}
 COLUMNS = ("perturbed_error_pct", "test_error_pct")
 MAX_PAIRS = 3
 
 
 def draw_update_orders(groups: Sequence[Group]) -> Figure:
-    """Draw train error at w + eps and test error at w along training, for both orders.
+    """Draw train error at w + eps and test error at w during training, for both orders.
 
-    The second order keeps the term of the gradient that SAM drops (Eq. 3, appendix C.4).
+    Second-order SAM keeps the term of the gradient that SAM drops (Eq. 3, appendix C.4).
 
     Args:
-        groups: Conditions; those of plain SAM and of optimizer.second_order=true count.
+        groups: Conditions; only those of plain SAM and of optimizer.second_order=true are used.
 
     Returns:
         A figure with a row of two panels for each of at most 3 pairs of conditions.
 
     Raises:
-        ValueError: If no condition has a partner of the other order, of equal setting and rho.
+        ValueError: If no condition has a partner with the other order and the same setting and rho.
     """
     pairs = _pairs(groups)
     if not pairs:
         raise ValueError(
-            "no setting has complete runs, of one rho, with optimizer.second_order=false and with "
-            "optimizer.second_order=true"
+            "no setting has complete runs with both optimizer.second_order=false and "
+            "optimizer.second_order=true for the same rho"
         )
     shown = pairs[:MAX_PAIRS]
     figure, axes = make_panels(2 * len(shown))
@@ -59,9 +59,9 @@ def draw_update_orders(groups: Sequence[Group]) -> Figure:
             describe_panel(axis, title, "Epoch", label)
     drawn = [group for _, _, pair in shown for group in pair]
     sentences = [
-        f"Line: mean over seeds ({num_seeds_text(drawn)}); band: lowest to highest seed.",
-        "The train error is that of each batch during the epoch, at the perturbed weights.",
-        "The first tenth of training may lie above the panel.",
+        f"Line: mean over seeds ({num_seeds_text(drawn)}). Band: lowest to highest seed.",
+        "The train error is measured on each batch during the epoch, at the perturbed weights.",
+        "Errors of the first tenth of training may be above the panel.",
         diverged_text(groups),
     ]
     add_caption(figure, sentences, len(pairs) - len(shown))
@@ -69,7 +69,7 @@ def draw_update_orders(groups: Sequence[Group]) -> Figure:
 
 
 def _pairs(groups: Sequence[Group]) -> list[tuple[str, str, list[Group]]]:
-    """Return title, split and the conditions of both orders, for each setting and rho that has both."""
+    """Return title, split and both conditions, for each setting and rho with both orders."""
     pairs = []
     for panel in panels_of(groups):
         by_rho: dict[float | None, list[Group]] = defaultdict(list)

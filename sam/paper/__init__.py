@@ -1,1 +1,1 @@
-"""What the paper printed, and the runs that a table or a figure of it takes."""
+"""The numbers that the paper printed, and the runs that repeat its tables and figures."""

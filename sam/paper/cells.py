@@ -1,7 +1,8 @@
-"""The conditions of the paper's tables: what each printed, how to repeat it, and how a run departs from it.
+"""The conditions of the paper's tables: printed errors, overrides that repeat them, departures of runs.
 
-results/paper/README.md explains the columns of the file. A run belongs to the cells of its names, whatever
-its hyperparameters are: where those depart, that is said beside the numbers.
+results/paper/README.md explains the columns of the file. The names of dataset, model, augmentation and method
+decide to which cells a run belongs. Its hyperparameters may differ; the comparison then lists these
+departures next to the numbers.
 """
 
 import csv
@@ -23,9 +24,9 @@ COLUMNS = (
 ).split()
 ORIGINS = ("printed", "released_code", "assumed")
 NAMES = ("dataset.name", "model.name", "augmentation.name", "optimizer.name")
-# Where the paper's word leaves two models open, and the first is taken: the other is a departure.
+# The paper's name of the model fits both; we use the first, so the other counts as a departure.
 OTHER_MODELS = {"resnet32_wide": "resnet32"}
-# A run with another value than the cell's (the default where the cell has none) is not that condition.
+# A run whose value differs from the cell's (or from the default, if the cell has none) is another condition.
 CONDITION_KEYS = (
     "dataset.validation",
     "dataset.label_noise",
@@ -42,7 +43,8 @@ CONDITION_KEYS = (
     "optimizer.start",
     "optimizer.stop",
 )
-# One with another value of these is that condition, but departs from it; so do those that a cell names.
+# A run whose value differs in one of these keys, or in a key that the cell names, is the same condition with
+# a departure.
 DEPARTURE_KEYS = (
     "dataset.num_train",
     "dataset.num_test",
@@ -65,9 +67,9 @@ class Printed(NamedTuple):
     """A printed error.
 
     Attributes:
-        error_pct: The number itself.
-        ci95_points: Half-width of its 95 % interval in points; None where none is printed.
-        text: Both, as printed.
+        error_pct: The printed error, in percent.
+        ci95_points: Half-width of its 95 % interval, in percentage points; None if none is printed.
+        text: Error and interval, as printed.
     """
 
     error_pct: float
@@ -76,7 +78,7 @@ class Printed(NamedTuple):
 
 
 class Departure(NamedTuple):
-    """A key in which a run differs from a cell; the value of the run, and those that the cell allows."""
+    """A key in which a run differs from a cell, with the run's value and the values that the cell allows."""
 
     key: str
     value: Any
@@ -88,7 +90,7 @@ class Departure(NamedTuple):
 
 
 class Match(NamedTuple):
-    """A cell that a run repeats, and how the run departs from it; () where it does not."""
+    """A cell that a run repeats, and the run's departures from it; () if there are none."""
 
     cell: "Cell"
     departures: tuple[Departure, ...]
@@ -99,17 +101,17 @@ class Cell:
     """One condition of one table.
 
     Attributes:
-        name: Such as table1/cifar10/wrn_28_10_200/basic/sam.
+        name: A name such as table1/cifar10/wrn_28_10_200/basic/sam.
         table: Number of the table.
-        words: Dataset, model, epochs, augmentation and method, as the table has them.
-        overrides: What train.py takes for it, but for seed and alternatives.
-        alternatives: More overrides, of which each is run, and the best result counts; () for none.
-        labels_from: Bootstrapping: the override that makes of it the run whose predictions are its labels.
-        num_seeds: Over how many runs the paper's mean is, or a number like that.
-        top1, top5: What is printed, as errors; top5 is None but for ImageNet.
-        values: The value of each key that the condition has, by its dotted name.
-        origins: Where the value is from: printed, released_code or assumed.
-        doubt: Why the number itself is in doubt; empty where it is not.
+        words: Dataset, model, epochs, augmentation and method, as printed in the table.
+        overrides: The overrides of train.py for this condition, without seed and alternatives.
+        alternatives: Further overrides; each is run on its own, and the best result counts. () if none.
+        labels_from: For bootstrapping: the override that gives the run whose predictions are the labels.
+        num_seeds: Number of runs in the paper's mean, or a similar number.
+        top1, top5: The printed errors; top5 is None except for ImageNet.
+        values: The value of each key of the condition, by dotted name.
+        origins: The origin of each value: printed, released_code or assumed.
+        doubt: Why the printed number is doubtful; empty if it is not.
     """
 
     name: str
@@ -137,11 +139,11 @@ class Cell:
         return {key: tuple(value for name, value in pairs if name == key) for key, _ in pairs}
 
     def allowed(self, key: str) -> tuple[Any, ...]:
-        """Return the values of a key that are the cell's: one, or one of each alternative."""
+        """Return the values of a key that the cell allows: one, or one for each alternative."""
         return self.choices.get(key) or (self.values.get(key, DEFAULTS[key]),)
 
     def alternative_of(self, values: Mapping[str, Any]) -> str:
-        """Return the alternative that a run with these values takes; "" where there is none."""
+        """Return the alternative that a run with these values belongs to; "" if there is none."""
         return next((text for text in self.alternatives if _holds(text, values)), "")
 
 
@@ -152,7 +154,7 @@ def read_cells(path: Path) -> list[Cell]:
         path: A file such as results/paper/cells.csv.
 
     Raises:
-        ValueError: If a column is missing or a field is not what its column holds.
+        ValueError: If a column is missing, or a field is not valid for its column.
     """
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file, restval="")
@@ -172,10 +174,10 @@ def read_cells(path: Path) -> list[Cell]:
 
 
 def parse_interval(text: str) -> float | None:
-    """Read the half-width of an interval such as "0.1", "<0.1" (taken as 0.1), "<0.0" and "" (None).
+    """Read the half-width of an interval such as "0.1", "<0.1" (read as 0.1), "<0.0" and "" (None).
 
     Raises:
-        ValueError: If what follows an optional "<" is not a number.
+        ValueError: If the text after an optional "<" is not a number.
     """
     text = text.strip()
     try:
@@ -192,11 +194,11 @@ def closest_cells(
     Args:
         config: The resolved config of the run.
         cells: Conditions.
-        labels_from: The config of the run that predicted its labels, where one did and it is known.
+        labels_from: The config of the run that predicted the labels; None if there is none or it is unknown.
 
     Returns:
-        Every cell from which the run does not depart; else the one from which it departs in the fewest keys,
-        the first of several; none where the run is no condition of the paper.
+        All cells without departures. If there are none, the cell with the fewest departures (in a tie, the
+        first). Empty if the run is not a condition of the paper.
     """
     values = values_of(config)
     source = None if labels_from is None else values_of(labels_from)
@@ -206,7 +208,7 @@ def closest_cells(
 
 
 def _departures(cell: Cell, values: Mapping[str, Any]) -> tuple[Departure, ...]:
-    """Return the keys in which a run differs from a cell, in the order in which the cell names them."""
+    """Return the keys in which a run differs from a cell, in the order of the cell's keys."""
     return tuple(
         Departure(key, values[key], cell.allowed(key))
         for key in dict.fromkeys([*cell.values, *cell.choices, *DEPARTURE_KEYS])
@@ -215,15 +217,15 @@ def _departures(cell: Cell, values: Mapping[str, Any]) -> tuple[Departure, ...]:
 
 
 def _is_condition(cell: Cell, values: Mapping[str, Any], source: Mapping[str, Any] | None) -> bool:
-    """Say whether a run is of the kind of a cell, as told by names and by what else makes a method."""
+    """Return whether a run is of a cell's condition, by its names, weights, labels and CONDITION_KEYS."""
     names = {key: (cell.values[key],) for key in NAMES}
     names["model.name"] += tuple(filter(None, [OTHER_MODELS.get(cell.values["model.name"])]))
     if any(values[key] not in allowed for key, allowed in names.items()):
         return False
-    # Made-up images under the name of real ones.
+    # dataset.reader=synthetic has random images, also under the name of a real dataset.
     if values["dataset.reader"] == "synthetic":
         return False
-    # Whether it starts from trained weights; a file of them in the place of timm's is a departure.
+    # Fine-tuning and training from scratch are two conditions; weights from another file are a departure.
     if (values["model.weights"] is None) != (cell.allowed("model.weights") == (None,)):
         return False
     if any(_reads(values, key) and values[key] not in cell.allowed(key) for key in CONDITION_KEYS):
@@ -248,17 +250,17 @@ def _parse_cell(row: Mapping[str, str]) -> Cell:
     for origin in ORIGINS:
         pairs = dict(_parse(pair) for pair in row[origin].split())
         if unknown := [key for key in pairs if key not in DEFAULTS]:
-            raise ValueError(f"{origin} has {unknown[0]}, which is no key of a run")
+            raise ValueError(f"{origin} has {unknown[0]}, which is not a key of a run")
         if twice := sorted(values.keys() & pairs.keys()):
-            raise ValueError(f"{origin} repeats {twice[0]}, which has another origin too")
+            raise ValueError(f"{origin} repeats {twice[0]}, which another origin column has too")
         values |= pairs
         origins |= dict.fromkeys(pairs, origin)
     if missing := [key for key in NAMES if key not in values]:
-        raise ValueError(f"nothing says which {missing[0]} it has")
+        raise ValueError(f"{missing[0]} is missing in printed, released_code and assumed")
     alternatives = tuple(text.strip() for text in row["alternatives"].split("|") if text.strip())
     for text in (*alternatives, row["labels_from"] or "seed=0"):
         if (key := _parse(text)[0]) not in DEFAULTS:
-            raise ValueError(f"{text} sets {key}, which is no key of a run")
+            raise ValueError(f"{text} sets {key}, which is not a key of a run")
     top1 = _printed(row["top1_error_pct"], row["top1_ci95"])
     if top1 is None:
         raise ValueError("top1_error_pct is empty")
@@ -284,13 +286,13 @@ def _printed(value: str, ci95: str) -> Printed | None:
 
 
 def _parse(override: str) -> tuple[str, Any]:
-    """Read KEY=VALUE as the config would: numbers, booleans and null are what they look like."""
+    """Read KEY=VALUE like the config: a value may be a number, a boolean, null or a word."""
     key, equals, text = override.partition("=")
     if not equals:
         raise ValueError(f"{override!r} is not KEY=VALUE")
     value = yaml.safe_load(text)
     if isinstance(value, str):
-        # YAML 1.1 takes 1e-05 and inf for words.
+        # YAML 1.1 reads 1e-05 and inf as words.
         with suppress(ValueError):
             value = float(value)
     return key, value

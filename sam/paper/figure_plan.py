@@ -1,6 +1,6 @@
-"""What each figure takes: the commands that make its runs, and what evaluate.py adds to them.
+"""The plan of each figure: the commands that train its runs, and the analyses that evaluate.py adds.
 
-configs/figures.yaml lists them. A command says which runs it makes, and so their identities and directories.
+configs/figures.yaml lists the plans. The identities and directories of the runs follow from the commands.
 Imports no torch.
 """
 
@@ -31,9 +31,9 @@ class SweepRuns:
     """The runs of one command of train.py: every combination of comma-separated values.
 
     Attributes:
-        overrides: The words that decide the runs, without the seed.
+        overrides: The overrides of the command, without seed and analysis.
         seeds: The seeds of every combination.
-        looks: The words with which train.py looks at the networks while it trains them.
+        looks: The analysis overrides, with which train.py analyses the networks during training.
     """
 
     overrides: tuple[str, ...]
@@ -42,7 +42,7 @@ class SweepRuns:
 
     @classmethod
     def parse(cls, text: str) -> "SweepRuns":
-        """Read the words of a command, such as "optimizer=sgd,sam seed=0,1 analysis=hessian"."""
+        """Read the overrides of a command, such as "optimizer=sgd,sam seed=0,1 analysis=hessian"."""
         words = text.split()
         (seeds,) = (word.removeprefix("seed=").split(",") for word in words if word.startswith("seed="))
         looks = tuple(word for word in words if word.startswith("analysis"))
@@ -78,11 +78,11 @@ class SweepRuns:
 
 @dataclass(frozen=True)
 class TableRuns:
-    """The conditions with and without SAM of a table of the paper, as scripts/reproduce.py runs them.
+    """The SGD and SAM conditions of a table of the paper, as scripts/reproduce.py runs them.
 
     Attributes:
         table: The number of the table.
-        seeds: The seeds of every condition, from 0 on.
+        seeds: The seeds of every condition, starting at 0.
     """
 
     table: str
@@ -106,11 +106,11 @@ class TableRuns:
 
 
 class Preset(NamedTuple):
-    """The runs of a figure on one scale.
+    """The runs of a figure at one scale.
 
     Attributes:
-        parts: The commands that make them; two may share runs.
-        evaluate: The words of evaluate.py for the trained networks; None where it has nothing to do.
+        parts: The commands that train the runs; two commands may share runs.
+        evaluate: The overrides of evaluate.py for the trained networks; None if it is not needed.
     """
 
     parts: tuple[SweepRuns | TableRuns, ...]
@@ -123,14 +123,14 @@ class Preset(NamedTuple):
 
 
 class FigurePlan(NamedTuple):
-    """What one figure takes.
+    """The plan of one figure.
 
     Attributes:
-        shows: What it shows, in one line.
-        presets: By name: "small", which two CPU cores finish, and "paper".
-        needs: What a run directory must hold: an analysis by name, or "calibration"; "" if training leaves
-            enough.
-        settings: The settings that such an analysis must have.
+        shows: What the figure shows, in one line.
+        presets: The presets by name: "small", for two CPU cores, and "paper".
+        needs: What each run directory must hold in addition to the training logs: the name of an analysis,
+            "calibration", or "" for nothing.
+        settings: The settings that this analysis must have.
     """
 
     shows: str
@@ -140,16 +140,16 @@ class FigurePlan(NamedTuple):
 
     @property
     def shows_training(self) -> bool:
-        """Whether train.py must look at the networks while it trains them; else the trained ones count."""
+        """Whether train.py must make the analyses during training; else evaluate.py makes them after it."""
         return bool(self.needs) and all(preset.evaluate is None for preset in self.presets.values())
 
     def folder(self, name: str, outputs: str) -> str:
-        """Return the folder below the outputs in which runs for the figure of this name are made."""
+        """Return the folder, in the outputs, for the runs of the figure with this name."""
         return str(Path(outputs, name)) if self.shows_training else outputs
 
 
 def read_plans(path: Path) -> dict[str, FigurePlan]:
-    """Return the plan of every figure by its name.
+    """Return the plan of every figure, by name.
 
     Args:
         path: A file such as configs/figures.yaml, whose header explains the keys.
@@ -159,7 +159,7 @@ def read_plans(path: Path) -> dict[str, FigurePlan]:
 
 
 def commands_of(name: str, plan: FigurePlan, preset: Preset) -> list[str]:
-    """Return all commands of a preset, for the default folder of runs, without composing a config."""
+    """Return all commands of a preset, for the default outputs folder; composes no config, so it is fast."""
     commands = [part.command(plan.folder(name, "outputs")) for part in preset.parts]
     if preset.evaluate is not None:
         commands.append(shlex.join(["python", "evaluate.py", "run=RUN_DIRECTORY", *preset.evaluate]))

@@ -1,4 +1,4 @@
-"""Which runs of a figure's plan there are, and the commands that make the rest. Imports no torch."""
+"""Which runs of a figure's plan exist, and the commands that make the missing ones. Imports no torch."""
 
 import dataclasses
 import shlex
@@ -15,14 +15,14 @@ from sam.record.reader import Run
 
 
 class Stock(NamedTuple):
-    """What there is of the runs of a preset.
+    """The existing and the missing runs of a preset.
 
     Attributes:
-        runs: The runs that have ended; of two copies, the one with more in its directory first.
-        num_planned: How many runs the preset plans.
-        missing: The directories of the runs that have not ended, as the commands would make them.
-        bare: The directories of ended runs that lack what the figure needs.
-        commands: The commands that make all that is missing, in this order.
+        runs: The ended runs; of two copies, the one with more of the needed analyses is first.
+        num_planned: Number of runs that the preset plans.
+        missing: The directories of the runs that have not ended, where the commands would make them.
+        bare: The directories of ended runs that lack the analyses that the figure needs.
+        commands: The commands that make everything that is missing, in this order.
     """
 
     runs: list[Run]
@@ -35,15 +35,15 @@ class Stock(NamedTuple):
 def take_stock(name: str, plan: FigurePlan, preset: Preset, runs: Iterable[Run], outputs: str) -> Stock:
     """Compare the runs that were found with those of a preset.
 
-    train.py cannot look at the training of a run that has ended, and to train that run again would delete
-    what other figures need from it. So such sweeps have their own folder in the outputs.
+    train.py cannot analyse the training of a run that has already ended. Training this run again would delete
+    the files that other figures need. So runs that are analysed during training have their own folder.
 
     Args:
         name: The figure's name.
         plan: The figure's plan.
-        preset: One of its presets, perhaps with other seeds.
+        preset: One of the plan's presets, perhaps with other seeds.
         runs: All runs that were found, ended or not.
-        outputs: The folder in which the commands make runs.
+        outputs: The outputs folder of the commands.
     """
     found: dict[tuple[str, int], list[Run]] = {}
     for run in in_order_of_use(plan, runs):
@@ -70,7 +70,7 @@ def take_stock(name: str, plan: FigurePlan, preset: Preset, runs: Iterable[Run],
 
 
 def in_order_of_use(plan: FigurePlan, runs: Iterable[Run]) -> list[Run]:
-    """Return the runs that have most of what a figure needs first, since of two copies the first counts."""
+    """Sort runs, those with most of the needed analyses first: of two copies, the first is used."""
     return sorted(runs, key=lambda run: -num_looks(plan, run))
 
 
@@ -88,7 +88,7 @@ def num_looks(plan: FigurePlan, run: Run) -> int:
 
 
 def _evaluate_command(words: Sequence[str], directories: Iterable[Path]) -> str:
-    # A folder holds all seeds of a method; evaluate.py skips those that have been evaluated.
+    # A folder holds all seeds of a method; evaluate.py skips runs that have been evaluated.
     folders = sorted({str(directory.parent) for directory in directories})
     sweep = ["-m"] if len(folders) > 1 else []
     return shlex.join(["python", "evaluate.py", *sweep, "run=" + ",".join(map(quoted, folders)), *words])

@@ -1,8 +1,8 @@
-"""What repeating the paper takes: from its conditions to runs, on the real data or on made-up ones.
+"""The runs that repeat the paper's conditions, and similar runs on random images.
 
-A condition (a cell of results/paper/cells.csv) becomes one run per alternative and seed; a bootstrapped one
-also the runs that predict its labels. What two conditions share is one run, since its directory is one.
-Imports no torch.
+A condition (a cell of results/paper/cells.csv) becomes one run per alternative and seed. A bootstrapped
+condition also needs the runs that predict its labels. Runs with the same directory are one run, even if two
+conditions need it. Imports no torch.
 """
 
 import dataclasses
@@ -19,12 +19,12 @@ from sam.system.errors import ConfigError
 
 
 class DatasetSize(NamedTuple):
-    """How much there is of a dataset, known without having it.
+    """The size of a dataset, so that the files are not needed to know it.
 
     Attributes:
-        num_train, num_test: Images.
-        num_classes: Classes.
-        num_pixels: Height and width of its images; None where configs always say.
+        num_train, num_test: Numbers of images.
+        num_classes: Number of classes.
+        num_pixels: Height and width of the images; None if all configs set dataset.image_size.
     """
 
     num_train: int
@@ -52,9 +52,9 @@ class PlannedRun(NamedTuple):
     """One run of a plan.
 
     Attributes:
-        overrides: What train.py takes for it.
-        config: What they compose to.
-        directory: Where it lives.
+        overrides: The overrides of train.py.
+        config: The composed config.
+        directory: The run directory.
     """
 
     overrides: tuple[str, ...]
@@ -63,12 +63,12 @@ class PlannedRun(NamedTuple):
 
 
 def runs_of(cell: Cell, seeds: Sequence[int], more: Sequence[str] = ()) -> list[PlannedRun]:
-    """Return the runs of a condition, each after the one that it needs.
+    """Return the runs of a condition; a run that needs another one comes after it.
 
     Args:
         cell: The condition.
-        seeds: One run, of each alternative, for each.
-        more: Overrides for all of them, such as outputs=FOLDER; they win over the cell's.
+        seeds: The seeds of each alternative.
+        more: Overrides for all runs, such as outputs=FOLDER; they replace those of the cell.
     """
     runs = []
     for alternative in alternatives(cell, more) or [""]:
@@ -81,7 +81,7 @@ def runs_of(cell: Cell, seeds: Sequence[int], more: Sequence[str] = ()) -> list[
         sources = _with_seeds(
             (*others, cell.labels_from), composed_quickly((*others, cell.labels_from)), seeds
         )
-        # What is said of the noise is said of theirs.
+        # The label noise belongs to the runs that predict the labels, not to this one.
         own = tuple(text for text in overrides if not text.startswith("dataset.label_noise_over="))
         config = composed_quickly(own)
         for source, seed in zip(sources, seeds, strict=True):
@@ -94,13 +94,13 @@ def runs_of(cell: Cell, seeds: Sequence[int], more: Sequence[str] = ()) -> list[
 
 
 def alternatives(cell: Cell, more: Sequence[str]) -> list[str]:
-    """Return those of a condition that overrides leave: a key that they set is open no longer."""
+    """Return the alternatives of a condition, except those for keys that the overrides already set."""
     keys = {text.partition("=")[0] for text in more}
     return [text for text in cell.alternatives if text.partition("=")[0] not in keys]
 
 
 def unique(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
-    """Return runs without those that another one before them is."""
+    """Return the runs without duplicates; of runs with the same directory, the first stays."""
     first: dict[pathlib.Path, PlannedRun] = {}
     for run in runs:
         first.setdefault(run.directory, run)
@@ -108,7 +108,7 @@ def unique(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
 
 
 def num_updates(config: TrainConfig) -> int:
-    """Return how many updates a run of the paper's tables makes."""
+    """Return the number of updates in a run of the paper's tables."""
     size = _size(config)
     num_train = config.dataset.num_train or size.num_train
     if config.dataset.validation != "none" and config.dataset.num_train is None:
@@ -117,7 +117,7 @@ def num_updates(config: TrainConfig) -> int:
 
 
 def num_evaluated(config: TrainConfig) -> int:
-    """Return how many images a run evaluates in all, some after every epoch."""
+    """Return the total number of images that a run evaluates over all epochs."""
     size = _size(config)
     num_test = size.num_test if config.dataset.validation == "none" else round(size.num_train / 10)
     return max(1, config.epochs) * (config.dataset.num_test or num_test)
@@ -126,17 +126,17 @@ def num_evaluated(config: TrainConfig) -> int:
 def made_up(
     config: TrainConfig, *, m: int, num_micro_batches: int, num_batches: int, largest_size: int | None = None
 ) -> TrainConfig:
-    """Return the config of a run like this one on made-up images, as many and as large as are asked for.
+    """Return the config of a similar run on random images, in the given number and size.
 
-    Weights are drawn and labels made up, too: neither files nor another run are needed, but for folders of
-    images, whose root the caller sets.
+    The labels and the initial weights are random too, so the run needs no files and no other run. For
+    datasets that are read from image folders, the caller must set dataset.root.
 
     Args:
-        config: Of a run of the paper's tables.
-        m: Images of a micro-batch.
-        num_micro_batches: Of a batch.
-        num_batches: What an epoch has at least.
-        largest_size: Images and network input have no more pixels a side; null leaves the real ones.
+        config: The config of a run of the paper's tables.
+        m: Images per micro-batch.
+        num_micro_batches: Micro-batches per batch.
+        num_batches: Smallest number of batches per epoch.
+        largest_size: Largest height and width of images and network input, in pixels; None for no limit.
     """
     size = _size(config)
     batch_size = m * num_micro_batches
@@ -170,7 +170,7 @@ def _with_seeds(overrides: Sequence[str], config: TrainConfig, seeds: Iterable[i
 def _size(config: TrainConfig) -> DatasetSize:
     if config.dataset.name not in SIZES:
         raise ConfigError(
-            f"dataset={config.dataset.name}: no dataset of the paper's tables; those are {', '.join(SIZES)}"
+            f"dataset={config.dataset.name}: the paper's tables do not use it; allowed is {', '.join(SIZES)}"
         )
     size = SIZES[config.dataset.name]
     return size if config.dataset.extra else size._replace(num_train=73_257)  # only SVHN has extra images

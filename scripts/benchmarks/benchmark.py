@@ -1,17 +1,17 @@
 """Measure speed and memory side by side: benchmark.py {data,step,optimizer,models,hessian}.
 
-data    images per second that reach the network: our batches beside torchvision's transforms in a
-        DataLoader (runtime.workers of them), the same augmentation, one thread each
+data    images per second that reach the network: our batches, and a DataLoader (with runtime.workers
+        workers) with torchvision's transforms; both with the same augmentation and one thread
 step    time, images per second and peak memory of training, batches included, for all combinations of the
-        given rules, precisions and values of m; with --plain beside what most people write today
+        given rules, precisions and values of m; --plain adds the usual training loop
         (scripts/benchmarks/plain_loop.py: a DataLoader with two workers, fp32, SAM tensor by tensor)
-optimizer  SAM without its passes, for a thousand small parameters, beside a loop over tensors
-models  two updates of every model with SGD and with SAM, each in a process of its own: time and peak memory
-hessian  largest eigenvalues and density of a Hessian, beside curvlinops and hessian-eigenthings
+optimizer  time of SAM without its passes, for a thousand small parameters, and of a loop over tensors
+models  time and peak memory of two updates of every model with SGD and with SAM, each in a new process
+hessian  time of a Hessian's largest eigenvalues and density, with curvlinops and hessian-eigenthings too
 
-Variants take turns in short blocks, so that whatever else the machine does hits all alike; a ratio is that
-of the median block times. (models runs each variant once.) Keys are those of train.py. The table goes to the
-terminal, --json FILE keeps it.
+Variants alternate in short blocks, so that other load on the machine affects all of them equally. Ratios are
+ratios of median block times. (models runs each variant once.) Keys are those of train.py. The table is
+printed; --json FILE also writes it to a file.
 
     python benchmark.py data dataset=cifar10 augmentation=cutout
     benchmark.py data dataset=imagenet augmentation=inception batch_size=50 m=null
@@ -38,7 +38,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler otherwise tells of every start
+os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # otherwise the profiler logs every start
 
 import torch
 
@@ -64,7 +64,7 @@ from scripts.benchmarks.timing import alternate, peak_memory_bytes, wait
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 Row = dict[str, Any]
-# What an optimizer does, by name. Blocks have five updates, so one that perturbs every fifth time does once.
+# Optimizers by name. A block has five updates, so that a rule with interval=5 perturbs once per block.
 RULES: dict[str, dict[str, Any]] = {
     "sgd": {"name": "sgd"},
     "sam": {"name": "sam"},
@@ -79,9 +79,11 @@ STEPS_PER_BLOCK = 5
 
 
 def benchmark_data(config: TrainConfig, num_blocks: int) -> list[Row]:
-    """Time the last batches of an epoch, ours and a DataLoader's."""
+    """Time the last batches of an epoch, from our pipeline and from a DataLoader."""
     if config.augmentation.mixup_alpha:
-        raise ConfigError("augmentation.mixup_alpha: the DataLoader beside ours has no mixup; leave it out")
+        raise ConfigError(
+            "augmentation.mixup_alpha: the DataLoader of this benchmark has no mixup; leave it out"
+        )
     torch.set_num_threads(1)
     data = load_dataset(config.dataset, config.seed)
     num_workers = 2 if config.runtime.workers is None else config.runtime.workers
@@ -110,7 +112,7 @@ def benchmark_data(config: TrainConfig, num_blocks: int) -> list[Row]:
 
 
 def update_of(config: TrainConfig, data: Dataset, resolved: Resolved) -> Update:
-    """Build model, optimizer and rule of a config."""
+    """Build the network and its update from a config."""
     torch.manual_seed(config.seed)
     network = make_network(config.model, data, resolved.device)
     called: Any = torch.compile(network) if config.runtime.compile else network
@@ -126,7 +128,7 @@ def update_of(config: TrainConfig, data: Dataset, resolved: Resolved) -> Update:
 
 @dataclasses.dataclass
 class Variant:
-    """One thing to time: a start that takes memory, and blocks of steps after it."""
+    """One variant to time: a start, which takes memory, and then blocks of steps."""
 
     rule: str
     precision: str
@@ -151,7 +153,7 @@ def our_variants(config: TrainConfig, data: Dataset, arguments: argparse.Namespa
 
 
 def our_block(config: TrainConfig, data: Dataset) -> Callable[[], None]:
-    """Start training as train.py does; return what makes the next steps of it."""
+    """Start training like train.py; return a function that runs the next block of steps."""
     resolved = resolve(config)
     update = update_of(config, data, resolved)
     batches = make_train_batches(config, data, resolved)
@@ -167,7 +169,7 @@ def our_block(config: TrainConfig, data: Dataset) -> Callable[[], None]:
 
 
 def plain_block(config: TrainConfig, data: Dataset, device: torch.device, is_sam: bool) -> Callable[[], None]:
-    """Start the plain loop; return what makes the next steps of it."""
+    """Start the plain loop; return a function that runs the next block of steps."""
     torch.manual_seed(config.seed)
     network = make_network(config.model, data, device).to(memory_format=torch.contiguous_format)
     update = plain_update(network, config, is_sam)
@@ -184,7 +186,7 @@ def plain_block(config: TrainConfig, data: Dataset, device: torch.device, is_sam
 
 
 def benchmark_step(config: TrainConfig, num_blocks: int, arguments: argparse.Namespace) -> list[Row]:
-    """Time blocks of five updates, and count the memory of the first block, for each variant."""
+    """Time blocks of five updates and measure the memory of the first block, for each variant."""
     device = resolve(config).device
     if config.runtime.threads is not None:
         torch.set_num_threads(config.runtime.threads)
@@ -206,7 +208,7 @@ def step_row(
     memory: Mapping[str, int],
     batch_size: int,
 ) -> Row:
-    """Return what is said of a variant, with its time over that of SGD and of the plain loop."""
+    """Return the table row of a variant, with its time over SGD's and its speed over the plain loop's."""
     own = seconds[variant.label]
     is_plain = variant.label.startswith("plain")
     row: Row = {
@@ -226,9 +228,9 @@ def step_row(
 
 
 def benchmark_models(overrides: list[str], models: list[str]) -> list[Row]:
-    """Train every model for two updates of two micro-batches of 4, with SGD and with SAM, on made-up images.
+    """Train every model with SGD and with SAM for two updates of two micro-batches of 4 random images.
 
-    Images have 32 pixels a side, those of timm's models 96. Each run is a process of its own.
+    Images have 32 x 32 pixels, or 96 x 96 for timm's models. Each run has its own process.
     """
     rows = []
     for model, name in itertools.product(models, ("sgd", "sam")):
@@ -257,26 +259,28 @@ def benchmark_models(overrides: list[str], models: list[str]) -> list[Row]:
 
 
 def print_rows(rows: list[Row]) -> None:
-    """Print a line per variant."""
+    """Print one line per variant."""
     print("".join(f"{key:<30}" for key in rows[0]))
     for row in rows:
         print("".join(f"{row.get(key, '')!s:<30}" for key in rows[0]))
 
 
 def main() -> None:
-    """Compose, measure, print, keep."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("what", choices=["data", "step", "optimizer", "models", "hessian"])
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    parser.add_argument("--blocks", type=int, default=20, help="how often variants take turns")
+    parser.add_argument("--blocks", type=int, default=20, help="number of blocks per variant")
     parser.add_argument("--m", type=int, nargs="+", default=[], help="step: values of m")
     parser.add_argument(
-        "--precision", nargs="+", choices=["fp32", "tf32", "bf16", "fp16"], help="step: these"
+        "--precision", nargs="+", choices=["fp32", "tf32", "bf16", "fp16"], help="step: precisions"
     )
-    parser.add_argument("--rules", nargs="+", choices=list(RULES), default=["sgd", "sam"], help="step: these")
-    parser.add_argument("--plain", action="store_true", help="step: the plain loop beside ours")
-    parser.add_argument("--only", nargs="+", help="models: these instead of all")
-    parser.add_argument("--json", type=pathlib.Path, help="keep the table and where it was measured")
+    parser.add_argument("--rules", nargs="+", choices=list(RULES), default=["sgd", "sam"], help="step: rules")
+    parser.add_argument("--plain", action="store_true", help="step: also time the plain loop")
+    parser.add_argument("--only", nargs="+", help="models: only these models")
+    parser.add_argument(
+        "--json", type=pathlib.Path, help="write the table and the machine's data to this file"
+    )
     arguments = parser.parse_intermixed_args()
     if arguments.what == "models":
         every = sorted(path.stem for path in (ROOT / "configs" / "model").glob("*.yaml"))

@@ -1,8 +1,9 @@
-"""What the Hessian's spectrum costs, beside curvlinops and hessian-eigenthings used plainly.
+"""Time and memory of the Hessian's spectrum, compared with curvlinops and hessian-eigenthings.
 
-Tasks: the five largest eigenvalues, with residuals below 1e-3 of the largest; a density by Lanczos quadrature
-with one probe. All get the same network, images and chunks. Each measurement is a process of its own, and its
-memory is counted from what it held when network and images were there and the library was imported.
+There are two tasks: the five largest eigenvalues, with residuals below 1e-3 of the largest; and a density by
+Lanczos quadrature with one probe. All libraries get the same network, images and chunks, and are used as in
+their documentation. Each measurement runs in a new process. Its memory is what the task adds to the network,
+the images and the imported library.
 """
 
 import importlib
@@ -36,32 +37,33 @@ TOP, TOLERANCE, NUM_UPDATES = 5, 1e-3, 40
 MEASURED = ("seconds", "processor_seconds", "memory_mib")
 LIBRARIES = {"curvlinops": "curvlinops", "hessian-eigenthings": "hessian_eigenthings"}
 VARIANTS = ("ours", "ours, no graphs kept", *LIBRARIES)
-# From sample, task and length to eigenvalues that are compared, the largest first.
+# Takes the sample, the task and its number of steps; returns eigenvalues to compare, the largest first.
 Measure = Callable[[SampleLoss, str, int], list[float]]
 
 
 def benchmark_hessian(
     config: TrainConfig, num_blocks: int, chunk_size: int = 100, steps: int = 90
 ) -> list[dict[str, Any]]:
-    """Time the tasks for a network after some updates on the training images, which are the sample.
+    """Time the tasks on the training images, for a network after some updates.
 
     Args:
-        config: Of the network, the images and runtime.threads; dataset.num_train is the size of the sample.
-        num_blocks: How often the variants take turns; the median counts.
-        chunk_size: Images of one pass; divides the sample, since hessian-eigenthings averages over chunks.
-        steps: Of the density.
+        config: The config of the network, the images and runtime.threads; dataset.num_train images are used.
+        num_blocks: Number of measurements of each variant; the median is reported.
+        chunk_size: Images per pass; must divide the number of images, as hessian-eigenthings averages chunks.
+        steps: Number of Lanczos steps of the density.
 
     Raises:
-        ConfigError: If chunk_size does not divide the sample, a library is missing, or eigenvalues depart.
+        ConfigError: If chunk_size does not divide the number of images, if a library is missing, or if the
+            eigenvalues of the libraries differ.
     """
     missing = [name for name, module in LIBRARIES.items() if importlib.util.find_spec(module) is None]
     if missing:
-        raise ConfigError(f"to compare with, pip install --no-deps {' '.join(missing)}")
+        raise ConfigError(f"a library to compare with is missing: pip install --no-deps {' '.join(missing)}")
     with tempfile.TemporaryDirectory() as folder:
         problem = pathlib.Path(folder) / "problem.pt"
         torch.save(make_problem(config, chunk_size), problem)
         run = partial(_in_process, problem)
-        # Lanczos of hessian-eigenthings is told beforehand how far to go: the search is not counted.
+        # Lanczos in hessian-eigenthings needs its number of steps in advance; finding it is not timed.
         iterations = run("hessian-eigenthings", "iterations", 0)["iterations"]
         rows = []
         for task, length in (("top", iterations), ("density", steps)):
@@ -113,7 +115,7 @@ def _in_process(problem: pathlib.Path, variant: str, task: str, length: int) -> 
 
 
 def _rows(task: str, measured: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Return a row per variant, with ratios to ours."""
+    """Return one row per variant, with ratios to ours."""
     middle = {
         variant: {key: statistics.median(one[key] for one in ones) for key in MEASURED}
         for variant, ones in measured.items()
@@ -123,7 +125,7 @@ def _rows(task: str, measured: dict[str, list[dict[str, Any]]]) -> list[dict[str
     for variant, values in middle.items():
         theirs = torch.tensor(measured[variant][0]["eigenvalues"])
         departure = ((theirs - ours).abs() / ours.abs()).max().item()
-        # The ends of a density come from a looser search in curvlinops.
+        # curvlinops computes the ends of a density with a larger tolerance.
         if departure > (1e-3 if task == "top" else 2e-2):
             raise ConfigError(f"{variant}, {task}: eigenvalues {theirs.tolist()}, ours {ours.tolist()}")
         rows.append(
@@ -142,7 +144,7 @@ def _rows(task: str, measured: dict[str, list[dict[str, Any]]]) -> list[dict[str
 
 
 def _ours(sample: SampleLoss, task: str, length: int, memory_bytes: int = 2**30) -> list[float]:
-    """Our values: the five largest eigenvalues, or the largest node."""
+    """Compute our eigenvalues: the five largest, or the largest node of the density."""
     steps, top = (1, TOP) if task == "top" else (length, 1)
     spectrum = hessian_spectrum(
         sample, top=top, steps=steps, probes=1, tolerance=TOLERANCE, memory_bytes=memory_bytes
@@ -151,7 +153,7 @@ def _ours(sample: SampleLoss, task: str, length: int, memory_bytes: int = 2**30)
 
 
 def _curvlinops(sample: SampleLoss, task: str, length: int) -> list[float]:
-    """Those of curvlinops, with scipy's eigsh, as its documentation has it."""
+    """Compute those of curvlinops, with scipy's eigsh as in its documentation."""
     library = importlib.import_module("curvlinops")
     hessian = library.HessianLinearOperator(
         sample.network, nn.CrossEntropyLoss(), sample.weights, list(sample.chunks())
@@ -162,12 +164,12 @@ def _curvlinops(sample: SampleLoss, task: str, length: int) -> list[float]:
         return sorted(map(float, values), reverse=True)
     spectrum = importlib.import_module("curvlinops.papyan2020traces.spectrum")
     grid, _ = spectrum.lanczos_approximate_spectrum(hessian, length)
-    # The grid is the spectrum with a margin of a twentieth on both sides.
+    # The grid extends the spectrum by a twentieth of its width on both sides.
     return [(grid[-1] - (grid[-1] - grid[0]) * 0.05 / 1.1).item()]
 
 
 def _eigenthings(sample: SampleLoss, task: str, length: int) -> list[float]:
-    """Those of hessian-eigenthings."""
+    """Compute those of hessian-eigenthings; for the task iterations, the number of Lanczos steps it needs."""
     library = importlib.import_module("hessian_eigenthings")
     loss = library.supervised_loss(functional.cross_entropy)
     hessian = library.HessianOperator(sample.network, list(sample.chunks()), loss)
@@ -184,8 +186,8 @@ def _eigenthings(sample: SampleLoss, task: str, length: int) -> list[float]:
 
 
 def _child(problem_path: str, variant: str, task: str, length: str) -> None:
-    """Make one measurement and print it."""
-    # Of this program's own making.
+    """Run one measurement and print it."""
+    # This program wrote the file.
     problem = torch.load(problem_path, weights_only=False)  # nosec B614
     torch.set_num_threads(problem.pop("threads"))
     sample = SampleLoss(**problem)

@@ -1,7 +1,7 @@
-"""What most people write today, to measure ours against: transforms per image, and SAM tensor by tensor.
+"""The usual training loop, as a baseline for benchmarks: transforms per image, and SAM tensor by tensor.
 
-Images go one at a time through torchvision's transforms in a DataLoader, the network is in PyTorch's usual
-memory format and fp32, and SAM walks over the parameters in Python.
+A DataLoader applies torchvision's transforms to one image at a time. The network has PyTorch's default memory
+format and fp32. SAM loops over the parameters in Python.
 """
 
 from collections.abc import Callable
@@ -17,11 +17,11 @@ from sam.data.policies import GREY
 
 
 class PlainImages(torch.utils.data.Dataset[Any]):
-    """One PIL image at a time through torchvision's transforms.
+    """Training images that pass through torchvision's transforms as single PIL images.
 
     Args:
-        config: Of a run, whose augmentation is done.
-        data: Whose training images are read.
+        config: The config of a run, for its augmentation.
+        data: The dataset with the training images.
     """
 
     def __init__(self, config: TrainConfig, data: Dataset) -> None:
@@ -55,7 +55,7 @@ class PlainImages(torch.utils.data.Dataset[Any]):
 
 
 def plain_loader(config: TrainConfig, data: Dataset, num_images: int, num_workers: int) -> Any:
-    """Return a DataLoader of shuffled batches of some training images."""
+    """Return a DataLoader with shuffled batches of num_images random training images."""
     some = torch.randperm(len(data.train))[:num_images].tolist()
     return torch.utils.data.DataLoader(
         torch.utils.data.Subset(PlainImages(config, data), some),
@@ -68,11 +68,11 @@ def plain_loader(config: TrainConfig, data: Dataset, num_images: int, num_worker
 
 
 class PlainSAM:
-    """SAM as it is usually written: a loop over tensors for the norm, the move up and the way back.
+    """SAM as it is usually written: loops over tensors compute the norm, perturb and restore the weights.
 
     Args:
-        params: Parameters.
-        base_optimizer: Takes the step.
+        params: The parameters.
+        base_optimizer: The optimizer that makes the step.
         rho: Radius of the ball.
     """
 
@@ -95,7 +95,7 @@ class PlainSAM:
 
     @torch.no_grad()
     def second_step(self, zero_grad: bool = True) -> None:
-        """Go back to w and step."""
+        """Restore w, then step."""
         for weight in self._params:
             if weight.grad is not None:
                 weight.data = self._old[weight]
@@ -105,7 +105,7 @@ class PlainSAM:
 
 
 def plain_update(network: nn.Module, config: TrainConfig, is_sam: bool) -> Callable[[Tensor, Tensor], None]:
-    """Return one step of a training loop: clean pass, and for SAM the second one, in fp32."""
+    """Return one step of a training loop in fp32: one pass, or two for SAM, then the update."""
     chosen = config.optimizer
     weights = list(network.parameters())
     sgd = torch.optim.SGD(

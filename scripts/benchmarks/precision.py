@@ -1,16 +1,16 @@
-"""How much of SAM survives a precision: precision.py RUN [--batches N] [--json FILE].
+"""How much a precision changes SAM: precision.py RUN [--batches N] [--json FILE].
 
-With the weights of a run and batches of its training images, SAM's gradient is worked out in fp32 and in each
-lower precision that the device has (bf16, fp16, and on a GPU tf32), in the micro-batches of the run. Printed
-are means over the micro-batches:
+It computes SAM's gradients with the weights of a run, for batches of its training images and in the
+micro-batches of the run: in fp32 and in each lower precision of the device (bf16, fp16, and on a GPU tf32).
+It prints means over the micro-batches:
 
-first      cosine between the gradients at w, in fp32 and in that precision
-update     cosine between the gradients at w + eps, what the base optimizer steps with
-sam        cosine between what SAM adds, the gradient at w + eps minus that at w
-length     of eps in units of rho, as the passes see it: with w + eps and w rounded to that precision
-direction  cosine between eps and what the passes see of it
+first      cosine between the gradients at w, in fp32 and in the precision
+update     cosine between the gradients at w + eps, with which the base optimizer steps
+sam        cosine between the differences that SAM makes: the gradient at w + eps minus the gradient at w
+length     length of the perturbation in units of rho, after w + eps and w are rounded to the precision
+direction  cosine between eps and this rounded perturbation
 
-A part of `sam` is lost even in fp32, where sums depend on their order: its row compares fp32 with float64.
+Even fp32 has rounding errors, since sums depend on their order. The row fp32 compares fp32 with float64.
 """
 
 import argparse
@@ -47,7 +47,7 @@ COLUMNS = ("first", "update", "sam", "length", "direction")
 
 @dataclasses.dataclass
 class Passes:
-    """SAM's two gradients over some images, and eps as meant and as the passes saw it; flat, float64."""
+    """SAM's two gradients for some images, eps, and eps as rounded in the passes; flat vectors in float64."""
 
     first: Tensor
     second: Tensor
@@ -58,14 +58,14 @@ class Passes:
 def two_passes(
     network: nn.Module, config: TrainConfig, precision: str, images: Tensor, targets: Tensor
 ) -> Passes:
-    """Work out SAM's gradients without a step; the network is left as it was, but for running statistics.
+    """Compute SAM's gradients without a step; of the network, only the running statistics change.
 
     Args:
-        network: In training mode.
-        config: Of the run.
-        precision: Of the passes.
-        images: One micro-batch.
-        targets: Its labels.
+        network: The network, in training mode.
+        config: The config of the run.
+        precision: The precision of the passes.
+        images: The images of one micro-batch.
+        targets: The labels of the images.
     """
     device = images.device
     in_loss = config.optimizer.weight_decay_in == "loss"
@@ -100,7 +100,7 @@ def two_passes(
 
 
 def flat(tensors: list[Tensor]) -> Tensor:
-    """Return all entries as one vector, float64."""
+    """Return all entries as one float64 vector."""
     return torch.cat([tensor.detach().flatten().double() for tensor in tensors])
 
 
@@ -120,7 +120,7 @@ def compare(passes: Passes, truth: Passes, rho: float) -> dict[str, float]:
 
 
 def measure(directory: pathlib.Path, num_batches: int, device_name: str) -> list[dict[str, Any]]:
-    """Return a row of means for every precision."""
+    """Return one row of means for every precision."""
     config = read_config(directory, "RUN")
     if config.optimizer.name != "sam":
         raise ConfigError(f"RUN={directory} was trained with {config.optimizer.name}; name a run of SAM")
@@ -150,12 +150,14 @@ def means(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure, print, keep."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("run", type=pathlib.Path, help="a run directory")
     parser.add_argument("--batches", type=int, default=10)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--json", type=pathlib.Path, help="keep the table and where it was measured")
+    parser.add_argument(
+        "--json", type=pathlib.Path, help="write the table and the machine's data to this file"
+    )
     arguments = parser.parse_args()
     rows = measure(arguments.run, arguments.batches, arguments.device)
     print("".join(f"{key:<12}" for key in rows[0]))

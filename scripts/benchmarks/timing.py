@@ -1,4 +1,4 @@
-"""Measuring time and memory of variants side by side."""
+"""Measures time and memory of variants."""
 
 import statistics
 import time
@@ -12,7 +12,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 def alternate(variants: Mapping[Key, Callable[[], None]], num_blocks: int) -> dict[Key, float]:
-    """Run each variant once per block, in turn, after one block to warm up; return median seconds."""
+    """Run each variant once per block, after one warm-up block; return the median seconds."""
     seconds: dict[Key, list[float]] = {name: [] for name in variants}
     for block in range(num_blocks + 1):
         for name, run in variants.items():
@@ -24,13 +24,13 @@ def alternate(variants: Mapping[Key, Callable[[], None]], num_blocks: int) -> di
 
 
 def wait(device: torch.device) -> None:
-    """Let the device finish."""
+    """Wait until the device has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def peak_memory_bytes(make: Callable[[], Callable[[], object]], device: torch.device) -> int:
-    """Return the most bytes that tensors made by make() and one call of its result held at once."""
+    """Return the peak number of bytes held by tensors during make() and one call of its result."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)

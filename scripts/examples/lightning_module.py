@@ -1,7 +1,7 @@
 """SAM in a LightningModule, with manual optimization.
 
-Watch out for what self.optimizers() returns, a wrapper that counts its calls of step() in
-trainer.global_step. With use_pl_optimizer=False it is SAM itself: the same updates, and nobody counts them.
+Watch out for self.optimizers(): it returns a wrapper that counts calls of step() in trainer.global_step. With
+use_pl_optimizer=False it returns SAM itself; the updates are the same, but global_step stays 0.
 
 Needs `pip install . lightning` in this repository.
 """
@@ -30,7 +30,7 @@ class Classifier(lightning.LightningModule):
         return SAM(self.parameters(), torch.optim.SGD, rho=0.05, lr=0.1, momentum=0.9)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Make both passes and the step."""
+        """Run both passes and make the step."""
 
         def closure() -> Tensor:
             loss = nn.functional.cross_entropy(self.net(batch[0]), batch[1])

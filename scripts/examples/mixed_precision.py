@@ -34,7 +34,7 @@ def train(
             scaler.scale(second_loss).backward()
         scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(model.parameters(), max_norm=1.0)
-        scaler.step(optimizer)  # no step where float16 overflowed; the weights are back either way
+        scaler.step(optimizer)  # skips the step after a float16 overflow; w is restored in any case
         scaler.update()
         optimizer.zero_grad()
         losses.append(loss.item())

@@ -1,7 +1,7 @@
 """SAM in a plain loop: SGD, a cosine schedule, gradient clipping and batch norm.
 
-Watch out for batch norm: its running statistics would move in both passes. RunningStatistics keeps those of
-the first pass, the one at the weights that are evaluated.
+Watch out for batch norm: both passes would update its running statistics. RunningStatistics keeps those of
+the first pass, which is at the weights that are evaluated.
 
 Needs `pip install .` in this repository.
 """

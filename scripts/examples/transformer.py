@@ -1,7 +1,7 @@
 """SAM with a Hugging Face transformer: AdamW with two parameter groups, warm-up, dropout.
 
-Watch out for dropout: each pass draws its own masks, so the second gradient would be one of another network.
-Going back to the random state of before the first pass makes both passes see the same one.
+Watch out for dropout: each pass draws new masks, so the second gradient would be that of another network.
+Restoring the random state from before the first pass gives both passes the same masks.
 
 Needs `pip install . transformers` in this repository.
 """
@@ -14,7 +14,7 @@ from sam.optim import SAM
 
 
 def make_batches(num_batches: int) -> list[dict[str, Tensor]]:
-    """Return batches of sentences; a label tells whether the first word is from the second half."""
+    """Return batches of sentences; the label is 1 if the first word is from the second half of the words."""
     words = torch.randint(0, 20, (num_batches, 32, 8))
     return [{"input_ids": batch, "labels": (batch[:, 0] >= 10).long()} for batch in words]
 
@@ -27,7 +27,7 @@ def train(model: nn.Module, batches: list[dict[str, Tensor]]) -> list[float]:
     scheduler = get_linear_schedule_with_warmup(optimizer, len(batches) // 10, len(batches))
     losses = []
     for batch in batches:
-        random_state = torch.get_rng_state()  # of a GPU: torch.cuda.get_rng_state()
+        random_state = torch.get_rng_state()  # on a GPU: torch.cuda.get_rng_state()
         loss = model(**batch).loss
         loss.backward()
         optimizer.first_step()  # to w + eps

@@ -1,4 +1,4 @@
-"""Reads what a figure shows, for the tests of all that draws."""
+"""Reads the content of figures, for the tests of the functions that draw."""
 
 from pathlib import Path
 from typing import Any

@@ -12,9 +12,9 @@ from tests.record.run_directories import write_run
 
 
 def test_reliability_is_the_mean_over_the_seeds_that_have_a_bin() -> None:
-    # Of fifteen bins the eleventh is 66.7 to 73.3 % and the last 93.3 to 100 %.
+    # With fifteen bins, the eleventh is from 66.7 to 73.3 % and the last from 93.3 to 100 %.
     one = Calibration(1.0, (Bin(25, 70.0, 60.0), Bin(75, 100.0, 96.0)))
-    two = Calibration(1.0, (Bin(9, 20.0, 0.0), Bin(91, 98.0, 98.0)))  # nine images tell nothing
+    two = Calibration(1.0, (Bin(9, 20.0, 0.0), Bin(91, 98.0, 98.0)))  # nine images are too few
     middle, last = reliability([one, two])
     assert middle == (70.0, -10.0, -10.0, -10.0, 0.125)
     assert last == pytest.approx((99.0, -2.0, -4.0, 0.0, 0.83))
@@ -52,6 +52,8 @@ def test_draw_calibration_draws_the_gap_of_each_condition(
 
 def test_draw_calibration_without_evaluations_says_how_to_make_them(tmp_path: Path) -> None:
     directory = write_run(tmp_path)
-    (directory / "evaluation-test.json").write_text('{"calibration_error_pct": 3.0}')  # of an older version
+    (directory / "evaluation-test.json").write_text(
+        '{"calibration_error_pct": 3.0}'
+    )  # written by an older version
     with pytest.raises(ValueError, match=r"python evaluate\.py run=FOLDER"):
         draw_calibration(groups_of(tmp_path))

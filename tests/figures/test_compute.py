@@ -10,7 +10,7 @@ from tests.record.run_directories import write_run
 
 
 def write_length(root: Path, method: str, epochs: int, error: float, seed: int = 0, repeats: int = 1) -> None:
-    """Write a run of one pass a step with SGD, two with SAM, and 3 seconds an epoch and pass."""
+    """Write a run: one pass per step for SGD, two for SAM, and 3 seconds per epoch and pass."""
     passes = 1 + (method == "sam")
     metrics = [
         {"epoch": epoch, "test_error_pct": error + epochs - epoch, "passes": passes, "seconds": 3.0 * passes}

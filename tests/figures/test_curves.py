@@ -56,7 +56,7 @@ def test_draw_error_curves_draws_test_and_train_error_of_each_condition(
     ]
     for line, group in zip(axis.lines[::2], groups):
         assert list(line.get_ydata()) == error_curve(group, "test_error_pct").mean
-    # A line of one point shows only with a mark.
+    # A line with one point is visible only with a mark.
     assert (axis.lines[0].get_marker() == "o") == (num_epochs <= 10)
     assert axis.get_legend().get_texts()[0].get_text() == "SGD: 3.50 ± 6.35 (n = 2)"
 

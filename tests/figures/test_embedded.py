@@ -33,7 +33,7 @@ def test_embed_makes_an_svg_that_says_what_it_shows() -> None:
     assert svg.tag == "svg"
     assert (svg.get("role"), svg.get("aria-label")) == ("img", "what it shows")
     assert svg.get("viewBox") == "0 0 288 216"
-    # HTML knows no prefixes of names, and a sheet of styles would be one for the whole page.
+    # HTML has no namespace prefixes, and a style element would apply to the whole page.
     tags = {part.tag for part in svg.iter()}
     assert not any("{" in tag for tag in tags)
     assert not tags & {"style", "metadata"}

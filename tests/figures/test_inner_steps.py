@@ -35,7 +35,7 @@ def test_fig7_has_error_above_loss_for_each_condition(tmp_path: Path) -> None:
         assert len(axis.collections) == 2
         for line, band, steps in zip(axis.lines, axis.collections, (1, 5), strict=True):
             assert list(line.get_xdata()) == [1, 200]
-            # At the m of the training, 32; the mean seed is 1.
+            # For the m of the training, 32; the mean of the seeds is 1.
             unit = factor * steps / 32
             np.testing.assert_allclose(line.get_ydata(), [2 * unit, 201 * unit])
             heights = band.get_paths()[0].vertices[:, 1]

@@ -28,9 +28,9 @@ def _run(numbers: dict[str, Any], **changes: Any) -> Run:
     ("changes", "expected"),
     [
         ({}, -35.0),
-        # Of the 90 % that are right 60 % stay so, of the 10 % wrong ones a ninth of 40 % become right.
+        # Of 90 % correct predictions, 60 % stay correct; of 10 % wrong ones, a ninth of 40 % become correct.
         ({"dataset__label_noise": 0.4}, pytest.approx(100 - 54 - 4 / 9 - 45)),
-        # Labels from elsewhere may be spoiled on top.
+        # Labels from another source may also have label noise.
         ({"dataset__label_file": "human.npz"}, None),
         ({"dataset__label_noise": 0.4, "dataset__label_file": "human.npz"}, None),
         ({"dataset__label_noise": 0.4, "dataset__relabel_from": "outputs/run"}, None),
@@ -73,7 +73,7 @@ def test_rho_of_sgd_is_no_hyperparameter() -> None:
     assert hyperparameters(unread) == {}
     methods = [*unread, *(make_config(optimizer__name="sam", optimizer__rho=rho) for rho in (0.05, 0.1))]
     found = hyperparameters(methods)
-    # The other keys of SAM part the runs as its name does, and do not count.
+    # The other keys of SAM divide the runs in the same way as its name, so they are left out.
     assert found == {
         "optimizer.name": ["sgd", "sgd", "sam", "sam"],
         "optimizer.rho": ["None", "None", "0.05", "0.1"],

@@ -48,7 +48,7 @@ def test_fig3_predictive_has_a_row_for_each_dataset(tmp_path: Path) -> None:
 @pytest.mark.parametrize("noise", [0.0, 0.2])
 def test_fig3_predictive_says_how_noisy_labels_were_taken(tmp_path: Path, noise: float) -> None:
     figure = fig3_predictive(write_population(tmp_path, dataset__label_noise=noise))
-    assert ("test labels as noisy" in caption_of(figure)) == (noise > 0)
+    assert ("equally noisy test labels" in caption_of(figure)) == (noise > 0)
 
 
 def test_fig3_predictive_of_few_runs_says_what_it_takes(tmp_path: Path) -> None:

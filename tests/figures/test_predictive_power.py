@@ -23,7 +23,7 @@ def _binary_entropy(share: float) -> float:
 def _by_definition(
     mu: Sequence[float], gap: Sequence[float], conditions: Sequence[Sequence[object]]
 ) -> tuple[float, float]:
-    """Return I(V_mu; V_g | U_S) and H(V_g | U_S), cell by cell as the formulas are written."""
+    """Return I(V_mu; V_g | U_S) and H(V_g | U_S), computed cell by cell from the formulas."""
     draws = [
         (
             tuple((values[i], values[j]) for values in conditions),
@@ -50,15 +50,15 @@ def _by_definition(
 
 
 def test_information_of_two_orders_has_a_closed_form() -> None:
-    # Without ties all signs are even, and V_mu = V_g for (1 + tau) / 2 of the pairs; here 4 of 6.
+    # Without ties both signs are equally frequent. V_mu = V_g for (1 + tau) / 2 of the pairs: here 4 of 6.
     information, entropy = mutual_information([2, 1, 4, 3], [1, 2, 3, 4])
     assert entropy == pytest.approx(1)
     assert information == pytest.approx(1 - _binary_entropy(4 / 6))
 
 
 def test_information_within_one_hyperparameter_by_hand() -> None:
-    # Pairs of one value of h (4 of 12) are ordered the wrong way round, which tells all; the gaps of the
-    # others are told by h.
+    # Pairs with equal h (4 of 12) have the opposite order, which is full information; for the other pairs, h
+    # decides the order of the gaps.
     information, entropy = mutual_information([2, 1, 4, 3], [1, 2, 3, 4], [["a", "a", "b", "b"]])
     assert (information, entropy) == pytest.approx((1 / 3, 1 / 3))
 
@@ -116,7 +116,7 @@ def test_score_of_perfect_constant_and_confounded_measures() -> None:
     assert perfect is not None and constant is not None and confounded is not None
     assert perfect.value == pytest.approx(1)
     assert (constant.value, constant.unconditioned) == (0, 0)
-    # It knows h alone: a good predictor of the gap until h is given.
+    # The measure depends only on h: it predicts the gap well, but not if h is given.
     assert confounded.unconditioned > 0.5
     assert (confounded.value, confounded.conditions) == (pytest.approx(0), ("h",))
 
@@ -133,7 +133,7 @@ def test_unrelated_measures_exceed_the_chance_level_as_often_as_it_says() -> Non
     level = chance_level(random.normal(size=40).tolist(), gap, names, range(40))
     scores = [conditional_score(random.normal(size=40).tolist(), gap, names) for _ in range(200)]
     assert level is not None and level.value < 0.1
-    # 5 %, give or take three standard errors.
+    # 5 % plus or minus three standard errors.
     assert 0.004 < np.mean([score is not None and score.value > level.value for score in scores]) < 0.1
 
 
@@ -145,7 +145,7 @@ def test_unrelated_measures_of_conditions_exceed_the_chance_level_as_often_as_it
     codes = np.repeat(np.arange(len(sizes)), sizes)
 
     def draw() -> list[float]:
-        """Return numbers in which the seeds of a condition agree more than conditions do."""
+        """Return numbers that vary less between the seeds of a condition than between conditions."""
         shared, own = random.normal(size=len(sizes))[codes], random.normal(size=len(codes))
         return (3 * shared + own).tolist()
 
@@ -155,7 +155,7 @@ def test_unrelated_measures_of_conditions_exceed_the_chance_level_as_often_as_it
         score, level = conditional_score(mu, gap, {}), chance_level(mu, gap, {}, codes.tolist(), 60)
         assert score is not None and level is not None
         exceeded += [score.value > level.value, score.unconditioned > level.unconditioned]
-    # 5 % are 3 of 60, give or take three standard errors; of shuffled runs it is a quarter and more.
+    # 5 % are 3 of 60, plus or minus three standard errors; if runs were shuffled, it would be over a quarter.
     assert exceeded.max() <= 8
 
 
@@ -195,7 +195,7 @@ def test_interval_is_that_of_drawn_conditions() -> None:
         drawn = draws.integers(6, size=6)
         runs = [run for cluster in drawn for run in (2 * cluster, 2 * cluster + 1)]
         pairs = [(i, j) for i in runs for j in runs if i != j]
-        # Copies of a run are left out, so there are no ties.
+        # Pairs of a run and its copy are left out, so there are no ties.
         taus.append(np.mean([np.sign(mu[i] - mu[j]) * np.sign(gap[i] - gap[j]) for i, j in pairs]))
     assert found is not None
     assert found.interval == pytest.approx(tuple(np.quantile(taus, [0.025, 0.975])))

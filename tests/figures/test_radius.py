@@ -12,7 +12,7 @@ from tests.record.run_directories import write_run
 
 
 def write_seeds(root: Path, errors: list[float], **changes: object) -> None:
-    """Write a run for each error, seed by seed."""
+    """Write one run per error, with the seeds 0, 1, ..."""
     for seed, error in enumerate(errors):
         write_run(root, {"test_error_pct": error}, seed=seed, **changes)
 
@@ -22,7 +22,7 @@ def test_rho_by_m_draws_a_line_for_each_m_that_starts_at_sgd(tmp_path: Path) -> 
         write_seeds(tmp_path, [9.0, 10.0], m=m)
         write_seeds(tmp_path, [7.0, 7.5], m=m, optimizer__name="sam", optimizer__rho=0.1)
     write_run(tmp_path, m=4, optimizer__name="sam", optimizer__rho=0.2, result={"test_error_pct": 8.0})
-    write_seeds(tmp_path, [5.0], m=16)  # SGD alone is no line
+    write_seeds(tmp_path, [5.0], m=16)  # SGD without SAM makes no line
     (axis,) = (figure := draw_rho_by_m(groups_of(tmp_path))).axes
     lines = lines_of(axis)
     assert list(lines) == ["4", "64", "whole batch"]
@@ -45,7 +45,7 @@ def test_rho_draws_a_line_for_each_method_and_sgd_as_a_band(tmp_path: Path) -> N
     for rho in (0.05, 0.1):
         write_seeds(tmp_path, [70 * rho, 80 * rho], optimizer__name="sam", optimizer__rho=rho)
         write_seeds(tmp_path, [5.0], optimizer__name="sam", optimizer__rho=10 * rho, optimizer__adaptive=True)
-    write_seeds(tmp_path, [8.0], optimizer__name="sam", optimizer__rho=0.0)  # has no place on a log axis
+    write_seeds(tmp_path, [8.0], optimizer__name="sam", optimizer__rho=0.0)  # cannot be on a log axis
     (axis,) = draw_rho(groups_of(tmp_path)).axes
     lines = lines_of(axis)
     assert {label: [point[:2] for point in points] for label, points in lines.items()} == {
@@ -86,7 +86,7 @@ def test_balls_names_the_norms_and_passes_over_other_methods(tmp_path: Path) -> 
     [
         (draw_rho_by_m, "two rhos"),
         (draw_rho, "two rhos of one method"),
-        (draw_balls, "two of optimizer.p=2, optimizer.p=inf and optimizer.direction=random"),
+        (draw_balls, "two of: optimizer.p=2, optimizer.p=inf, optimizer.direction=random"),
     ],
 )
 def test_radius_figures_without_a_sweep_say_what_is_missing(tmp_path: Path, draw, message: str) -> None:

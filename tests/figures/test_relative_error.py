@@ -29,7 +29,7 @@ CELLS = read_cells(Path(__file__).resolve().parents[2] / "results" / "paper" / "
 
 
 def write_seeds(root: Path, errors: dict[int, float], **changes: object) -> None:
-    """Write a run for the error of each seed."""
+    """Write one run per error, with the seeds 0, 1, ..."""
     for seed, error in errors.items():
         write_run(root, {"test_error_pct": error}, seed=seed, **changes)
 
@@ -48,7 +48,7 @@ def test_reduction_of_printed_errors_has_the_delta_interval() -> None:
     found = reduction_of_printed(Printed(4.0, 0.2, ""), Printed(3.0, 0.1, ""), 5)
     assert found.mean == pytest.approx(25)
     assert found.half_width == pytest.approx(100 * math.sqrt(0.1**2 + 0.75**2 * 0.2**2) / 4)
-    # The same by drawing errors whose intervals these are.
+    # The same from random errors with these intervals.
     random = np.random.default_rng(0)
     base, sam = (
         4 + 0.2 / 1.96 * random.standard_normal(200_000),
@@ -59,7 +59,7 @@ def test_reduction_of_printed_errors_has_the_delta_interval() -> None:
 
 
 def test_reduction_of_runs_is_paired_over_shared_seeds(tmp_path: Path) -> None:
-    # SAM takes away a tenth in every seed, whatever the seed does: no doubt is left.
+    # SAM removes a tenth of the error for every seed, so the interval has no width.
     write_seeds(tmp_path, {0: 10.0, 1: 20.0, 2: 30.0, 7: 99.0})
     write_seeds(tmp_path, {0: 9.0, 1: 18.0, 2: 27.0, 8: 99.0}, optimizer__name="sam")
     sgd, sam = groups_of(tmp_path)
@@ -97,7 +97,7 @@ def test_printed_dots_are_those_of_the_papers_figure() -> None:
     counts = {
         section: sum(dot.section == section for dot in dots) for section in {dot.section for dot in dots}
     }
-    # Table 3 without ImageNet, where no run without SAM was made; Table 4 also from Mixup.
+    # Table 3 without ImageNet, which has no number without SAM; Table 4 also from Mixup.
     assert counts == {
         "CIFAR-10": 15,
         "CIFAR-100": 15,
@@ -124,7 +124,7 @@ def test_measured_dots_pair_a_cell_with_the_better_length_of_sgd(tmp_path: Path)
     assert dot.reduction.mean == pytest.approx(25)
 
 
-def test_measured_dots_of_no_table_stand_beside_sgd_of_their_setting(tmp_path: Path) -> None:
+def test_measured_dots_outside_the_tables_are_compared_with_sgd_of_their_setting(tmp_path: Path) -> None:
     for noise in (0.0, 0.4):
         setting = {"dataset__name": "fashion_mnist_mini", "dataset__label_noise": noise}
         write_seeds(tmp_path, {0: 20.0}, **setting)
@@ -154,7 +154,7 @@ def test_measured_dots_find_their_section(tmp_path: Path, changes: dict[str, obj
     assert (dot.section, dot.kind) == (section, MEASURED_OTHER)
 
 
-def test_draw_relative_errors_sets_measured_beside_printed(tmp_path: Path) -> None:
+def test_draw_relative_errors_puts_measured_next_to_printed(tmp_path: Path) -> None:
     write_seeds(tmp_path, {0: 4.0, 1: 4.2})
     for rho in (0.05, 0.1):
         write_seeds(tmp_path, {0: 3.0, 1: 3.0}, optimizer__name="sam", optimizer__rho=rho)

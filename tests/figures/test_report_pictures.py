@@ -32,7 +32,7 @@ def test_pictures_are_those_of_curves_sharpness_and_single_runs(tmp_path: Path) 
         for method in ("SGD", "SAM rho=0.05")
         for kind in ("m-sharpness", "Spectrum of the Hessian")
     ]
-    # m-sharpness has two panels side by side.
+    # m-sharpness has two panels next to each other.
     assert [picture.is_wide for picture in pictures.analyses] == [True, False, True, False]
     assert {picture.is_wide for picture in pictures.curves.values()} == {False}
     names = [
@@ -59,13 +59,13 @@ def test_pictures_show_the_largest_comparisons_and_tell_of_the_others(
     (key,) = pictures.curves
     assert {group.is_sam for group in comparison.groups if group.setting.key == key} == {True, False}
     assert pictures.left_out == [
-        "Error against the epoch: not drawn for 1 of the settings, which have fewer runs",
-        "1 analyses are not drawn: of each kind and condition the last of one run is, 1 at most; "
-        "the picture of each lies in the folder analysis of its run",
+        "Error against the epoch: not drawn for 1 settings with fewer runs",
+        "1 analyses are not drawn; for each kind and condition, the report shows the last analysis of one "
+        "run, and 1 pictures at most; the folder analysis of each run has all its pictures",
     ]
 
 
-def test_pictures_of_a_surface_take_the_file_beside_it(tmp_path: Path) -> None:
+def test_pictures_of_a_surface_take_its_saved_file(tmp_path: Path) -> None:
     analysis = write_analysis(write_run(tmp_path), "landscape", {"loss_at_centre": 0.1})
     analysis.path.with_suffix(".png").write_bytes(b"\x89PNG\r\n\x1a\n")
     (picture,) = draw_pictures(_read(tmp_path)).analyses

@@ -57,12 +57,12 @@ def test_comparison_has_means_and_t_intervals_over_seeds(tmp_path: Path) -> None
         np.testing.assert_allclose(container.lines[0].get_ydata(orig=False), [mean.mean, mean.mean / 4])
         ends = [mean.mean - mean.half_width, mean.mean + mean.half_width]
         np.testing.assert_allclose(_bars(container)[0], ends)
-    # Set apart, around m.
+    # The points are shifted, around m.
     places = [container.lines[0].get_xdata(orig=False) for container in axis.containers]
     np.testing.assert_allclose(places[0] * places[1], [1, 16])
     assert (places[0] < places[1]).all()
     assert "2 to 3" in caption_of(figure)
-    assert "After the last epoch that was looked at, 1 ascent step." in caption_of(figure)
+    assert "After the last analysed epoch, with 1 ascent step." in caption_of(figure)
     figure.draw_without_rendering()
 
 

@@ -41,7 +41,7 @@ def test_draw_spectrum_shows_one_eigenvalue_alone(tmp_path: Path) -> None:
     analysis = write_hessian(write_run(tmp_path), TOP)
     axis = draw_spectrum(analysis).axes[0]
     grid, density = axis.lines[0].get_data()
-    # One of 10,000 eigenvalues weighs 1e-4.
+    # One of 10,000 eigenvalues has the weight 1e-4.
     assert density[np.abs(grid - 30).argmin()] > 5 * axis.get_ylim()[0]
 
 
@@ -76,7 +76,7 @@ def test_fig3_leaves_room_for_an_epoch_that_a_condition_lacks(tmp_path: Path) ->
     assert ["not measured" in _texts(axis) for axis in figure.axes] == [False, True, True, False]
 
 
-def test_fig3_quotes_the_paper_beside_its_network_only(tmp_path: Path) -> None:
+def test_fig3_quotes_the_paper_for_its_network_only(tmp_path: Path) -> None:
     write_hessian(write_run(tmp_path / "other"), TOP)
     assert "paper" not in caption_of(fig3_spectrum(groups_of(tmp_path / "other")))
     write_hessian(write_run(tmp_path / "same", model__name="wrn_40_10_nobn"), TOP)

@@ -48,7 +48,7 @@ def test_draw_landscape_shows_contours_and_surface_of_one_scale(tmp_path: Path, 
     assert (heights[shown] >= bowl[shown] - 1e-9).all()
     np.testing.assert_allclose(heights[shown], bowl[shown], atol=4 * (1 / 8**2 + 0.5 / 6**2) + 1e-9)
     assert np.isnan(heights[0, 0])
-    assert f"above {top:.3g} is cut off" in caption_of(figure)
+    assert f"above {top:.3g} are cut off" in caption_of(figure)
 
 
 def test_draw_landscape_puts_the_first_direction_across(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_fig1_has_surface_and_contours_of_each_condition_on_one_scale(tmp_path: 
     assert len({axis.get_zlim() for axis in spaces}) == 1
     assert len({tuple(_levels(axis)) for axis in contours}) == 1
     top = spaces[0].get_zlim()[1]
-    # The sharp bowl is cut, the flat one whole: 0.1 + 2 * 1.5 at its corner.
+    # The sharp bowl is cut; the flat one is complete: 0.1 + 2 * 1.5 at its corner.
     assert [np.nanmax(heights) for _, _, heights in surfaces] == pytest.approx([top, 3.1])
 
 

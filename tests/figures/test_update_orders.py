@@ -10,7 +10,7 @@ from tests.record.run_directories import write_run
 
 
 def write_order(root: Path, second_order: bool, **changes: object) -> None:
-    """Write a run whose errors tell its order."""
+    """Write a run whose errors depend on its order."""
     metrics = [
         {"epoch": epoch, "perturbed_error_pct": 10.0 + second_order, "test_error_pct": 20.0 + second_order}
         for epoch in (1, 2)
@@ -35,7 +35,10 @@ def test_update_orders_draws_both_orders_in_both_panels(tmp_path: Path) -> None:
 def test_update_orders_pairs_equal_rhos_only(tmp_path: Path) -> None:
     write_order(tmp_path, False, optimizer__rho=0.05)
     write_order(tmp_path, True, optimizer__rho=0.1)
-    with pytest.raises(ValueError, match=r"of one rho, with optimizer\.second_order=false and with"):
+    with pytest.raises(
+        ValueError,
+        match=r"with both optimizer\.second_order=false and optimizer\.second_order=true for the same rho",
+    ):
         draw_update_orders(groups_of(tmp_path))
     write_order(tmp_path, False, optimizer__rho=0.1)
     assert [axis.get_title()[:8] for axis in draw_update_orders(groups_of(tmp_path)).axes] == ["rho 0.1:"] * 2

@@ -1,4 +1,4 @@
-"""A file of made-up conditions in the place of the paper's."""
+"""A file of test conditions that replaces the paper's."""
 
 import csv
 
@@ -8,12 +8,12 @@ from sam.paper.cells import COLUMNS
 from scripts import reproduce
 from tests.tiny import TINY
 
-# A run that is done in a blink, under the name of a dataset whose size is known.
+# A very short run, under the name of a dataset whose size is known.
 SMALL = " ".join([*TINY, "dataset.name=cifar10", "m=8"])
 
 
 def cell(name, more="", **fields):
-    """Return a row of a file of conditions."""
+    """Return a row of the file."""
     method = "sgd" if "sgd" in name else "sam"
     values = (
         f"dataset.name=cifar10 model.name=resnet8 augmentation.name=none optimizer.name={method} epochs=1"
@@ -25,7 +25,7 @@ def cell(name, more="", **fields):
 
 @pytest.fixture
 def use_cells(monkeypatch, tmp_path):
-    """Put a file of made-up conditions in the place of the paper's."""
+    """Replace the paper's conditions by a file of test conditions."""
     monkeypatch.chdir(tmp_path)
 
     def use(*rows):

@@ -1,4 +1,4 @@
-"""Tests of sam/paper/cells.py, on the repository's own cells where they can be."""
+"""Tests of sam/paper/cells.py, with the repository's own cells if possible."""
 
 import csv
 from pathlib import Path
@@ -10,7 +10,7 @@ from sam.paper.cells import Cell, closest_cells, parse_interval, read_cells
 from tests.record.run_directories import make_config
 
 CELLS = Path(__file__).resolve().parents[2] / "results" / "paper" / "cells.csv"
-# What the released code trains with where Tables 1 and 5 leave it open.
+# The values of the released code that Tables 1 and 5 do not state.
 EXACT = {"optimizer__weight_decay_in": "loss", "model__init_seed": 0}
 SAM = {**EXACT, "optimizer__name": "sam"}
 
@@ -37,7 +37,7 @@ def cells() -> list[Cell]:
             ],
         ),
         ({**SAM, "optimizer__ascent_steps": 3}, ["table11/cifar10/wrn_28_10_200/basic/sam_steps3"]),
-        # What SGD does not read.
+        # Keys that SGD does not read.
         (
             {**EXACT, "optimizer__adaptive": True, "optimizer__replay": False},
             ["table1/cifar10/wrn_28_10_200/basic/sgd", "table9/cifar10/wrn_28_10_200/basic/sgd"],
@@ -61,7 +61,7 @@ def test_closest_cells_are_all_that_a_run_repeats(
             "table1/cifar10/wrn_28_10_200/basic/sam",
             ["optimizer.rho=0.1 (0.05)", "runtime.precision=bf16 (fp32)"],
         ),
-        # The longer training has another learning rate and weight decay: nearer than with those of the short.
+        # The longer training has another learning rate and weight decay, so it is closer than the short one.
         (
             {**SAM, "epochs": 1700, "optimizer__lr": 0.05, "optimizer__weight_decay": 0.001},
             "table1/cifar10/wrn_28_10_1800/basic/sam",
@@ -144,7 +144,7 @@ def test_weights_from_a_file_are_a_departure_and_drawn_ones_another_condition(ce
 @pytest.mark.parametrize(
     ("noise", "error_pct"), [(0.2, 4.6), (0.4, 5.8), (0.6, 8.2), (0.8, 20.1), (0.3, None), (None, None)]
 )
-def test_closest_cell_of_a_bootstrapped_run_is_told_by_the_noise_of_its_labels(
+def test_closest_cell_of_a_bootstrapped_run_depends_on_the_noise_of_its_labels(
     cells: list[Cell], noise: float | None, error_pct: float | None
 ) -> None:
     names = {"model__name": "resnet32_wide", "optimizer__name": "sam", "optimizer__rho": 0.1}
@@ -180,11 +180,11 @@ def _write(path: Path, **changes: str) -> Path:
         ({"top1_error_pct": "x"}, "line 2: could not convert string to float: 'x'"),
         ({"top1_error_pct": ""}, "line 2: top1_error_pct is empty"),
         ({"printed": "epochs"}, "line 2: 'epochs' is not KEY=VALUE"),
-        ({"assumed": "optimizer.lrr=1"}, "line 2: assumed has optimizer.lrr, which is no key of a run"),
-        ({"assumed": "epochs=200"}, "line 2: assumed repeats epochs, which has another origin too"),
-        ({"alternatives": "epoch=400"}, "line 2: epoch=400 sets epoch, which is no key of a run"),
+        ({"assumed": "optimizer.lrr=1"}, "line 2: assumed has optimizer.lrr, which is not a key of a run"),
+        ({"assumed": "epochs=200"}, "line 2: assumed repeats epochs, which another origin column has too"),
+        ({"alternatives": "epoch=400"}, "line 2: epoch=400 sets epoch, which is not a key of a run"),
         ({"labels_from": "noise"}, "line 2: 'noise' is not KEY=VALUE"),
-        ({"printed": "epochs=200"}, "line 2: nothing says which dataset.name it has"),
+        ({"printed": "epochs=200"}, "line 2: dataset.name is missing in printed, released_code and assumed"),
     ],
 )
 def test_read_cells_names_the_line_of_a_fault(tmp_path: Path, changes: dict[str, str], message: str) -> None:

@@ -1,4 +1,4 @@
-"""Tests of results/paper/cells.csv against tables.csv beside it, and against what Hydra composes."""
+"""Tests of results/paper/cells.csv against tables.csv in the same folder, and against Hydra's configs."""
 
 import csv
 from collections import Counter, defaultdict
@@ -19,7 +19,7 @@ PAPER = REPOSITORY / "results" / "paper"
 JOINED = ("table", "dataset", "model", "epochs", "augmentation", "method")
 COUNTS = {"1": 60, "2": 18, "3": 36, "4": 20, "5": 16, "8": 28, "9": 60, "10": 24, "11": 8}
 OWN_NOISE_METHODS = ("SGD", "Mixup", "Bootstrap + Mixup", "SAM", "Bootstrap + SAM")
-# Model and epochs in Table 1, and what Table 6 calls them.
+# Model and epochs in Table 1, and their names in Table 6.
 IN_TABLE_6 = {
     ("WRN-28-10", "200"): ("WRN 28-10", "200"),
     ("WRN-28-10", "1800"): ("WRN 28-10", "1800"),
@@ -49,7 +49,7 @@ def _rows(name: str) -> list[dict[str, str]]:
 
 
 def _is_ours(row: dict[str, str]) -> bool:
-    """Say whether a printed number is an error of a method that the paper ran itself."""
+    """Return whether a printed number is an error of a method that the paper's authors ran."""
     if row["table"] not in COUNTS or row["metric"] == "estimated_sharpness":
         return False
     if row["table"] == "4":
@@ -108,7 +108,7 @@ def test_cells_repeat_every_printed_error_once() -> None:
         value, rank = Decimal(row["value"]), "top5" if row["metric"].startswith("top5") else "top1"
         error = 100 - value if row["metric"] == "clean_test_accuracy_pct" else value
         assert rank not in printed[tuple(row[key] for key in JOINED)], row
-        ci95 = "" if row["table"] == "11" else row["ci95"]  # there, a standard deviation
+        ci95 = "" if row["table"] == "11" else row["ci95"]  # Table 11 prints a standard deviation instead
         printed[tuple(row[key] for key in JOINED)][rank] = error, ci95
     rows = _rows("cells.csv")
     listed = {

@@ -24,7 +24,7 @@ TRAINING = FigurePlan("a line", {"small": PAIR}, needs="sharpness")
 def write_ended(
     outputs: Path, config: TrainConfig, epochs_looked_at: tuple[int, ...] = (), **settings: object
 ) -> Path:
-    """Write the directory of an ended run, with sharpness analyses of these epochs and settings."""
+    """Write the directory of an ended run, with sharpness analyses for the given epochs and settings."""
     directory = path_of(dataclasses.replace(config, outputs=str(outputs)))
     (directory / "analysis").mkdir(parents=True)
     write_config(directory, config, "")
@@ -62,7 +62,7 @@ def test_take_stock_takes_no_interrupted_run(tmp_path: Path) -> None:
 
 def test_take_stock_names_the_folders_to_evaluate(tmp_path: Path) -> None:
     for config in PAIR.parts[0].configs():
-        # What was looked at while it was trained has not been looked at in the end.
+        # A run that was analysed only during training still needs an analysis at the end.
         write_ended(tmp_path, config, (2, 4) if config.optimizer.name == "sam" else (20,))
     runs = find_runs([tmp_path])[0]
     stock = take_stock("sharpness", TRAINED, AFTERWARDS, runs, str(tmp_path))
@@ -76,14 +76,14 @@ def test_take_stock_names_the_folders_to_evaluate(tmp_path: Path) -> None:
 def test_take_stock_of_looks_in_training_asks_for_runs_in_a_folder_of_their_own(tmp_path: Path) -> None:
     configs = PAIR.parts[0].configs()
     for config in configs:
-        write_ended(tmp_path, config, (20,))  # looked at once: no course of training
+        write_ended(tmp_path, config, (20,))  # one analysis does not show the training
     stock = take_stock("fig7", TRAINING, PAIR, find_runs([tmp_path])[0], str(tmp_path))
     assert len(stock.bare) == 4
     assert stock.commands == [PAIR.parts[0].command(str(tmp_path / "fig7"))]
     looked_at = [write_ended(tmp_path / "fig7", config, (1, 20)) for config in configs]
     stock = take_stock("fig7", TRAINING, PAIR, find_runs([tmp_path])[0], str(tmp_path))
     assert (stock.bare, stock.commands) == ([], [])
-    assert [run.directory for run in stock.runs[::2]] == looked_at  # of two copies the first counts
+    assert [run.directory for run in stock.runs[::2]] == looked_at  # of two copies, the first is used
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Tests of sam/paper/runs.py: which runs repeat a condition, and how large they are."""
+"""Tests of sam/paper/runs.py: the runs that repeat a condition, and their sizes."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from sam.system.errors import ConfigError
 from tests.conftest import changed
 
 CELLS = {cell.name: cell for cell in read_cells(CONFIGS.parent / "results" / "paper" / "cells.csv")}
-# Folders may be called so.
+# Valid names of folders.
 FOLDERS = ["outputs", 'it\'s "a", b=[größe]', r"a\'b/seed0-1"]
 SMALL = {"m": 4, "num_micro_batches": 2, "num_batches": 3}
 
@@ -98,7 +98,7 @@ def planned(name: str, number: int) -> PlannedRun:
 
 
 def test_unique_keeps_the_first_of_each_in_its_place() -> None:
-    # A bootstrapped run (b) must not come before its source (a) because another condition has that too.
+    # A bootstrapped run (b) must stay after its source (a), although another condition also needs (a).
     runs = [planned("a", 0), planned("b", 1), planned("a", 2), planned("c", 3), planned("b", 4)]
     assert unique(runs) == [runs[0], runs[1], runs[3]]
     assert unique(iter(runs)) == unique(runs)
@@ -115,18 +115,18 @@ def test_sgd_of_table_9_is_that_of_table_1_and_counts_once() -> None:
 @pytest.mark.parametrize(
     ("overrides", "steps_per_epoch", "num_images"),
     [
-        # floor(50,000 / 256), floor(1,281,167 / 4,096), floor(604,388 / 256), as the presets' headers say.
+        # floor(50,000 / 256), floor(1,281,167 / 4,096), floor(604,388 / 256), as in the presets' headers.
         ("experiment=table1/wrn_28_10_200", 195, 10_000),
         ("experiment=table2/resnet50_100", 312, 50_000),
         ("experiment=table5/wrn_28_10", 2360, 26_032),
         ("experiment=table5/wrn_28_10 dataset.extra=false", 286, 26_032),  # floor(73,257 / 256)
         ("experiment=table5/wrn_28_10 dataset=fashion_mnist", 234, 10_000),
         ("experiment=table4/resnet32", 390, 10_000),
-        # 45,000 images are left, 5,000 of them held out; or so many as are asked for, of any that are left.
+        # 45,000 images remain if 5,000 are held out; or as many of them as dataset.num_train asks for.
         ("experiment=table1/wrn_28_10_200 dataset.validation=last", 175, 5_000),
         ("experiment=table1/wrn_28_10_200 dataset.num_train=10000 dataset.num_test=7", 39, 7),
         ("experiment=table5/wrn_28_10 dataset.num_train=10000 dataset.validation=random", 39, 60_439),
-        # 2,040 images, walked several times.
+        # 2,040 images, used several times per epoch.
         ("experiment=table3/efficientnet_b7 dataset.repeats=251", 500, 6_149),
     ],
 )
@@ -151,7 +151,7 @@ def test_sizes_are_those_of_every_dataset_of_the_tables() -> None:
 
 
 def test_dataset_without_a_size_is_refused_in_one_message() -> None:
-    with pytest.raises(ConfigError, match=r"^dataset=synthetic: no dataset of the paper's tables; those"):
+    with pytest.raises(ConfigError, match=r"^dataset=synthetic: the paper's tables do not use it; allowed"):
         num_updates(composed(["dataset=synthetic"]))
 
 
@@ -219,7 +219,7 @@ def test_made_up_run_keeps_the_rest() -> None:
 
 @pytest.mark.parametrize(("dataset", "rho"), [("cifar10", 0.05), ("cifar100", 0.2)])
 def test_preset_brings_the_values_of_the_chosen_dataset(dataset: str, rho: float) -> None:
-    # All of them: test_experiments.py.
+    # test_experiments.py tests all of them.
     assert composed(["experiment=table1/pyramidnet_272", f"dataset={dataset}"]).optimizer.rho == rho
 
 

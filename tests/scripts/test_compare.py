@@ -1,4 +1,4 @@
-"""Tests of scripts/compare.py, run as a user runs it."""
+"""Tests of scripts/compare.py as a command."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "compare.py"
 
 
 def _compare(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run the script in a folder and return what it said."""
+    """Run the script in a folder and return the finished process."""
     command = [sys.executable, "-W", "error", str(SCRIPT), *map(str, arguments)]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, encoding="utf-8")
 
@@ -26,7 +26,7 @@ def _assert_fails(done: subprocess.CompletedProcess[str], message: str) -> None:
 
 @pytest.fixture
 def outputs(tmp_path: Path) -> Path:
-    """Two seeds of SGD and of SAM, and one run that was interrupted."""
+    """Two seeds of SGD and of SAM, and one interrupted run."""
     root = tmp_path / "outputs"
     for seed in (0, 1):
         sgd, sam = 3.5 + 0.1 * seed, 2.7 + 0.1 * seed

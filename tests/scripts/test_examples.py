@@ -1,4 +1,4 @@
-"""Tests of scripts/examples: they run, they are short, and they do what they say.
+"""Tests of scripts/examples: they run, they are short, and their claims are true.
 
 tests/test_wheel.py runs one as users do, with nothing but the wheel.
 """
@@ -22,8 +22,8 @@ from tests.reference import sam as reference
 FOLDER = Path(__file__).resolve().parents[2] / "scripts" / "examples"
 EXAMPLES = sorted(FOLDER.glob("*.py"))
 
-# Lightning 2.6.6 asks torch's pytree by an old name, and wishes for more worker processes on a large machine.
-# Where Slurm is installed it wishes to be started by it. None of this is about what the example does.
+# Lightning 2.6.6 uses an old name in torch's pytree, and warns about the small number of worker processes. If
+# Slurm is installed, it warns that it was not started with srun. None of this matters for the example.
 lightning_warns = pytest.mark.filterwarnings(
     "ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning",
     "ignore:The 'train_dataloader' does not have many workers",
@@ -32,7 +32,7 @@ lightning_warns = pytest.mark.filterwarnings(
 
 
 def load(name):
-    """Import an example by its path; the import may warn, as those of third parties do."""
+    """Import an example by its path; imports of third parties may warn."""
     spec = importlib.util.spec_from_file_location(f"examples_{name}", FOLDER / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -69,7 +69,7 @@ def test_example_is_shorter_than_60_lines_and_tells_what_to_watch_out_for(path):
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs_and_its_loss_falls(path, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    # Not capsys: Lightning's log keeps the stderr that it finds at its import.
+    # Not capsys, because Lightning's log keeps the stderr of the time of its import.
     with contextlib.redirect_stdout(io.StringIO()) as out:
         losses = load(path.stem).main()
     assert sum(losses[-5:]) / 5 < losses[0] / 3
@@ -83,7 +83,7 @@ def test_plain_loop_equals_the_formulas_and_keeps_the_statistics_of_the_first_pa
     torch.manual_seed(3)
     model = nn.Sequential(nn.Linear(10, 32), nn.BatchNorm1d(32), nn.Tanh(), nn.Linear(32, 3)).double()
     with torch.no_grad():
-        model[3].weight *= 20  # so that clipping has something to do
+        model[3].weight *= 20  # so that clipping changes the gradients
     batches = [(inputs.double(), targets) for inputs, targets in example.make_batches(4)]
     clean, weights = copy.deepcopy(model), weights_of(model)
     base = reference.Sgd(lr=0.1, momentum=0.9, weight_decay=5e-4)
@@ -92,7 +92,7 @@ def test_plain_loop_equals_the_formulas_and_keeps_the_statistics_of_the_first_pa
         with torch.no_grad():
             for leaf, weight in zip(clean.parameters(), weights):
                 leaf.copy_(weight)
-            clean(inputs)  # moves the running statistics
+            clean(inputs)  # updates the running statistics
         loss = functional_loss(copy.deepcopy(clean), inputs, targets)
         grads = reference.sam_gradient(loss, weights, 0.05)
         norms.append(reference.norm(grads))
@@ -108,7 +108,7 @@ def test_plain_loop_equals_the_formulas_and_keeps_the_statistics_of_the_first_pa
 def test_mixed_precision_skips_an_overflow_and_leaves_the_weights_to_the_bit():
     example, model = load("mixed_precision"), make_net()
     before, batches = weights_of(model), example.make_batches(1, "cpu")
-    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30)  # float16 ends at 65504
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30)  # the largest float16 is 65504
     example.train(model, batches, scaler)
     assert equal(weights_of(model), before)
     assert scaler.get_scale() == 2.0**29, "one overflow was noticed"
@@ -150,7 +150,7 @@ def test_one_autocast_block_for_both_passes_would_not_see_the_perturbation():
             repeated = nn.functional.cross_entropy(model(inputs), targets)
             with torch.autocast("cpu", dtype=torch.float16, cache_enabled=False):
                 second = nn.functional.cross_entropy(model(inputs), targets)
-    # Biases are cached too: not a bit differs.
+    # Biases are cached too, so the results are bit-identical.
     assert repeated.item() == first.item() < second.item() - 0.1
 
 

@@ -23,13 +23,13 @@ CURVES = "python train.py -m experiment=small/figures optimizer=sgd,sam seed=0,1
 
 @pytest.fixture
 def run(run_main):
-    """Run the script as run_main does."""
+    """Return a function that runs the script in this process."""
     return lambda *arguments: run_main(figure.main, str(SCRIPT), *map(str, arguments))
 
 
 @pytest.fixture
 def small(monkeypatch):
-    """Make the small preset of curves two runs, so that little has to be composed."""
+    """Reduce the small preset of curves to two runs, so that few configs are composed."""
     preset = Preset((SweepRuns(("experiment=small/figures", "optimizer=sgd,sam"), (0,)),))
     monkeypatch.setitem(
         figure.FIGURES,
@@ -52,9 +52,9 @@ def test_figure_batch_writes_a_readable_png_in_the_current_folder(run, tmp_path:
     [path] = tmp_path.iterdir()
     with Image.open(path) as picture:
         assert picture.format == "PNG"
-        # 16 images in 8 columns, of 1.4 inches at 150 dots an inch.
+        # 16 images in 8 columns, each 1.4 inches wide, at 150 dots per inch.
         assert picture.width == 1680
-        # Text alone has at most 256 greys.
+        # A picture with only text has at most 256 greys.
         assert len(picture.convert("RGB").getcolors(2**24)) > 256
 
 
@@ -122,7 +122,7 @@ def test_figure_without_runs_names_the_small_presets_commands(run, tmp_path: Pat
     assert (code, out) == (2, "")
     assert error.splitlines() == [
         "error: curves: no complete run has epochs in its metrics.csv",
-        "to make what the small preset lacks:",
+        "commands for what the preset small lacks:",
         f"  {CURVES}",
     ]
     assert not list(tmp_path.iterdir())
@@ -136,7 +136,7 @@ def test_figure_of_a_preset_says_what_is_missing_and_draws_the_rest(run, small, 
     assert out.splitlines() == [
         "1 of 2 runs have ended",
         f"  missing: {path_of(sam)}",
-        "to make what the small preset lacks:",
+        "commands for what the preset small lacks:",
         "  python train.py -m experiment=small/figures optimizer=sgd,sam seed=0",
         "wrote curves.png",
     ]
@@ -149,9 +149,9 @@ def test_figure_of_a_preset_draws_no_other_run(run, small, tmp_path: Path) -> No
     code, out, error = run("curves", "runs", "--preset", "paper")
     assert (code, out) == (2, "")
     assert error.splitlines()[1:] == [
-        "to make what the paper preset lacks:",
+        "commands for what the preset paper lacks:",
         "  python train.py -m experiment=small/figures optimizer=sgd,sam seed=0 outputs=runs",
-        "far cheaper: python scripts/figure.py curves --preset small",
+        "much cheaper: python scripts/figure.py curves --preset small",
     ]
 
 
@@ -171,7 +171,7 @@ def test_figure_list_names_every_figure_with_the_commands_of_both_presets(run) -
     [
         ([], "name a figure: batch, fig1, "),
         (["fig2"], "argument NAME: invalid choice: 'fig2'"),
-        (["batch", "--preset", "small"], "batch is drawn from a config"),
+        (["batch", "--preset", "small"], "batch needs a config and no runs"),
         (
             ["curves", "--seeds", "0,x"],
             "'0,x': allowed are whole numbers >= 0, such as 0,1,2",

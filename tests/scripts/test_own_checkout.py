@@ -1,4 +1,4 @@
-"""Every command runs the code of its own checkout, whatever else Python could find under the same name."""
+"""Every command runs the code of its own checkout, even if another package named sam is installed."""
 
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""Tests of scripts/report.py, run as a user runs it, and of its page in a browser."""
+"""Tests of scripts/report.py as a command, and of its page in a browser."""
 
 import re
 import shutil
@@ -20,7 +20,7 @@ needs_browser = pytest.mark.skipif(BROWSER is None, reason=f"none of {', '.join(
 
 
 def _report(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run the script in a folder and return what it said."""
+    """Run the script in a folder and return the finished process."""
     command = [sys.executable, "-W", "error", str(SCRIPT), *map(str, arguments)]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, encoding="utf-8")
 
@@ -33,7 +33,7 @@ def _assert_fails(done: subprocess.CompletedProcess[str], message: str) -> None:
 
 
 def _write_runs(root: Path) -> None:
-    """Write two seeds of SGD and of SAM, looked at, and one run that was interrupted."""
+    """Write two seeds of SGD and of SAM with analyses, and one interrupted run."""
     for seed in (0, 1):
         for method, error in (("sgd", 3.5 + 0.1 * seed), ("sam", 2.7 + 0.1 * seed)):
             result = {"test_error_pct": error}
@@ -45,7 +45,7 @@ def _write_runs(root: Path) -> None:
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The report of these runs, made once for all tests in the browser."""
+    """The report of these runs, written once for all tests in the browser."""
     root = tmp_path_factory.mktemp("runs")
     _write_runs(root)
     assert _report(root, root).returncode == 0
@@ -54,7 +54,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def page(text: str, tmp_path: Path) -> Path:
-    """A copy of its own for each test."""
+    """A new copy for each test."""
     path = tmp_path / "report.html"
     path.write_text(text, encoding="utf-8")
     return path
@@ -117,7 +117,7 @@ def test_report_needs_no_torch() -> None:
 
 
 def _browse(page: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Open a page without a window; what its scripts and its policy complain of goes to stderr."""
+    """Open a page without a window; errors of its scripts and of its policy go to stderr."""
     assert BROWSER is not None
     profile = f"--user-data-dir={page.parent / 'profile'}"
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0"]
@@ -127,7 +127,7 @@ def _browse(page: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def _add_script(page: Path, script: str) -> None:
-    """Put a script at the end of a page, and take away its policy, which would not let it run."""
+    """Add a script at the end of a page, and remove the policy that would block it."""
     text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text(encoding="utf-8"))
     page.write_text(text.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
 
@@ -211,7 +211,7 @@ def test_page_is_no_wider_than_the_window(page: Path, width: int) -> None:
       document.title = `${document.documentElement.scrollWidth - innerWidth}`;
     """,
     )
-    # A window has a least width; a frame is as narrow as a phone.
+    # A window has a minimum width; a frame can be as narrow as a phone.
     frame = page.with_name("frame.html")
     shown = "document.querySelector('iframe').contentDocument.title"
     frame.write_text(

@@ -1,4 +1,4 @@
-"""Tests of scripts/reproduce.py; real processes only where they are the point."""
+"""Tests of scripts/reproduce.py; they start processes only to test processes."""
 
 import os
 import shlex
@@ -27,7 +27,7 @@ CELLS = read_cells(reproduce.CELLS)
 
 @pytest.fixture
 def started(monkeypatch):
-    """Train in this process; return the list of what has been started."""
+    """Replace new processes by training in this process; return the list of started commands."""
     commands = []
 
     def run(overrides):
@@ -47,7 +47,7 @@ def started(monkeypatch):
 
 
 def listed(out):
-    """Return the commands that --list printed, below the name of each condition."""
+    """Return the commands that --list printed, by the name of the condition."""
     found = {}
     for line in out.splitlines():
         if line.startswith("table"):
@@ -78,7 +78,7 @@ def test_list_of_all_names_150_conditions_with_their_printed_numbers(capsys):
         assert not each.top5 or f"top-5 {each.top5.text} %" in block
         assert not each.doubt or "(doubtful: " in block
         assert all(words[-1] == "seed=0,1,2,3" for words in commands[each.name])
-    # Of each table one; that takes a tenth of a second.
+    # One of each table; that takes a tenth of a second.
     for each in {each.table: each for each in wanted}.values():
         assert jobs(commands[each.name][0], 0).model.name == each.values["model.name"]
 
@@ -124,25 +124,28 @@ def test_filters_choose_and_take_several_values(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["table6"], "table6: no table of the paper's results; allowed is table1, table2, "),
+        (["table6"], "table6: not a table of the paper; allowed is table1, table2, "),
         (["optimizer.lr=1"], "name a table: table1, table2, "),
         (
             ["table1", "--dataset", "cifar10,svhn"],
-            "--dataset svhn: not among the conditions chosen so far; allowed is cifar10, cifar100\n",
+            "--dataset svhn: none of the conditions chosen so far has it; allowed is cifar10, cifar100\n",
         ),
-        (["table1", "--noise", "40"], "--noise 40: not among the conditions chosen so far; none of them has"),
+        (
+            ["table1", "--noise", "40"],
+            "--noise 40: none of the conditions chosen so far has it; leave --noise out",
+        ),
         (
             ["table1", "--epochs", "1800", "--model", "resnet50"],
-            "--model resnet50: not among the conditions chosen so far; allowed is wrn_28_10, ",
+            "--model resnet50: none of the conditions chosen so far has it; allowed is wrn_28_10, ",
         ),
         (["table1", "optimizer.rho=much"], "optimizer.rho=much: allowed is a number\n"),
         (["table1", "optimiser.rho=1"], "optimiser.rho: there is no such key; did you mean optimizer.rho?\n"),
         (["all", "dataset=svhn"], "dataset=svhn: this experiment is for cifar10 and cifar100; "),
         (["table1", "m=7"], "m=7 does not divide batch_size=256; choose a divisor or m=null\n"),
-        (["table1", "seed=3"], "seed=3: each condition has seeds of its own; say how many with --seeds N\n"),
+        (["table1", "seed=3"], "seed=3: each condition has its own seeds; set how many with --seeds N\n"),
     ],
 )
-def test_mistakes_are_told_once_before_anything_starts(arguments, message, capsys, monkeypatch):
+def test_mistakes_are_reported_once_before_anything_starts(arguments, message, capsys, monkeypatch):
     monkeypatch.setattr(rehearse.Rehearsal, "attempt", None)
     monkeypatch.setattr(reproduce, "_run", None)
     assert reproduce.main(arguments) == 2
@@ -176,7 +179,7 @@ def test_training_goes_on_after_a_failed_run_and_takes_up_what_is_missing(use_ce
     out = capsys.readouterr().out
     assert f"\n[8 of 8] {planned[7].directory}\n" in out
     told = shlex.join(["python", "train.py", *planned[1].overrides])
-    assert f"\n8 runs: 7 complete, 0 diverged, 1 failed\n  failed; try it alone: {told}\n" in out
+    assert f"\n8 runs: 7 complete, 0 diverged, 1 failed\n  failed; run it alone: {told}\n" in out
     assert out.endswith("\ncompare with the paper: python scripts/compare.py outputs\n")
 
     blocked.unlink()
@@ -189,7 +192,7 @@ def test_training_goes_on_after_a_failed_run_and_takes_up_what_is_missing(use_ce
 def test_bootstrapped_run_is_trained_after_the_run_that_predicts_its_labels(use_cells, started):
     use_cells(
         cell("table4/noise40/tiny/bootstrap_sam", labels_from="dataset.label_noise=0.4"),
-        # The same source again, later: it must not be moved behind the run that needs it.
+        # The same source again, later: it must stay before the run that needs it.
         cell("table4/noise40/tiny/sam", "dataset.label_noise=0.4"),
     )
     assert reproduce.main(["table4", "--seeds", "1"]) == 0
@@ -225,7 +228,7 @@ def test_diverged_run_is_counted_and_no_failure(use_cells, started, capsys):
     assert "\n1 runs: 0 complete, 1 diverged, 0 failed\n" in capsys.readouterr().out
 
 
-def test_force_trains_ended_runs_anew(use_cells, started):
+def test_force_trains_ended_runs_again(use_cells, started):
     use_cells(cell("table1/tiny/sgd", seeds="1"))
     for arguments in (["table1"], ["table1"], ["table1", "force=true"]):
         assert reproduce.main(arguments) == 0
@@ -283,7 +286,7 @@ def test_signal_leaves_the_run_the_time_to_save_its_state(tmp_path, monkeypatch,
     def interrupt():
         while not Path("begun").exists():
             time.sleep(0.05)
-        # Ctrl-C goes to both processes of a terminal; what asks this one to end does not know of the other.
+        # A terminal sends Ctrl-C to both processes; other signals reach only this process.
         for pid in (processes[0].pid, os.getpid()) if number == signal.SIGINT else (os.getpid(),):
             os.kill(pid, number)
 

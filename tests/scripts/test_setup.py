@@ -1,4 +1,4 @@
-"""The shell scripts, on copies of the repository without the real installation: pip is a stand-in."""
+"""Tests of the shell scripts, in copies of the repository and with a fake Python that installs nothing."""
 
 import os
 import pathlib
@@ -9,7 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
-# Answers to --version, -c (the version check), -m venv and -m pip like Python, and writes down what pip got.
+# Answers --version, -c (the version check), -m venv and -m pip like Python, and logs the arguments of pip.
 STAND_IN = """#!/bin/sh
 case "$1" in
 --version) echo "Python {version}" ;;
@@ -27,7 +27,7 @@ esac
 
 @pytest.fixture
 def scripts(tmp_path):
-    """A repository in a folder with a space, and a function that runs its setup.sh."""
+    """Copy the repository to a folder with a space; return it and a function that runs its setup.sh."""
     repository = tmp_path / "a folder"
     (repository / "scripts").mkdir(parents=True)
     shutil.copy(ROOT / "scripts" / "setup.sh", repository / "scripts")
@@ -84,7 +84,7 @@ def test_setup_makes_a_broken_environment_again(scripts, tmp_path, broken):
         python.chmod(0o755)
     else:
         python.symlink_to(tmp_path / "gone")
-        python.unlink()  # what `venv --clear` does to it
+        python.unlink()  # `venv --clear` removes it too
     assert run().returncode == 0
     assert "--clear" not in pip_calls(tmp_path)
     assert len(pip_calls(tmp_path)) == 1

@@ -1,4 +1,4 @@
-"""Tests of scripts/benchmarks/benchmark.py and of the plain loop it measures against."""
+"""Tests of scripts/benchmarks/benchmark.py and of its plain loop."""
 
 import copy
 import json
@@ -84,7 +84,7 @@ def test_variants_take_turns_and_the_first_block_does_not_count(monkeypatch):
     clock, turns = iter([0, 0, 0, 1, 1, 3, 3, 6, 6, 7]), []
     monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
     variants = {name: lambda name=name: turns.append(name) for name in "ab"}
-    # After the first block a takes 1 and 3, b 2 and 1.
+    # After the first block, a takes 1 and 3 seconds, and b takes 2 and 1.
     assert timing.alternate(variants, 2) == {"a": 2, "b": 1.5}
     assert turns == ["a", "b"] * 3
 
@@ -94,7 +94,10 @@ def test_hessian_names_the_library_that_is_missing(run_main, monkeypatch):
     code, _, error = run_main(
         benchmark.main, "scripts/benchmarks/benchmark.py", "hessian", *SMALL, "--blocks", "1"
     )
-    assert (code, error) == (2, "error: to compare with, pip install --no-deps another\n")
+    assert (code, error) == (
+        2,
+        "error: a library to compare with is missing: pip install --no-deps another\n",
+    )
 
 
 @pytest.mark.slow

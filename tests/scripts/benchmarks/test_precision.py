@@ -28,7 +28,7 @@ def test_precision_of_a_run_is_a_row_for_each(run_directory, run_main, tmp_path)
     assert list(rows) == ["fp32", "bf16", "fp16"] and all(name in out for name in rows)
     assert {row["n"] for row in rows.values()} == {2}, "a batch of 16 is two micro-batches"
     assert rows["fp32"]["update"] > 0.9999 and rows["fp32"]["length"] == pytest.approx(1, abs=1e-4)
-    # 8 bits keep less of what SAM adds than 11 do.
+    # 8 bits of precision keep less of SAM's difference than 11 bits.
     assert rows["bf16"]["sam"] < rows["fp16"]["sam"] < rows["fp32"]["sam"]
     assert rows["bf16"]["direction"] < rows["fp16"]["direction"] < 1
 
