@@ -56,9 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         cells = _chosen(read_cells(CELLS), tables, options)
         if seeds := [word for word in overrides if word.startswith("seed=")]:
-            raise ConfigError(
-                f"{seeds[0]}: each condition has its own seeds; set their number with --seeds N"
-            )
+            raise ConfigError(f"{seeds[0]}: each condition has its own seeds; set how many with --seeds N")
         composed(
             [*cells[0].overrides, *overrides]
         )  # reports a mistake in the overrides before any run starts

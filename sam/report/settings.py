@@ -115,15 +115,15 @@ def setting_titles(settings: Iterable[Setting]) -> dict[str, str]:
         The title by setting key: dataset, model, augmentation, epochs and batch size, and the other keys
         that distinguish it from settings that agree in those.
     """
-    namesakes: dict[str, dict[str, Setting]] = defaultdict(dict)
+    by_short_title: dict[str, dict[str, Setting]] = defaultdict(dict)
     for setting in settings:
-        namesakes[_short_title(setting)][setting.key] = setting
+        by_short_title[_short_title(setting)][setting.key] = setting
     titles = {}
-    for short_title, group in namesakes.items():
+    for short_title, group in by_short_title.items():
         differing = _differing_keys(list(group.values()))
         for key, setting in group.items():
-            told = [f"{name}={_text(setting.fields.get(name))}" for name in differing]
-            titles[key] = ", ".join([short_title, *told])
+            shown = [f"{name}={_text(setting.fields.get(name))}" for name in differing]
+            titles[key] = ", ".join([short_title, *shown])
     return titles
 
 
@@ -137,14 +137,14 @@ def _counts(name: str) -> bool:
 
 
 def _short_title(setting: Setting) -> str:
-    told = {name: setting.fields[name] for name in TITLE_KEYS if name in setting.fields}
+    shown = {name: setting.fields[name] for name in TITLE_KEYS if name in setting.fields}
     for name in CHANGED_TITLE_KEYS:
         if name in setting.fields and setting.fields[name] != DEFAULTS[name]:
-            told[name] = setting.fields[name]
-    if "dataset.validation" in told:
-        told["dataset.validation"] = HELD_OUT.get(str(told["dataset.validation"]), "training images")
+            shown[name] = setting.fields[name]
+    if "dataset.validation" in shown:
+        shown["dataset.validation"] = HELD_OUT.get(str(shown["dataset.validation"]), "training images")
     words = {**TITLE_KEYS, **CHANGED_TITLE_KEYS, "dataset.num_test": f"{{}} {setting.split} images"}
-    return ", ".join(words[name].format(value) for name, value in told.items())
+    return ", ".join(words[name].format(value) for name, value in shown.items())
 
 
 def _differing_keys(settings: list[Setting]) -> list[str]:

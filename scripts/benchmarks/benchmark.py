@@ -1,4 +1,4 @@
-"""Measure speed and memory side by side: benchmark.py {data,step,optimizer,models,hessian}.
+"""Measure speed and memory of several variants: benchmark.py {data,step,optimizer,models,hessian}.
 
 data    images per second that reach the network: our batches, and a DataLoader (with runtime.workers
         workers) with torchvision's transforms; both with the same augmentation and one thread

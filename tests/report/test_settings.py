@@ -159,7 +159,7 @@ def test_setting_title_tells_label_noise_and_subsets() -> None:
         ({"validation": "none", "label_noise_over": "other_classes", "label_file": None}, ", m 32"),
     ],
 )
-def test_setting_title_tells_what_is_done_to_the_images(changes: dict[str, Any], told: str) -> None:
+def test_setting_title_shows_changes_of_the_images(changes: dict[str, Any], told: str) -> None:
     setting = setting_of(make_config(**{f"dataset__{key}": changes[key] for key in changes}))
     (title,) = setting_titles([setting]).values()
     assert title.endswith(told)
