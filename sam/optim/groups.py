@@ -98,7 +98,7 @@ def parts_that_move(
     Args:
         groups: The groups that are perturbed.
         among: Leave out all other weights; None leaves out none.
-        is_signed: Whether the directions have a sign; random ones have not.
+        is_signed: Whether the directions have a sign; random ones have none.
     """
     parts: dict[tuple[float, int], list[Tensor]] = {}
     for group in sorted(groups, key=lambda group: group["rho"]):
@@ -136,7 +136,7 @@ def check_same_parameters(params: Any, base: Optimizer, base_arguments: dict[str
     """Make sure that a given base optimizer has the given parameters and needs no further arguments.
 
     Raises:
-        ValueError: If it is not so.
+        ValueError: If its parameters are others, or arguments are given.
     """
     if base_arguments:
         named = ", ".join(base_arguments)

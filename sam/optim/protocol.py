@@ -9,7 +9,8 @@ from torch.optim import Optimizer
 class AroundOptimizer(Optimizer):
     """An optimizer whose parameter groups and state are those of its base optimizer, whoever changes them.
 
-    Not torch's constructor is called, which would make groups and a state of its own, but __setstate__().
+    torch's constructor is not called: it would make groups and a state of its own. __setstate__() does the
+    rest.
 
     Args:
         base_optimizer: The optimizer that has the groups and the state.

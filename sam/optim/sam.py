@@ -302,7 +302,7 @@ class SAM(AroundOptimizer):
         weights = self._perturbed_weights()
         # DTensors have no foreach copy; their local parts do.
         torch._foreach_copy_(list(local_parts(weights)), self._saved.last)
-        increment_version(weights)  # of a DTensor only the local part was told
+        increment_version(weights)  # the copy counts for the local part of a DTensor only
         self._between.perturbed = None
         self._between.has_gradient_of_update = True
 
@@ -358,8 +358,8 @@ class SAM(AroundOptimizer):
         """Clear the gradients.
 
         Args:
-            set_to_none: Remove them. If False, they become zeros, which step(closure) takes for gradients of
-                before, like any others.
+            set_to_none: Remove them. If False, they become zeros, and step(closure) needs a closure that
+                clears the gradients itself.
         """
         super().zero_grad(set_to_none)
         self._between.has_gradient_of_update = False
@@ -462,7 +462,8 @@ class SAM(AroundOptimizer):
             weights = [weight for group in self.param_groups for weight in group["params"]]
             number = {weight: number for number, weight in enumerate(weights)}
             copies = zip(self._between.perturbed, self._saved.last, strict=True)
-            saved = dict(sorted((number[weight], copy) for weight, copy in copies))
+            # Other code may have taken a weight out of the groups.
+            saved = {number[weight]: copy for weight, copy in copies if weight in number}
         return {
             "is_perturbed": self.is_perturbed,
             "saved": saved,
