@@ -132,6 +132,21 @@ def check_base(base: Optimizer) -> None:
         )
 
 
+def check_arguments(base_class: type[Optimizer]) -> None:
+    """Make sure that a base optimizer's class has no argument that SAM would take for its own.
+
+    Raises:
+        ValueError: If it has one.
+    """
+    own = {"adaptive", "p", "random_direction", "rho"}
+    taken = sorted(own & inspect.signature(base_class).parameters.keys())
+    if taken:
+        raise ValueError(
+            f"{base_class.__name__} has an argument with the name {taken[0]!r}, and so has SAM; create the "
+            "base optimizer yourself and give it to SAM"
+        )
+
+
 def check_same_parameters(params: Any, base: Optimizer, base_arguments: dict[str, Any]) -> None:
     """Make sure that a given base optimizer has the given parameters and needs no further arguments.
 

@@ -28,6 +28,7 @@ from torch.optim import Optimizer
 from sam.optim.closure import WatchedCall
 from sam.optim.groups import (
     SETTINGS,
+    check_arguments,
     check_base,
     check_gradients,
     check_number,
@@ -114,6 +115,8 @@ class SAM(AroundOptimizer):
         else:
             base = base_optimizer(params, **base_arguments)
         check_base(base)
+        if base is not base_optimizer:
+            check_arguments(type(base))
         super().__init__(base, {"rho": rho, "adaptive": adaptive, "perturbed": True})
         for group in self.param_groups:
             self._adopt(group)

@@ -206,6 +206,18 @@ def test_a_base_optimizer_with_a_rho_of_its_own_is_refused():
         SAM(weights, inner)
 
 
+def test_a_base_optimizer_with_an_argument_that_sam_has_too_is_given_as_an_optimizer():
+    class Powered(torch.optim.SGD):
+        def __init__(self, params, lr, p=2.0):
+            super().__init__(params, lr)
+            self.p = p
+
+    weights = [nn.Parameter(torch.ones(2))]
+    with pytest.raises(ValueError, match="Powered has an argument with the name 'p', and so has SAM; create"):
+        SAM(weights, Powered, lr=0.1, p=3.0)
+    assert SAM(weights, Powered(weights, 0.1, p=3.0)).base_optimizer.p == 3.0
+
+
 def test_a_base_optimizer_that_needs_a_closure_is_refused():
     class NeedsLoss(torch.optim.SGD):
         def step(self, loss):
