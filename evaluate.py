@@ -26,9 +26,9 @@ def main(composed: DictConfig) -> None:
     with told_at_once():
         config = checked(composed, EvaluateConfig)
         found = directories(config.run)
-        from sam.run.evaluation import look_at_all  # imports torch, so mistakes are reported before
+        from sam.run.evaluation import evaluate_or_analyse_all  # imports torch: report mistakes first
 
-        look_at_all(found, config)
+        evaluate_or_analyse_all(found, config)
 
 
 def directories(run: str) -> list[pathlib.Path]:

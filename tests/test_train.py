@@ -76,7 +76,7 @@ def test_run_that_has_ended_is_skipped_without_torch(command, tmp_path):
     assert before == {path: path.stat().st_mtime_ns for path in only_run(tmp_path).rglob("*")}
 
 
-def test_force_starts_anew_and_gives_the_same_numbers(command, tmp_path):
+def test_force_starts_again_and_gives_the_same_numbers(command, tmp_path):
     command("train.py", *TINY)
     directory = only_run(tmp_path)
     first, ended = metrics(directory), read_result(directory)["ended_at"]

@@ -102,7 +102,7 @@ def check_labels(directory: pathlib.Path, images: Split) -> None:
     ):
         raise ConfigError(
             f"{directory / 'labels.npz'}: the training labels are no longer those that this run began with; "
-            "put them back, or start anew with force=true"
+            "put them back, or start again with force=true"
         )
 
 

@@ -1,4 +1,4 @@
-"""What evaluate.py does with runs: the evaluation of each by its newest checkpoint, or an analysis."""
+"""The work of evaluate.py: evaluate or analyse the newest checkpoint of each run."""
 
 import dataclasses
 import pathlib
@@ -18,34 +18,34 @@ from sam.training.evaluation import Evaluation
 from sam.training.precision import float32_products
 
 
-def look_at_all(directories: Sequence[pathlib.Path], config: EvaluateConfig) -> None:
-    """Evaluate or analyse runs one after another; leave out those that cannot be read.
+def evaluate_or_analyse_all(directories: Sequence[pathlib.Path], config: EvaluateConfig) -> None:
+    """Evaluate or analyse runs one after another; skip those that cannot be read.
 
     Raises:
-        ConfigError: If some were left out: which, and why.
+        ConfigError: If runs were skipped; the message lists them with the reasons.
     """
     faults = []
     for directory in directories:
         try:
-            look_at(directory, config)
+            evaluate_or_analyse(directory, config)
         except ConfigError as error:
             no_data = config.root is None and isinstance(error.__cause__, MissingDataset)
-            told = f"{error}; for evaluate.py that is root=FOLDER" if no_data else str(error)
+            message = f"{error}; for evaluate.py, use root=FOLDER" if no_data else str(error)
             if len(directories) == 1:
-                raise ConfigError(told) from error
-            faults.append(f"{directory}: {told}")
+                raise ConfigError(message) from error
+            faults.append(f"{directory}: {message}")
     if faults:
-        raise ConfigError("\n".join([f"{len(faults)} of {len(directories)} runs were left out:", *faults]))
+        raise ConfigError("\n".join([f"{len(faults)} of {len(directories)} runs were skipped:", *faults]))
 
 
-def look_at(directory: pathlib.Path, config: EvaluateConfig) -> None:
+def evaluate_or_analyse(directory: pathlib.Path, config: EvaluateConfig) -> None:
     """Evaluate or analyse one run."""
     training = read_config(directory)
     refuse_links(directory)
     if config.root is not None:
         training.dataset.root = config.root
     else:
-        # Nothing is fetched into a folder that only the run names: it may come from elsewhere.
+        # No download into a folder that only the run's config names: the run may come from a stranger.
         training.dataset.download = False
     if config.analysis.name == "none":
         evaluate_and_write(directory, training, config)
@@ -82,16 +82,16 @@ def evaluate_run(
     """Evaluate the newest checkpoint of a run.
 
     Args:
-        config: Of the run.
-        directory: Of the run.
-        split: test; train, with the labels that it was trained on; or train_clean, with the true ones.
-        device_name: As in a config.
+        config: The run's config.
+        directory: The run directory.
+        split: test; train, with the labels that the run was trained on; or train_clean, with the true labels.
+        device_name: A device name, as in a config.
 
     Returns:
-        After how many epochs and steps, the names of the classes, and the evaluation.
+        The epoch and step of the checkpoint, in words, the names of the classes, and the evaluation.
 
     Raises:
-        ConfigError: If there is no readable checkpoint, no data or no such device.
+        ConfigError: If there is no readable checkpoint, no dataset or no such device.
     """
     resolved = resolve(config, device_name=device_name)
     data = dataset_as_trained(config, directory)

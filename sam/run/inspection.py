@@ -1,4 +1,4 @@
-"""Analyses of a run: of its newest checkpoint, or on the way while it trains."""
+"""Analyses of a run: of its newest checkpoint, or during training."""
 
 import pathlib
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from sam.system.files import replaced
 def analyse_run(
     config: TrainConfig, directory: pathlib.Path, chosen: AnalysisConfig, device_name: str
 ) -> None:
-    """Analyse the newest checkpoint of a run, and say what comes out."""
+    """Analyse the newest checkpoint of a run, and print the result."""
     resolved = resolve(config, device_name=device_name)
     data = dataset_as_trained(config, directory)
     network, moment = trained_network(config, data, directory, resolved.device)
@@ -38,26 +38,26 @@ def analyse_run(
 
 
 def _analysed(chosen: AnalysisConfig, subject: Subject) -> Analysis:
-    """Analyse a network, and draw the picture unless it is there already."""
+    """Analyse a network, and draw the picture unless it exists."""
     analysis = analyse(chosen, subject, say)
     picture = analysis.path.with_suffix(".png")
     if not picture.exists():
-        from sam.figures.analysis import draw_analysis  # matplotlib takes a second
+        from sam.figures.analysis import draw_analysis  # importing matplotlib takes a second
 
         with user_errors(f"analysis={chosen.name}"), replaced(picture, "wb") as file:
             draw_analysis(analysis).savefig(file, format="png")
     return analysis
 
 
-def inspection_on_the_way(
+def inspection_during_training(
     config: TrainConfig, directory: pathlib.Path, data: Dataset, network: nn.Module, device: torch.device
 ) -> Callable[[int], None] | None:
-    """Return what analyses the network after the epochs that the config names; None for no analysis."""
+    """Return a function that analyses the network after the epochs in the config; None for no analysis."""
     wanted = config.analysis
     if wanted.name == "none":
         return None
 
-    resolved = resolve(config, device_name=str(device))  # of one process: the others wait
+    resolved = resolve(config, device_name=str(device))  # as a single process, since the others wait
 
     def inspect(epoch: int) -> None:
         if epoch % wanted.every and epoch not in (1, config.epochs):
@@ -65,7 +65,7 @@ def inspection_on_the_way(
         subject = Subject(config, directory, data, network, Moment(epoch, 0), resolved)
         try:
             _analysed(wanted, subject)
-        except (ConfigError, torch.OutOfMemoryError) as error:  # is no reason to lose the training
+        except (ConfigError, torch.OutOfMemoryError) as error:  # a failed analysis must not stop the training
             say(f"warning: epoch {epoch} is not analysed: {error}")
 
     return inspect

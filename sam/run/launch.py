@@ -1,10 +1,11 @@
-"""From one command to several processes on this machine: started, stopped and told of as if they were one.
+"""Train one run in several processes on this machine; the user sees them as one program.
 
     python train.py runtime=ddp runtime.processes=2 m=64
 
-torch's elastic launcher starts them anew for every run, so a sweep works; under torchrun, which has started
-this process already, nothing is launched. Only rank 0 writes and speaks. Every process that fails leaves a
-note of why in a folder, and the first note is the one to tell: the processes after it have only lost a peer.
+torch's elastic launcher starts new processes for each run, so a sweep works. Under torchrun, which has
+started this process, nothing is launched. Only rank 0 writes files and prints. A process that fails writes a
+note with the reason into a folder. The first note gives the cause: later processes fail because they lost
+the first one.
 """
 
 import json
@@ -29,14 +30,14 @@ from sam.system.files import replaced
 from sam.system.processes import own_place
 from sam.system.signals import OTHERS, STOPS, ForwardedStop, signals_passed_on
 
-# Long enough for the launcher, which looks ten times a second, to see who died first.
+# The launcher checks its processes ten times a second; this is enough for it to see which one failed first.
 SECONDS_BEFORE_FAILING = 2.0
 SECONDS_FOR_AN_END = 10
 
 
 @dataclass(frozen=True)
 class WorkerTask:
-    """What a process needs to know: the run, what continues it, and where to leave notes of failures."""
+    """The task of a process: a run's config, the command that continues it, the folder for failure notes."""
 
     config: TrainConfig
     command: str
@@ -44,43 +45,44 @@ class WorkerTask:
 
 
 def start(config: TrainConfig, command: str) -> dict[str, Any]:
-    """Train one run here, or, if its config wants several processes and nobody started them, in new ones.
+    """Train one run in this process, or in new processes if the config asks for several.
 
     Args:
         config: A checked config.
-        command: What continues this run, for the message to the user.
+        command: The command that continues this run, for the message to the user.
 
     Returns:
-        What result.json holds.
+        The contents of result.json.
 
     Raises:
-        ConfigError: As sam.run.worker.run, or if torchrun has started another number of processes, or would
-            start anew with every restart.
-        SystemExit: As sam.run.worker.run; 1 where another process of this machine reports a lost one.
+        ConfigError: As in sam.run.worker.run. Also if torchrun has started another number of processes, or
+            if it may restart a run that has force=true.
+        SystemExit: As in sam.run.worker.run. Also 1 if another process of this machine reports the failure.
     """
     wanted, place = config.runtime.processes or 1, own_place()
     if not place.is_launched and wanted > 1:
         return launch(config, command)
     if place.is_launched and config.runtime.processes not in (None, place.size):
-        _only_rank_0_speaks()
+        _end_unless_rank_0()
         raise ConfigError(
             f"runtime.processes={wanted}, but torchrun has started {place.size}; leave it null under "
             "torchrun, or start train.py without torchrun"
         )
     if config.force and place.may_restart:
-        _only_rank_0_speaks()
+        _end_unless_rank_0()
         raise ConfigError(
-            "force=true under torchrun --max-restarts would throw the run away at every restart; leave it "
-            "out, and delete the run directory if it is to start anew"
+            "force=true under torchrun --max-restarts would delete the run at every restart; leave it out, "
+            "and delete the run directory if the run must start again"
         )
     try:
         result, code = _run_here(config, command)
     except ProcessError:
         if place.local_rank == 0:
             raise
-        time.sleep(SECONDS_BEFORE_FAILING)  # torchrun ends all of a machine as soon as one has ended
+        # torchrun ends all processes of a machine as soon as one has failed: let local rank 0 print first.
+        time.sleep(SECONDS_BEFORE_FAILING)
         sys.exit(1)
-    _leave(code)
+    _leave_other_processes(code)
     if result is None:
         sys.exit(code)
     return result
@@ -90,7 +92,7 @@ def _run_here(config: TrainConfig, command: str) -> tuple[dict[str, Any] | None,
     """Do this process's part of a run.
 
     Returns:
-        What result.json holds, or None if the run was stopped; and the exit code.
+        The contents of result.json, or None if the run was stopped; and the exit code.
     """
     from sam.run.worker import run
 
@@ -100,23 +102,23 @@ def _run_here(config: TrainConfig, command: str) -> tuple[dict[str, Any] | None,
         return None, int(ending.code or 0)
 
 
-def _leave(exit_code: int) -> None:
-    """Part from the other processes, once nothing of the run is left here."""
+def _leave_other_processes(exit_code: int) -> None:
+    """Close the connection to the other processes, after the run's objects here are gone."""
     from sam.training.distributed import leave_world
 
     leave_world(exit_code)
 
 
 def refuse_sweep_under_torchrun() -> None:
-    """End a sweep that torchrun has started: each of its processes would go through all jobs by itself.
+    """Refuse a sweep under torchrun: each process would train all runs by itself.
 
     Raises:
-        SystemExit: 2, from rank 0 with a message.
+        SystemExit: 2; rank 0 prints a message.
     """
     size = own_place().size
     if size == 1:
         return
-    _only_rank_0_speaks()
+    _end_unless_rank_0()
     print(
         f"error: -m under torchrun would run the whole sweep in each of {size} processes; start it without "
         f"torchrun: python train.py -m runtime=ddp runtime.processes={size} ...",
@@ -126,10 +128,10 @@ def refuse_sweep_under_torchrun() -> None:
     sys.exit(2)
 
 
-def _only_rank_0_speaks() -> None:
-    """End all processes of torchrun but the first."""
+def _end_unless_rank_0() -> None:
+    """End this process unless it is rank 0, which prints the message."""
     if not own_place().is_main:
-        # torchrun ends all as soon as one has ended, maybe before the first has spoken.
+        # torchrun ends all processes as soon as one has failed: let rank 0 print first.
         time.sleep(SECONDS_BEFORE_FAILING)
         sys.exit(2)
 
@@ -138,9 +140,9 @@ def launch(config: TrainConfig, command: str) -> dict[str, Any]:
     """Train one run in runtime.processes new processes; otherwise like start().
 
     Raises:
-        ConfigError: If the processes found that machine, data or run directory do not allow it.
+        ConfigError: If a process found a mistake of the user.
         ProcessError: If a process failed.
-        SystemExit: 128 + the signal's number, if a signal of STOPS asked to stop; the state is saved.
+        SystemExit: 128 + the signal's number, if a signal in STOPS asked to stop; the state is saved.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -159,8 +161,8 @@ def launch(config: TrainConfig, command: str) -> dict[str, Any]:
             local_addr="127.0.0.1",
             max_restarts=0,
             start_method="spawn",
-            # Not those that ask for a stop: it would wait 30 seconds for a save, and then kill. When one
-            # died, the others have them; with gloo they end at once, with NCCL they may hang till then.
+            # Not the signals in STOPS: the launcher would give a process 30 seconds to save, then kill it.
+            # If a process died, the launcher ends the others: with gloo at once, with NCCL after 30 seconds.
             signals_to_handle=",".join(number.name for number in OTHERS),
         )
         task = WorkerTask(config, command, pathlib.Path(folder))
@@ -168,7 +170,7 @@ def launch(config: TrainConfig, command: str) -> dict[str, Any]:
             with _silent_logging():
                 outcomes = elastic_launch(launcher, work)(task)
         except ChildFailedError as error:
-            raise _told_by(task.notes, error, stop) from None
+            raise _cause_of_failure(task.notes, error, stop) from None
         except SignalException as error:
             raise SystemExit(128 + error.sigval) from None
     if codes := [code for _, code in outcomes.values() if code]:
@@ -178,21 +180,21 @@ def launch(config: TrainConfig, command: str) -> dict[str, Any]:
 
 
 def _check_devices(device: str, processes: int) -> None:
-    """Make sure that each process finds a device of its own."""
+    """Make sure that each process gets its own device."""
     import torch
 
     gpus = torch.cuda.device_count()
     if device.startswith("cuda:"):
-        raise ConfigError(f"runtime.device={device} is one GPU for {processes} processes; say cuda")
+        raise ConfigError(f"runtime.device={device} is one GPU for {processes} processes; use cuda")
     if gpus and device in ("auto", "cuda") and processes > gpus:
         raise ConfigError(
-            f"runtime.processes={processes}, but the GPUs of this machine are {gpus}; lower it, or say "
+            f"runtime.processes={processes}, but the number of GPUs here is {gpus}; lower it, or use "
             "runtime.device=cpu"
         )
 
 
-def _told_by(notes: pathlib.Path, error: Any, stop: ForwardedStop) -> BaseException:
-    """Return what to raise for a run of which a process failed; the launcher knows which ended first."""
+def _cause_of_failure(notes: pathlib.Path, error: Any, stop: ForwardedStop) -> BaseException:
+    """Return the exception to raise after a process failed, from the notes and the launcher's error."""
     rank, failure = error.get_first_failure()
     found = [json.loads(path.read_text(encoding="utf-8")) for path in notes.glob("*.json")]
     died = failure.exitcode < 0 and not (notes / f"{rank}.json").exists()
@@ -212,7 +214,7 @@ def _told_by(notes: pathlib.Path, error: Any, stop: ForwardedStop) -> BaseExcept
 
 @contextmanager
 def _silent_logging() -> Iterator[None]:
-    """Keep the launcher's own reports of what this module tells in one message."""
+    """Suppress the launcher's own log messages; this module reports a failure in one message."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -222,38 +224,38 @@ def _silent_logging() -> Iterator[None]:
 
 
 def work(task: WorkerTask) -> tuple[dict[str, Any] | None, int]:
-    """Do one process's part of a run; the launcher calls this in each.
+    """Do one process's part of a run; the launcher calls this function in each process.
 
     Returns:
-        What result.json holds, or None if the run was stopped; and the exit code.
+        The contents of result.json, or None if the run was stopped; and the exit code.
     """
     for number in STOPS:
         signal.signal(number, signal.SIG_DFL)  # nothing is trained yet, so there is nothing to save
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     try:
-        # Of a stop the code is returned, too: the launcher ends the others when one fails, and rank 0 may
-        # still be saving.
+        # The exit code of a stop is returned, not raised: the launcher ends all processes when one fails, and
+        # rank 0 may still be saving.
         outcome = _run_here(task.config, task.command)
     except Exception as error:
-        _fail(task.notes, error)
-    signal.signal(signal.SIGINT, _end_if_alone)
-    _end_if_alone()
-    _leave(outcome[1])
+        _write_note_and_end(task.notes, error)
+    signal.signal(signal.SIGINT, _end_if_launcher_died)
+    _end_if_launcher_died()
+    _leave_other_processes(outcome[1])
     return outcome
 
 
-def _end_if_alone(signal_number: int = 0, frame: FrameType | None = None) -> None:
-    """End at once if the launcher is gone, which would otherwise say when to; SIGINT tells of that too."""
+def _end_if_launcher_died(signal_number: int = 0, frame: FrameType | None = None) -> None:
+    """End at once if the launcher has died. Otherwise the launcher ends this process when all are done."""
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
         os._exit(1)
 
 
-def _fail(notes: pathlib.Path, error: Exception) -> NoReturn:
-    """Leave a note of why this process fails, and end it."""
+def _write_note_and_end(notes: pathlib.Path, error: Exception) -> NoReturn:
+    """Write a note with the reason of this process's failure, and end the process."""
     moment = time.time()
     rank = own_place().rank
-    # As in sam.config.mistakes, where a file that cannot be written is the user's affair too.
+    # As in sam.config.mistakes, a file that cannot be written counts as a mistake of the user.
     mistake = str(error) if isinstance(error, (ConfigError, OSError)) else None
     note = {
         "rank": rank,
@@ -265,10 +267,10 @@ def _fail(notes: pathlib.Path, error: Exception) -> NoReturn:
     with replaced(notes / f"{rank}.json") as file:
         json.dump(note, file)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    # Surely, even if a thread of a broken connection holds up an orderly end.
+    # The alarm ends the process if a thread of a broken connection blocks it.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(SECONDS_FOR_AN_END)
     if mistake is None:
-        # Maybe this one has only lost a peer that was killed, without a note: let that be seen first.
+        # This process may fail because another was killed, without a note: let the launcher see that first.
         time.sleep(SECONDS_BEFORE_FAILING)
-    os._exit(1)  # at an orderly end, threads of a broken connection abort the process now and then
+    os._exit(1)  # not sys.exit(): threads of a broken connection sometimes abort the process then

@@ -1,7 +1,7 @@
-"""What a sweep changes in Ray, which its launcher on Ray uses: all of it stands here.
+"""The function of Ray that a sweep replaces, since Hydra's Ray launcher calls it.
 
-Tried with ray 2.60.0 and hydra-ray-launcher 1.2.2. tests/run/test_launcher_adapters.py says so when a
-new version changes any of it.
+Tested with ray 2.60.0 and hydra-ray-launcher 1.2.2. tests/run/test_launcher_adapters.py fails if a new
+version changes what this file relies on.
 """
 
 from contextlib import AbstractContextManager
@@ -10,9 +10,9 @@ from sam.run.returned_errors import errors_returned
 
 
 def with_errors_returned() -> AbstractContextManager[None]:
-    """Have Hydra's launcher return the error of a job that died.
+    """Make Hydra's launcher return the error of a job that died.
 
-    It ends with `[ray.get(run) for run in runs]`, so the first error would leave the other jobs alone.
+    It ends with `[ray.get(run) for run in runs]`, so it would stop waiting for the other jobs after an error.
     """
     import ray
 

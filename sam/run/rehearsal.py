@@ -1,6 +1,6 @@
-"""What reproduce.py does before it trains: try every condition, and say what training all of them costs here.
+"""reproduce.py --smoke and --dry-run: try every condition, and estimate the cost of training all of them.
 
-Each trial runs in a process of its own, so that one that the system kills for its memory fails alone.
+Each trial runs in another process, so that the system can kill it for its memory without ending this one.
 """
 
 import dataclasses
@@ -21,21 +21,21 @@ from sam.paper.runs import PlannedRun, made_up, num_evaluated, num_updates, runs
 from sam.run.trial import Trial, attempt, write_images
 
 SMOKE_M = 4
-# Networks for larger images than these are tried on smaller ones.
+# --smoke tries these networks on smaller images, with this height and width in pixels.
 SMOKE_SIZES = {"efficientnet_b7": 96, "efficientnet_l2": 64}
-# Longer updates than this are timed with two micro-batches and multiplied.
+# If an update takes longer, only two micro-batches are timed, and the time is multiplied.
 LONG_UPDATE_SECONDS = 10.0
 
 
 class Rehearsal:
-    """Runs trials in a worker process, on images made up in a folder of its own.
+    """Runs trials in a worker process, on generated images in a temporary folder.
 
     Args:
-        anew: Give each trial a fresh process, so that its peak memory is its own.
+        fresh_process: Whether each trial gets a new process, so that its peak memory can be measured.
     """
 
-    def __init__(self, anew: bool) -> None:
-        self._anew = anew
+    def __init__(self, fresh_process: bool) -> None:
+        self._fresh_process = fresh_process
         self._folder = tempfile.TemporaryDirectory(prefix="rehearsal-")
         self._pool: ProcessPoolExecutor | None = None
 
@@ -47,7 +47,7 @@ class Rehearsal:
         self._folder.cleanup()
 
     def attempt(self, config: TrainConfig, num_updates: int) -> Trial | str:
-        """Return what a trial shows, or why it failed, in one line."""
+        """Return the measurements of a trial, or the reason of its failure in one line."""
         self._pool = self._pool or ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
         try:
             return self._pool.submit(attempt, self._with_images(config), num_updates).result()
@@ -57,19 +57,19 @@ class Rehearsal:
         except Exception as error:
             return f"{type(error).__name__}: {' '.join(str(error).split())}"
         finally:
-            if self._anew:
+            if self._fresh_process:
                 self._end_pool()
 
     def _with_images(self, config: TrainConfig) -> TrainConfig:
-        """Return the config with a folder of images, made if need be, where it wants one."""
+        """Return the config; if it needs an image folder, with one that is generated if necessary."""
         config = dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, workers=0))
         dataset = config.dataset
         if dataset.reader != "image_folder":
             return config
-        num_classes = dataset.num_classes or 0  # made_up() has set it, and how many images there are to be
+        num_classes = dataset.num_classes or 0  # made_up() has set the numbers of classes and images
         num_train, num_test = dataset.num_train or 0, dataset.num_test or 0
         if dataset.validation != "none":
-            num_train = num_train * 10 // 9 + 10 * num_test  # a tenth is held out before the rest is chosen
+            num_train = num_train * 10 // 9 + 10 * num_test  # a tenth is held out first
         num_train, num_test = max(num_classes, num_train), max(num_classes, num_test)
         folder = Path(self._folder.name, f"{num_train}-{num_test}-{num_classes}")
         if not folder.exists():
@@ -86,7 +86,7 @@ class Rehearsal:
 def smoke(cells: Sequence[Cell], overrides: Sequence[str]) -> int:
     """Try each condition for two updates and an evaluation; return 0 if all pass, else 1."""
     started, failed, peak = time.monotonic(), 0, 0.0
-    with Rehearsal(anew=False) as rehearsal:
+    with Rehearsal(fresh_process=False) as rehearsal:
         for number, cell in enumerate(cells, start=1):
             config = runs_of(cell, [0], overrides)[-1].config
             size = SMOKE_SIZES.get(config.model.name)
@@ -110,12 +110,12 @@ def smoke(cells: Sequence[Cell], overrides: Sequence[str]) -> int:
 
 
 class Cost(NamedTuple):
-    """What runs of one kind take here.
+    """The cost of runs of one kind on this machine.
 
     Attributes:
-        update_seconds: Of one update; 0 where none is made.
-        evaluation_seconds: Of one image.
-        peak_memory_mib: Of the process, or of the GPU.
+        update_seconds: Time of one update; 0 for runs without updates.
+        evaluation_seconds: Time to evaluate one image.
+        peak_memory_mib: Peak memory of the process, or of the GPU.
         note: How it was measured.
     """
 
@@ -125,13 +125,13 @@ class Cost(NamedTuple):
     note: str
 
     def hours(self, config: TrainConfig) -> float:
-        """Return how long a run takes."""
+        """Return the hours of a run."""
         training = num_updates(config) * self.update_seconds
         return (training + num_evaluated(config) * self.evaluation_seconds) / 3600
 
 
 def dry_run(plan: Mapping[str, Sequence[PlannedRun]]) -> int:
-    """Time each kind of run, and print hours per run, per condition and in all; return 1 if any failed."""
+    """Time each kind of run; print the hours of runs, of conditions and of all; return 1 if one failed."""
     kinds = {_kind(run.config): run.config for runs in plan.values() for run in runs}
     costs: dict[Hashable, Cost | str] = {}
     print("One update each (peak memory of its process):")
@@ -143,7 +143,7 @@ def dry_run(plan: Mapping[str, Sequence[PlannedRun]]) -> int:
             else (f"{cost.update_seconds:.2f} s, {cost.peak_memory_mib / 1024:.1f} GiB ({cost.note})")
         )
         print(f"  {_describe(config)}: {said}", flush=True)
-    print("\nHours per run x runs = hours, for each condition (what two share is counted in both):")
+    print("\nHours per run x runs = hours, for each condition (a shared run is counted in each):")
     for name, runs in plan.items():
         print(f"  {name}: {_sum_of_hours(runs, costs)}")
     runs = unique(run for members in plan.values() for run in members)
@@ -155,23 +155,23 @@ def dry_run(plan: Mapping[str, Sequence[PlannedRun]]) -> int:
         f"the other, peak memory {memory / 1024:.1f} GiB"
     )
     if left_out:
-        print(f"{left_out} runs are not counted: no update of theirs could be timed")
+        print(f"{left_out} runs are not counted: their updates could not be timed")
     print("Not counted: reading, decoding and augmenting images.")
     return int(left_out > 0)
 
 
 def _measure(config: TrainConfig) -> Cost | str:
-    """Time a few updates of a kind of run; where they are long, with two micro-batches of each."""
+    """Time a few updates of a kind of run; if updates are long, two micro-batches of each."""
     m = config.m or config.batch_size
     num_parts = config.batch_size // m
     parts = min(2, num_parts)
-    with Rehearsal(anew=True) as rehearsal:
+    with Rehearsal(fresh_process=True) as rehearsal:
         num_tried = 2 if config.epochs else 0
         trial = rehearsal.attempt(made_up(config, m=m, num_micro_batches=parts, num_batches=2), num_tried)
         if isinstance(trial, str):
             return trial
         if not config.epochs:
-            note = f"{trial.device}, evaluated alone"
+            note = f"{trial.device}, evaluation only"
             return Cost(0.0, trial.evaluation_seconds, trial.peak_memory_mib, note)
         seconds, note = trial.update_seconds * num_parts / parts, trial.device
         if parts < num_parts and seconds < LONG_UPDATE_SECONDS:
@@ -185,7 +185,7 @@ def _measure(config: TrainConfig) -> Cost | str:
 
 
 def _kind(config: TrainConfig) -> Hashable:
-    """Return what is equal for runs that cost the same; the number of classes is taken not to matter."""
+    """Return a key that is equal for runs of equal cost; the number of classes hardly matters."""
     dataset = made_up(config, m=1, num_micro_batches=1, num_batches=1).dataset
     optimizer = config.optimizer if config.optimizer.name == "sam" else None
     steps = optimizer and (
@@ -213,7 +213,7 @@ def _describe(config: TrainConfig) -> str:
 
 
 def _sum_of_hours(runs: Sequence[PlannedRun], costs: Mapping[Hashable, Cost | str]) -> str:
-    """Write the sum of a condition, runs of one length together."""
+    """Return the sum of a condition's hours as text; runs of equal length are one term."""
     hours = []
     for run in runs:
         cost = costs[_kind(run.config)]

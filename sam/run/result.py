@@ -1,4 +1,4 @@
-"""What result.json says of an ended run: its numbers, what they cost, their origin and its config."""
+"""The contents of result.json: the numbers of an ended run, their cost and origin, and its config."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ LAST_EPOCH = (
     "test_loss",
     "train_error_pct",
     "train_loss",
-    "train_clean_error_pct",  # against the true labels, where others were trained on
+    "train_clean_error_pct",  # against the true labels, if the run was trained on changed labels
 )
 
 
@@ -31,17 +31,17 @@ def make_result(
     device: torch.device,
     num_processes: int,
 ) -> dict[str, Any]:
-    """Return what result.json holds.
+    """Return the contents of result.json.
 
     Args:
-        config: Of the run.
-        rows: Of metrics.csv, at least one.
+        config: The run's config.
+        rows: The rows of metrics.csv, at least one.
         complete: False if the run diverged.
-        num_parameters: Of the network.
+        num_parameters: Number of parameters of the network.
         num_passes: Forward-backward passes over a batch: two for an update of SAM, less for a cheaper rule.
-        total_seconds: Of training and evaluation, over all processes that worked on the run in turn.
-        device: Where it ran.
-        num_processes: How many shared a batch.
+        total_seconds: Time of training and evaluation, including earlier processes that were interrupted.
+        device: The device of the run.
+        num_processes: Number of processes that shared a batch.
     """
     last = rows[-1]
     best = min(rows, key=lambda row: row["test_error_pct"])
@@ -59,23 +59,23 @@ def make_result(
         "optimizer": config.optimizer.name,
         "rho": config.optimizer.rho if config.optimizer.name == "sam" else None,
         "epochs": config.epochs,
-        # None for what was not measured.
+        # None if it was not measured.
         **{key: last.get(key) for key in LAST_EPOCH},
-        # A note only: choosing the epoch on the test set makes this too low.
+        # For information only: an epoch chosen on the test set gives an error that is too low.
         "best": {"epoch": best["epoch"], "test_error_pct": best["test_error_pct"]},
         "num_parameters": num_parameters,
         "steps": last["step"],
         "forward_backward_passes": round(num_passes, 2),
         "seconds": round(total_seconds, 2),
         "images_per_second": round(num_images / train_seconds, 1) if train_seconds else None,
-        # An analysis on the way may have taken more than training did.
+        # An analysis during training may have taken more memory than the training.
         "peak_memory_mib": round(peak_memory_mib(device), 1) if config.analysis.name == "none" else None,
         **_provenance(config, device, num_processes),
     }
 
 
 def _provenance(config: TrainConfig, device: torch.device, num_processes: int) -> dict[str, Any]:
-    """Return when and from what the numbers came, the whole config last."""
+    """Return the origin of the numbers: time, versions, device and settings; the whole config comes last."""
     return {
         **environment(device),
         "precision": config.runtime.precision,

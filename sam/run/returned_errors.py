@@ -1,4 +1,4 @@
-"""Replacing a function of a library for a while by one that returns errors."""
+"""Temporarily replace a function of a library by one that returns errors instead of raising them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,19 +7,19 @@ from typing import Any
 
 @contextmanager
 def errors_returned(owner: Any, name: str, made: Callable[[Exception], Any]) -> Iterator[None]:
-    """Have a function return what is made of an error, instead of raising it.
+    """Make a function return a value for an error instead of raising it.
 
     Args:
-        owner: The module or class that has the function.
+        owner: The module or class of the function.
         name: The function's name.
-        made: Called with an error that says in one line what happened; its result is returned.
+        made: Called with an error whose message is one line; the function returns its result.
     """
     original = getattr(owner, name)
 
     def returning(*arguments: Any, **keywords: Any) -> Any:
         try:
             return original(*arguments, **keywords)
-        except Exception as error:  # its first lines say what happened to the job, and where its output is
+        except Exception as error:  # its first two lines name the failure and the job's output files
             return made(RuntimeError(" ".join(str(error).splitlines()[:2])))
 
     setattr(owner, name, returning)

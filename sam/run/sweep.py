@@ -1,9 +1,9 @@
 """A sweep of runs: python train.py -m optimizer=sgd,sam seed=0,1,2. Imports no torch.
 
-Hydra's own sweeper hands every combination to a launcher. This one finds out which run each of them is, and
-hands on what has not ended, each run once; it says in the end how all of them are, and leaves those that
-failed in a file from which the same program trains just them. The launcher (hydra/launcher) does the work:
-one run after the other in this process, on Slurm or on Ray.
+Hydra's own sweeper passes every combination of values to a launcher. This one finds the run of each
+combination, and passes each run that has not ended, once. At the end it prints a summary, and writes the
+failed runs to a file, from which train.py can train them again. The launcher (hydra/launcher) trains the
+runs: one after the other in this process, on Slurm or on Ray.
 """
 
 import importlib.util
@@ -47,10 +47,10 @@ class SweepRun(NamedTuple):
     """One run of a sweep.
 
     Attributes:
-        overrides: What train.py takes for it.
-        directory: Where it lives.
-        force: Whether it is to start anew.
-        has_ended: Whether nothing is left to do.
+        overrides: Arguments of train.py.
+        directory: The run directory.
+        force: Whether the run starts again.
+        has_ended: Whether the run has a result and force is false.
     """
 
     overrides: list[str]
@@ -60,12 +60,12 @@ class SweepRun(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """A run that did not end.
+    """A run that failed, or overrides that make no valid run.
 
     Attributes:
-        overrides: What train.py takes to go on with it.
-        error: Why.
-        directory: Where it lives; None if the overrides are those of no run.
+        overrides: Arguments of train.py that continue the run.
+        error: The error.
+        directory: The run directory; None if the overrides make no valid run.
     """
 
     overrides: list[str]
@@ -74,12 +74,13 @@ class Failure(NamedTuple):
 
 
 class RunSweeper(Sweeper):
-    """Does what is missing of a sweep.
+    """Trains the runs of a sweep that have not ended.
 
     Args:
-        file: Of runs, one a line, to be done with the overrides of the command line; None for only these.
-        max_batch_size: How many runs a launcher gets at once; None for all.
-        params: Overrides that stand before those of the command line.
+        file: A file with the overrides of one run per line; those of the command line are added to each line.
+            None for a sweep of the command line only.
+        max_batch_size: Number of runs that the launcher gets at once; None for all.
+        params: Overrides that come before those of the command line.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class RunSweeper(Sweeper):
         """Make the launcher.
 
         Raises:
-            ConfigError: If it is not installed.
+            ConfigError: If the launcher is not installed.
         """
         self._loader = hydra_context.config_loader
         self._config = config
@@ -111,7 +112,7 @@ class RunSweeper(Sweeper):
         """Train the runs of a command line that have not ended.
 
         Raises:
-            SystemExit: If one failed: 2 if all of these are mistakes of the user, else 1.
+            SystemExit: If a run failed: 2 if all failures are mistakes of the user, else 1.
         """
         refuse_sweep_under_torchrun()
         jobs = self._jobs(arguments)
@@ -119,32 +120,32 @@ class RunSweeper(Sweeper):
         runs, failures = self._plan(jobs)
         if self._name != "basic" and any(run.force for run in runs):
             raise ConfigError(
-                f"force=true with hydra/launcher={self._name} would throw a run away whenever its job is "
-                "started again; leave it out, and delete the run directories that are to start anew"
+                f"force=true with hydra/launcher={self._name} would delete a run whenever its job is "
+                "started again; leave it out, and delete the directories of the runs that must start again"
             )
         missing = [run for run in runs if not run.has_ended]
         num_ended = len(runs) - len(missing)
         if num_ended:
-            print(f"{num_ended} of {len(runs)} runs ended before, skipped (force=true starts them anew)")
+            print(f"{num_ended} of {len(runs)} runs ended before, skipped (force=true starts them from the beginning)")
         sys.stdout.flush()
         try:
-            failures += self._launched(missing)
+            failures += self._train(missing)
         except (SystemExit, KeyboardInterrupt) as stop:
-            self._tell_of_stop(runs)
-            if getattr(stop, "code", None) == signal.SIGTERM:  # as Ray ends its driver
+            self._report_stop(runs)
+            if getattr(stop, "code", None) == signal.SIGTERM:  # the exit code that Ray uses for SIGTERM
                 raise SystemExit(128 + signal.SIGTERM) from stop
             raise
-        self._conclude(runs, failures)
+        self._report(runs, failures)
         return []
 
-    def _tell_of_stop(self, runs: Sequence[SweepRun]) -> None:
+    def _report_stop(self, runs: Sequence[SweepRun]) -> None:
         num_ended = sum(result_if_any(run.directory) is not None for run in runs if not run.force)
         print(f"stopped; {num_ended} of {len(runs)} runs ended; the same command goes on", end="")
         print(" without force=true" if any(run.force for run in runs) else "", end="")
-        print("; jobs of Slurm go on, scancel ends them" if self._logs else "", flush=True)
+        print("; Slurm jobs are still running, scancel ends them" if self._logs else "", flush=True)
 
     def _jobs(self, arguments: list[str]) -> list[list[str]]:
-        """Return every combination of the values of a command line; after each line of the file, if any."""
+        """Return the overrides of every combination of values; with a file, for each of its lines."""
         parser = OverridesParser.create(config_loader=self._loader)
         overrides = parser.parse_overrides([*self._first_overrides, *arguments])
         jobs = hydra_adapter.combinations(overrides)
@@ -155,16 +156,16 @@ class RunSweeper(Sweeper):
             listed = [shlex.split(line) for line in lines if not line.lstrip().startswith("#")]
         except (OSError, ValueError) as error:
             raise ConfigError(
-                f"hydra.sweeper.file={self._file} cannot be read ({error}); wanted is a text file with the "
-                "overrides of one run a line"
+                f"hydra.sweeper.file={self._file} cannot be read ({error}); it must be a text file with the "
+                "overrides of one run per line"
             ) from error
         return [[*line, *job] for line in listed if line for job in jobs]
 
     def _plan(self, jobs: Iterable[list[str]]) -> tuple[list[SweepRun], list[Failure]]:
-        """Return the runs, each once, and what cannot be one.
+        """Return the runs, each once, and the jobs that make no valid run.
 
         Raises:
-            HydraException: If the command line says what is not there; nothing is started then.
+            HydraException: If the command line has an unknown key or option; then no run is started.
         """
         composed = Composer(self._loader, self._config)
         runs: dict[pathlib.Path, SweepRun] = {}
@@ -183,27 +184,27 @@ class RunSweeper(Sweeper):
             runs.setdefault(directory, SweepRun(job, directory, config.force, has_ended))
         return list(runs.values()), failures
 
-    def _launched(self, runs: Sequence[SweepRun]) -> list[Failure]:
-        """Have the launcher train runs; return those that failed."""
+    def _train(self, runs: Sequence[SweepRun]) -> list[Failure]:
+        """Let the launcher train runs; return those that failed."""
         _export_checkout_path()
         failures = []
         size = self._max_batch_size or max(1, len(runs))
         if runs and self._logs:
-            print(f"{len(runs)} runs go to Slurm; what they print lies in {self._logs}", flush=True)
+            print(f"{len(runs)} runs go to Slurm; their output is in {self._logs}", flush=True)
         for first in range(0, len(runs), size):
             batch = runs[first : first + size]
-            returns = self._handed_on([run.overrides for run in batch], first)
+            returns = self._launch([run.overrides for run in batch], first)
             for run, job in zip(batch, returns, strict=True):
                 error = job if isinstance(job, Exception) else hydra_adapter.error_of(job)
                 if error is not None:
-                    failures.append(Failure(_going_on(run), error, run.directory))
+                    failures.append(Failure(_continuing_overrides(run), error, run.directory))
         return failures
 
-    def _handed_on(self, jobs: Sequence[Sequence[str]], first: int) -> Sequence[JobReturn | Exception]:
-        """Return how the launcher's jobs ended.
+    def _launch(self, jobs: Sequence[Sequence[str]], first: int) -> Sequence[JobReturn | Exception]:
+        """Give jobs to the launcher; return the result or error of each.
 
         Raises:
-            ConfigError: If it did not take them.
+            ConfigError: If the launcher did not accept them.
         """
         try:
             with self._with_errors_returned():
@@ -211,8 +212,8 @@ class RunSweeper(Sweeper):
         except MISTAKES:
             raise
         except Exception as error:
-            told = " ".join(str(error).split())
-            raise ConfigError(f"hydra/launcher={self._name} did not take the runs: {told}") from error
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"hydra/launcher={self._name} did not accept the runs: {reason}") from error
 
     def _with_errors_returned(self) -> AbstractContextManager[None]:
         module = type(self._launcher).__module__.split(".")
@@ -222,11 +223,11 @@ class RunSweeper(Sweeper):
             return ray_adapter.with_errors_returned()
         return nullcontext()
 
-    def _conclude(self, runs: Sequence[SweepRun], failures: Sequence[Failure]) -> None:
-        """Say how all runs are.
+    def _report(self, runs: Sequence[SweepRun], failures: Sequence[Failure]) -> None:
+        """Print a summary of all runs, the failures, and the command that trains the failed runs again.
 
         Raises:
-            SystemExit: If one failed.
+            SystemExit: If a run failed.
         """
         lost = {failure.directory for failure in failures}
         ended = [run.directory for run in runs if run.directory not in lost]
@@ -240,40 +241,40 @@ class RunSweeper(Sweeper):
             print(
                 f"failed: {shlex.join(own or failure.overrides)}\n  {explain(failure.error)}", file=sys.stderr
             )
-        print(f"only these again: {self._again(failures)}", file=sys.stderr, flush=True)
+        print(f"only these again: {self._retry_command(failures)}", file=sys.stderr, flush=True)
         sys.exit(2 if all(isinstance(failure.error, MISTAKES) for failure in failures) else 1)
 
-    def _again(self, failures: Sequence[Failure]) -> str:
-        """Return the command that trains just what failed; it takes them from a file that this writes."""
+    def _retry_command(self, failures: Sequence[Failure]) -> str:
+        """Write the overrides of the failed runs to a file; return the command that trains only these."""
         overrides = self._config.hydra.overrides
         file = write_list((failure.overrides for failure in failures), self._config.hydra.sweep.dir, "failed")
         theirs = ("hydra.sweeper.", "hydra.mode=")
         launcher = [word for word in overrides.hydra if not word.startswith(theirs)]
-        # Where the launcher leaves its own files; of several, the list has that of each run.
+        # The launcher writes its own files there. With several values, each line of the file has its own.
         outputs = [word for word in overrides.task if word.startswith("outputs=") and "," not in word]
         return shlex.join(["python", "train.py", "-m", file, *launcher, *outputs])
 
 
 def summary(ended: Iterable[pathlib.Path], num_failed: int) -> str:
-    """Return in one line how runs are.
+    """Return a summary of runs in one line.
 
     Args:
-        ended: Directories of those that did not fail.
-        num_failed: How many others there are.
+        ended: Directories of the runs that did not fail.
+        num_failed: Number of failed runs.
     """
     statuses = [result["status"] for path in ended if (result := result_if_any(path)) is not None]
     counts = [f"{statuses.count(status)} {status}" for status in ("complete", "diverged")]
     return f"{len(statuses) + num_failed} runs: {', '.join(counts)}, {num_failed} failed"
 
 
-def _going_on(run: SweepRun) -> list[str]:
-    """Return the overrides of a run; without force where it has done its work, and would throw away more."""
+def _continuing_overrides(run: SweepRun) -> list[str]:
+    """Return the overrides that continue a run: without force if it has already deleted the old result."""
     has_begun = run.force and result_if_any(run.directory) is None
     return [word for word in run.overrides if not (has_begun and word.startswith("force="))]
 
 
 def _export_checkout_path() -> None:
-    """Put this checkout into PYTHONPATH, so that jobs find it in whatever folder or machine they start."""
+    """Add this checkout to PYTHONPATH, so that jobs find it in any folder and on any machine."""
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if str(ROOT) not in paths:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), *paths]))

@@ -1,4 +1,4 @@
-"""The images of a training batch as the network gets them: what scripts/figure.py draws as batch."""
+"""The figure "batch" of scripts/figure.py: augmented training images, as the network gets them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ def draw_batch(config: TrainConfig) -> Figure:
     """Draw the first augmented training images of epoch 0 with their labels, at most 64.
 
     Args:
-        config: Of a run.
+        config: A run's config.
     """
-    config.runtime.workers = 0  # the images do not depend on it, and one batch is soon made
+    config.runtime.workers = 0  # the images do not depend on it, and one batch does not take long
     resolved = resolve(config, device_name="cpu")
     data = load_dataset(config.dataset, config.seed)
     batches = make_train_batches(config, data, resolved)
@@ -44,7 +44,7 @@ def pictures(images: Tensor, normalize: Normalization) -> Tensor:
 
 
 def captions(targets: Tensor, class_names: Sequence[str]) -> list[str]:
-    """Return the class of each image; of soft targets, [B, K], every class with its share, a line each."""
+    """Return the class name of each image; for soft targets, [B, K], one line per class with its weight."""
     if targets.dim() == 1:
         return [class_names[target] for target in targets.tolist()]
     shares = [

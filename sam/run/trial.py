@@ -1,4 +1,4 @@
-"""A few updates and an evaluation of a run on made-up images: does it work, how long, how much memory."""
+"""A trial of a run: a few updates and an evaluation on generated images, with their time and memory."""
 
 import math
 import pathlib
@@ -30,14 +30,14 @@ Result = TypeVar("Result")
 
 
 class Trial(NamedTuple):
-    """What a trial shows.
+    """The measurements of a trial.
 
     Attributes:
-        test_loss: After the updates; nan or inf where training has diverged.
-        update_seconds: Of one update of the config's batch, the median without the first; nan for no updates.
-        evaluation_seconds: Of one image.
-        peak_memory_mib: The most that was allocated on the GPU, or resident in this process so far.
-        device: Where it ran, in words.
+        test_loss: Loss after the updates; nan or inf if training has diverged.
+        update_seconds: Median time of one update, without the first update; nan without updates.
+        evaluation_seconds: Time to evaluate one image.
+        peak_memory_mib: Peak memory: allocated on the GPU, or resident in this process.
+        device: Description of the device.
     """
 
     test_loss: float
@@ -48,14 +48,14 @@ class Trial(NamedTuple):
 
 
 def attempt(config: TrainConfig, num_updates: int) -> Trial:
-    """Build all that a run is made of but its run directory, and train and evaluate a little.
+    """Build all parts of a run except the run directory, make some updates and evaluate.
 
     Args:
-        config: Of a run on synthetic images or on a folder of images; its dataset.root is there.
-        num_updates: How many; 0 evaluates alone.
+        config: A config with synthetic images or an image folder; its dataset.root must exist.
+        num_updates: Number of updates; 0 only evaluates.
 
     Raises:
-        ConfigError: If the machine, the data or the model do not allow it.
+        ConfigError: If device, dataset or model cannot be used.
     """
     resolved = resolve(config)
     torch.set_num_threads(resolved.threads)
@@ -87,7 +87,7 @@ def attempt(config: TrainConfig, num_updates: int) -> Trial:
 
 
 def write_images(folder: pathlib.Path, num_train: int, num_test: int, num_classes: int) -> None:
-    """Write a folder of small random pictures, laid out as image_folder wants, classes dealt out in turn."""
+    """Write small random pictures in the layout of image_folder; picture i has class i mod num_classes."""
     generator = torch.Generator().manual_seed(0)
     for split, count in (("train", num_train), ("test", num_test)):
         for number in range(count):
@@ -113,7 +113,7 @@ def _time_updates(
 def _time_evaluation(
     model: ModelConfig, data: Dataset, resolved: Resolved, network: nn.Module
 ) -> tuple[float, float]:
-    """Return the seconds that an image takes, and the loss."""
+    """Return the seconds per image, and the loss."""
     test = make_evaluation(model, data, data.test, network, resolved, World())
     seconds, evaluation = _timed(resolved.device, test)
     return seconds / evaluation.num_images, evaluation.loss

@@ -1,4 +1,4 @@
-"""The one worker: one run, from config to result.json, in this process (or its part of it)."""
+"""Train one run, from config to result.json, in this process or as one of its processes."""
 
 import pathlib
 import signal
@@ -22,7 +22,7 @@ from sam.data.label_files import write_labels
 from sam.data.loading import end_workers
 from sam.record.directory import clear, locked, read_result, write_config, write_result
 from sam.record.identity import path_of
-from sam.run.inspection import inspection_on_the_way
+from sam.run.inspection import inspection_during_training
 from sam.run.result import make_result
 from sam.system.errors import ConfigError, user_errors
 from sam.system.machine import reset_peak_memory
@@ -38,15 +38,15 @@ def run(config: TrainConfig, command: str) -> dict[str, Any]:
 
     Args:
         config: A checked config.
-        command: What continues this run, for the message to the user.
+        command: The command that continues this run, for the message to the user.
 
     Returns:
-        What result.json holds.
+        The contents of result.json.
 
     Raises:
-        ConfigError: If the machine, the data or the run directory do not allow it; nothing is changed then.
-        ProcessError: If another process of the run, or the way to it, is gone.
-        SystemExit: 128 + the signal's number, if one of STOPS asked to stop; the state is saved.
+        ConfigError: If device, dataset or run directory cannot be used; nothing is changed then.
+        ProcessError: If another process of the run, or the connection to it, is lost.
+        SystemExit: 128 + the signal's number, if a signal in STOPS asked to stop; the state is saved.
     """
     resolved = resolve(config, own_place())
     device = resolved.device
@@ -59,22 +59,22 @@ def run(config: TrainConfig, command: str) -> dict[str, Any]:
         _workers_ended(),
     ):
         directory = path_of(config)
-        with world.main_first():  # all at once would fetch a dataset into the same files
+        with world.main_first():  # else all processes would download a dataset into the same files
             data = load_dataset(config.dataset, config.seed)
         data = relabelled(config, data, directory, device, world)
         network = draw_network(config, data, resolved)
-        inspect = inspection_on_the_way(config, directory, data, network, device)
+        inspect = inspection_during_training(config, directory, data, network, device)
         trainer = make_trainer(config, directory, data, network, resolved, world, stop.is_set, inspect)
         if world.any(stop.is_set(), device):  # nothing is trained yet, so there is nothing to save
             raise SystemExit(128 + (stop.signal_number or signal.SIGTERM))
         with locked(directory) if world.is_main else nullcontext():
-            # Another process may have ended this run while the data were loaded here.
+            # Another process may have ended this run while this one loaded the data.
             ended = None if config.force or not world.is_main else read_result(directory)
             if world.any(ended is not None, device):
                 return ended or {}
             _begin(config, directory, trainer, data, world, command)
             result = _fit(config, directory, network, trainer, device, world, stop, command)
-        if stop.is_set():  # in the last epoch: this run is done, but a sweep is to end
+        if stop.is_set():  # in the last epoch: this run has ended, but the sweep must stop
             raise SystemExit(128 + stop.signal_number)
     return result
 
@@ -87,9 +87,9 @@ def _begin(
     world: World,
     command: str,
 ) -> None:
-    """Load the checkpoint, or with force clear the directory, and write the config and spoiled labels."""
+    """Load the checkpoint, or with force clear the directory; write the config and changed labels."""
     if not config.force:
-        # By the store that saves later: it is not to keep a damaged checkpoint in the place of a good one.
+        # Load with the store that will save: it must know if the newest checkpoint is damaged.
         state = load_checkpoint(trainer.store)
         if state is not None:
             check_labels(directory, data.train)
@@ -142,7 +142,7 @@ def _fit(
 
 @contextmanager
 def _workers_ended() -> Iterator[None]:
-    """End the workers that read files, however a run ends."""
+    """End the workers that read files, also after an error."""
     try:
         yield
     finally:

@@ -24,7 +24,7 @@ import train as train_script
 from sam.config.mistakes import report_mistakes
 from sam.config.schema import EvaluateConfig, TrainConfig
 from sam.record.directory import read_result
-from sam.run.evaluation import look_at
+from sam.run.evaluation import evaluate_or_analyse
 from sam.training.rows import Rows
 
 KINDS = ("sam", "sgd", "noisy")
@@ -156,7 +156,7 @@ def live(
 def evaluate(directory: pathlib.Path, split: str, folder: pathlib.Path) -> Ending:
     """Evaluate a run once, as evaluate.py does."""
     config = EvaluateConfig(run=str(directory), split=split)
-    return wait(begin(lambda: look_at(directory, config), folder), folder)
+    return wait(begin(lambda: evaluate_or_analyse(directory, config), folder), folder)
 
 
 def begin(

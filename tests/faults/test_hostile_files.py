@@ -182,7 +182,7 @@ def test_nothing_is_fetched_into_a_folder_that_only_a_run_names(refused, run, tm
     ):
         change_config(run, old, new)
     told = refused("evaluate.py", f"run={run}")
-    assert "or name the folder above" in told and told.endswith("for evaluate.py that is root=FOLDER\n")
+    assert "or name the folder above" in told and told.endswith("for evaluate.py, use root=FOLDER\n")
     assert not (tmp_path / "elsewhere").exists()
 
 

@@ -1,10 +1,10 @@
-"""train.py with cheaper rules: what they cost, how a stopped run goes on, and phases without an update."""
+"""train.py with cheaper rules: the passes they make, resuming a stopped run, and phases without an update."""
 
 import pytest
 import torch
 
 from sam.record.directory import read_result
-from tests.run.test_train_workers import stopped_and_gone_on_with, weights
+from tests.run.test_train_workers import stopped_and_continued, weights
 from tests.test_train import metrics, only_run
 from tests.tiny import TINY
 
@@ -18,14 +18,14 @@ LOOK_SAM = ["optimizer.interval=3", "optimizer.reuse=0.7"]
     [
         ([], [2, 2, 2, 2]),
         (["optimizer=sgd"], [1, 1, 1, 1]),
-        # Updates 0, 3 and 6 perturb.
+        # Updates 0, 3 and 6 are SAM updates.
         (LOOK_SAM, [1.5, 1.5, 1, 1.5]),
         (["optimizer.interval=3"], [1.5, 1.5, 1, 1.5]),
         (["optimizer.start=0.5"], [1, 1, 2, 2]),
         (["optimizer.start=0.7", "optimizer.stop=0.8"], [1, 1, 1, 1.5]),
         (["optimizer.ascent_fraction=0.25"], [1.25] * 4),
         (["optimizer.ascent_fraction=0.25", "m=8"], [1.25] * 4),
-        # A tenth of 16 images is two of them.
+        # A tenth of 16 images is rounded to two images.
         (["optimizer.ascent_fraction=0.1"], [1.125] * 4),
         (["optimizer.ascent_fraction=0.25", "optimizer.interval=2"], [1.125] * 4),
         (["optimizer.perturb=norm"], [2, 2, 2, 2]),
@@ -45,7 +45,7 @@ def test_run_counts_the_passes_that_it_makes(command, tmp_path, arguments, per_e
 
 
 @pytest.mark.slow
-def test_rules_differ_in_what_they_learn(command, tmp_path):
+def test_rules_learn_different_weights(command, tmp_path):
     rules = {
         "sam": [],
         "sgd": ["optimizer=sgd"],
@@ -83,7 +83,7 @@ def test_late_phase_begins_as_sgd_does(command, tmp_path):
 )
 def test_look_sam_stopped_anywhere_goes_on_to_the_same_bits(command, tmp_path, monkeypatch, ended_in):
     arguments = [*EIGHT_UPDATES, *LOOK_SAM, "m=8", "augmentation=basic"]
-    runs = stopped_and_gone_on_with(command, tmp_path, monkeypatch, arguments, ended_in)
+    runs = stopped_and_continued(command, tmp_path, monkeypatch, arguments, ended_in)
     results = [read_result(directory) for directory in runs]
     assert [result["forward_backward_passes"] for result in results] == [11, 11]
 
@@ -100,7 +100,7 @@ def test_look_sam_stopped_anywhere_goes_on_to_the_same_bits(command, tmp_path, m
             ["optimizer.start=0.6", "optimizer.stop=0.4"],
             "optimizer.start=0.6 is not before optimizer.stop=0.4",
         ),
-        # Updates 0 and 1 begin at 0 and a half of the run.
+        # Updates 0 and 1 begin at 0 and 1/2 of the run.
         (
             ["optimizer.start=0.99"],
             "optimizer: start=0.99 and stop=1.0 leave SAM no update of 2; move them apart, or train longer",

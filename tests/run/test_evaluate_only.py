@@ -1,4 +1,4 @@
-"""Runs with epochs=0, as a user meets them: nothing is trained, and the network is evaluated as it starts."""
+"""Runs with epochs=0: nothing is trained, and the initial network is evaluated."""
 
 import io
 import json
@@ -26,10 +26,10 @@ MEASURED = {"epoch", "step", "test_loss", "test_error_pct", "test_top5_error_pct
 
 @pytest.fixture
 def given(tmp_path):
-    """Return the trained weights in f.pth, without the counters, of which a run takes no notice."""
+    """Return the trained weights in f.pth, without the step counters, which a run ignores."""
     torch.manual_seed(7)  # not the seed of the run
     network = timm.create_model("test_efficientnet", num_classes=4)
-    for _ in range(40):  # nor the running statistics that it would begin with
+    for _ in range(40):  # so that the running statistics differ from the initial ones
         network(2 * torch.rand(16, 3, 12, 12) - 1)
     torch.save(network.state_dict(), tmp_path / "f.pth")
     return without_counters(network.state_dict())
@@ -53,7 +53,7 @@ def test_run_without_epochs_measures_the_weights_of_the_file(command, tmp_path, 
     assert (row["epoch"], row["step"], float(row["passes"]), float(row["seconds"])) == ("0", "0", 0, 0)
     published = timm.get_pretrained_cfg("test_efficientnet")
     named = predictions(directory, split="test", statistics=(published.mean, published.std))
-    assert len(set(named)) > 1, "the error is not that of one class"
+    assert len(set(named)) > 1, "all images got the same class"
     wrong = 100 * sum(name != number % 4 for number, name in enumerate(named)) / 16
     assert float(row["test_error_pct"]) == wrong
     result = read_result(directory)
@@ -81,7 +81,7 @@ def test_run_without_epochs_is_skipped_once_it_has_ended_and_goes_on_if_it_has_n
     assert code == 0
     error = f"complete: test error {first['test_error_pct']:.2f} %, {first['seconds']:.0f} s; "
     assert out.startswith(f"{error}ended before, skipped (force=true starts it from the beginning)\n")
-    # Killed between the checkpoint and the result.
+    # As if it was killed between the checkpoint and the result.
     (directory / "result.json").unlink()
     code, out, _ = command("train.py", *NOTHING, *FILE)
     assert code == 0
@@ -146,7 +146,7 @@ def test_two_processes_without_epochs_measure_what_one_does(command, tmp_path, g
     one, other = only_run(tmp_path / "one"), only_run(tmp_path / "two")
     assert read_result(other)["processes"] == 2
     (row,), (other_row,) = metrics(one), metrics(other)
-    # float64 sums in another order, over batches of another size
+    # The sums are float64, but in another order and over batches of another size.
     assert float(other_row.pop("test_loss")) == pytest.approx(float(row.pop("test_loss")), rel=1e-6)
     assert other_row == row
     kept = weights(other)

@@ -1,4 +1,4 @@
-"""Tests of sam/run/inspection.py and sam/analysis/measure.py through train.py and evaluate.py: whole runs."""
+"""Tests of sam/run/inspection.py and sam/analysis/measure.py with whole runs of train.py and evaluate.py."""
 
 import json
 
@@ -12,7 +12,7 @@ from sam.record.analyses import NAMES, read_analyses
 from tests.test_train import metrics
 from tests.tiny import TINY
 
-# Small enough for a second each, and with all that an analysis may be asked for.
+# Each takes about a second. Together they use all options of an analysis.
 QUICK = [
     "analysis.m=[1,8]",
     "analysis.ascent_steps=[1,2]",
@@ -33,7 +33,7 @@ def train(command, *arguments, outputs="outputs"):
 
 @pytest.fixture
 def run(command, tmp_path):
-    """Train one run; return its directory."""
+    """Train one run and return its directory."""
     train(command)
     (path,) = tmp_path.rglob("result.json")
     return path.parent
@@ -41,7 +41,7 @@ def run(command, tmp_path):
 
 @pytest.fixture
 def analyse(command, run):
-    """Analyse that run with evaluate.py; return exit code, stdout, stderr."""
+    """Analyse the run with evaluate.py; return exit code, stdout and stderr."""
     return lambda *arguments: command("evaluate.py", f"run={run}", *QUICK, *arguments)
 
 
@@ -53,7 +53,9 @@ def only(directory, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_schedule_leaves_the_run_as_it_is_and_evaluate_finds_the_same_numbers(command, tmp_path, run, name):
+def test_analysis_during_training_changes_no_bit_and_evaluate_gives_the_same_numbers(
+    command, tmp_path, run, name
+):
     train(command, f"analysis={name}", "analysis.every=2", *QUICK, outputs="watched")
     (watched,) = [path.parent for path in (tmp_path / "watched").rglob("result.json")]
     assert watched.name == run.name
@@ -84,13 +86,13 @@ def test_schedule_leaves_the_run_as_it_is_and_evaluate_finds_the_same_numbers(co
 
 
 @pytest.mark.parametrize("name", ["sharpness", "landscape"])
-def test_analysis_that_is_there_is_not_done_again_but_a_damaged_one_is(analyse, run, name):
+def test_existing_analysis_is_not_repeated_unless_it_is_damaged(analyse, run, name):
     analyse(f"analysis={name}")
     found = only(run, name)
     text = found.path.read_text()
     events = len(list((run / "tensorboard").iterdir()))
     _, out, _ = analyse(f"analysis={name}")
-    assert found.path.read_text() == text  # with the time it was written
+    assert found.path.read_text() == text  # including the time of writing
     assert "passes over an image" not in out
     assert len(list((run / "tensorboard").iterdir())) == events
     analyse(f"analysis={name}", "analysis.num_images=16")
@@ -102,7 +104,7 @@ def test_analysis_that_is_there_is_not_done_again_but_a_damaged_one_is(analyse, 
 
 
 @pytest.mark.parametrize(("split", "evaluated"), [("train", "train"), ("test", "test")])
-def test_analysis_looks_at_the_images_and_labels_of_its_split(command, analyse, run, split, evaluated):
+def test_analysis_uses_the_images_and_labels_of_its_split(command, analyse, run, split, evaluated):
     analyse("analysis=sharpness", f"analysis.split={split}")
     command("evaluate.py", f"run={run}", f"split={evaluated}")
     record = only(run, "sharpness").record
@@ -136,7 +138,7 @@ def test_surface_that_was_interrupted_goes_on(analyse, run):
     assert whole["loss"][1, 1] == found.record["loss"]
     begun = {key: array.copy() for key, array in whole.items()}
     begun["loss"][1:] = numpy.nan
-    begun["loss"][0, 0] = 7.0  # is not measured again
+    begun["loss"][0, 0] = 7.0  # stays, since this point is not measured again
     found.path.unlink()
     numpy.savez(found.arrays, **begun)
     analyse("analysis=landscape")
@@ -150,7 +152,7 @@ def test_surface_between_two_runs_ends_at_both(command, analyse, run, tmp_path):
     train(command, "seed=1")
     (other,) = [path.parent for path in tmp_path.rglob("result.json") if path.parent != run]
     line = ["analysis.dimensions=1", "analysis.directions=run", f"analysis.other={other}", "analysis.span=2"]
-    # Test images: the two runs have other wrong labels.
+    # On test images, since the two runs have different wrong labels.
     code, _, error = analyse("analysis=landscape", "analysis.points=5", "analysis.split=test", *line)
     assert code == 0, error
     command("evaluate.py", f"run={other}", "analysis=sharpness", "analysis.split=test", *QUICK)
@@ -178,7 +180,7 @@ def test_surface_along_eigenvectors_needs_them(analyse, run):
     assert only(run, "landscape").result["loss_at_centre"] == only(run, "landscape").record["loss"]
 
 
-def test_evaluate_of_a_folder_looks_at_every_run_below_it(command, run, tmp_path):
+def test_evaluate_of_a_folder_analyses_every_run_below_it(command, run, tmp_path):
     train(command, "seed=1")
     code, _, _ = command("evaluate.py", f"run={tmp_path / 'outputs'}", "analysis=sharpness", *QUICK)
     assert code == 0
@@ -188,33 +190,33 @@ def test_evaluate_of_a_folder_looks_at_every_run_below_it(command, run, tmp_path
 
 
 @pytest.mark.slow
-def test_evaluate_of_a_folder_goes_on_after_a_run_that_cannot_be_looked_at(command, run, tmp_path):
+def test_evaluate_of_a_folder_goes_on_after_a_run_that_cannot_be_read(command, run, tmp_path):
     train(command, "seed=1")
     (run / "checkpoint.pt").unlink()
     code, _, error = command("evaluate.py", f"run={tmp_path / 'outputs'}", "analysis=sharpness", *QUICK)
     assert code == 2
     assert error == (
-        f"error: 1 of 2 runs were left out:\n{run}: run={run} has no checkpoint yet; train it first\n"
+        f"error: 1 of 2 runs were skipped:\n{run}: run={run} has no checkpoint yet; train it first\n"
     )
     assert len(list(tmp_path.rglob("sharpness-epoch3-*.json"))) == 1
 
 
 def test_interrupted_run_catches_up_with_the_analysis_of_its_last_epoch(command, run):
-    # As if it had been killed between its second checkpoint and the analysis.
+    # As if it was killed between its second checkpoint and the analysis.
     (run / "result.json").unlink()
     train(command, "analysis=sharpness", "analysis.every=2", *QUICK)
     assert [analysis.epoch for analysis in read_analyses(run, "sharpness")[0]] == [3]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_run_that_diverges_ends_so_whatever_was_to_be_looked_at(command, tmp_path, name):
+def test_run_that_diverges_ends_as_diverged_with_any_analysis(command, tmp_path, name):
     train(command, "optimizer.lr=1e30", "optimizer.clip_norm=null", f"analysis={name}", *QUICK)
     (path,) = tmp_path.rglob("result.json")
     assert json.loads(path.read_text())["status"] == "diverged"
     assert not (path.parent / "analysis").exists()
 
 
-def test_analysis_that_fails_during_training_is_no_reason_to_lose_it(command, tmp_path):
+def test_analysis_that_fails_does_not_stop_the_training(command, tmp_path):
     hopeless = ["analysis=hessian", "analysis.every=2", *QUICK, "analysis.top=99999"]
     code, out, _ = command("train.py", *RUN, *hopeless)
     assert code == 0
@@ -231,7 +233,7 @@ def test_picture_cut_short_is_drawn_again_and_stops_no_run(command, analyse, run
     whole = picture.read_bytes()
     picture.write_bytes(b"")
     (run / "result.json").unlink()
-    train(command)  # TensorBoard leaves the picture out
+    train(command)  # TensorBoard skips the damaged picture
     assert (run / "result.json").exists()
     picture.unlink()
     analyse("analysis=sharpness")
@@ -259,7 +261,7 @@ def test_images_held_out_are_called_validation(command, tmp_path):
     assert only(path.parent, "sharpness").record["split"] == "validation"
 
 
-def test_split_of_an_evaluation_is_not_taken_for_that_of_an_analysis(analyse):
+def test_split_of_an_evaluation_is_refused_for_an_analysis(analyse):
     code, _, error = analyse("analysis=sharpness", "split=test")
     assert code == 0
     code, _, error = analyse("analysis=sharpness", "split=train")
@@ -270,7 +272,7 @@ def test_split_of_an_evaluation_is_not_taken_for_that_of_an_analysis(analyse):
     )
 
 
-def test_force_throws_away_the_analyses_of_the_run_before(command, analyse, run):
+def test_force_deletes_the_analyses_of_the_old_run(command, analyse, run):
     analyse("analysis=sharpness")
     train(command, "force=true")
     assert not (run / "analysis").exists()

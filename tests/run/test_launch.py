@@ -1,4 +1,4 @@
-"""runtime=ddp: processes that train.py starts by itself, from a shell: numbers, failures, signals."""
+"""runtime=ddp: train.py starts several processes itself. Numbers, failures and signals, from a shell."""
 
 import contextlib
 import os
@@ -27,7 +27,7 @@ GO_ON = "the same command goes on from the last checkpoint, if there is one"
 
 
 def start(arguments, folder):
-    """Start Python in a process group of its own, as a terminal does."""
+    """Start Python in a new process group, as a terminal does."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     command = [sys.executable, *arguments]
     return subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, start_new_session=True, **pipes)
@@ -40,7 +40,7 @@ def run_afresh(arguments, folder):
 
 @pytest.fixture
 def long_run(request, tmp_path):
-    """Start a run of two processes and wait for its first epoch; as a test may ask, with quick processes."""
+    """Start a run of two processes and wait for its first epoch; a parameter chooses the way to start."""
     run = getattr(request, "param", start)(LONG, tmp_path)
     assert "epoch 1 of 300" in run.stdout.readline()
     try:
@@ -51,7 +51,7 @@ def long_run(request, tmp_path):
 
 
 def started(run):
-    """The processes of a run that are there, in the order of their ranks."""
+    """Return the running processes of a run in the order of their ranks."""
     children = subprocess.run(["pgrep", "-P", str(run.pid)], capture_output=True, text=True)
     pids = map(int, children.stdout.split())
     return sorted(pid for pid in pids if is_alive(pid) and "resource_tracker" not in command_line(pid))
@@ -65,7 +65,7 @@ def command_line(pid):
 
 
 def workers_of(run):
-    """Both processes of a run."""
+    """Return both processes of a run."""
     pids = started(run)
     assert len(pids) == 2
     return pids
@@ -96,19 +96,19 @@ def test_sweep_trains_each_run_like_torchrun_to_the_bit_and_skips_it_later(tmp_p
     ("overrides", "message"),
     [
         (["m=null"], "m=null: each of 2 processes would take its share for a micro-batch"),
-        # Read by rank 0 alone, while the other waits.
+        # Only rank 0 reads this, while the other process waits.
         (["dataset.label_file=no.npz"], "dataset=synthetic: there is no file no.npz"),
     ],
 )
-def test_mistake_found_by_the_processes_is_told_once(tmp_path, overrides, message):
+def test_mistake_found_by_the_processes_is_reported_once(tmp_path, overrides, message):
     ended = run([TRAIN, *TWO, *overrides], tmp_path)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith(f"error: {message}")
     assert ended.stderr.count(message) == 1 and "Traceback" not in ended.stderr
-    assert not list(tmp_path.rglob("config.yaml")), "nothing was begun"
+    assert not list(tmp_path.rglob("config.yaml")), "a run directory was written"
 
 
-# Rank 1 fails once, in the second epoch. The processes run this script anew, so it is patched in each.
+# Rank 1 fails once, in the second epoch. Each process runs this script again, so each one is patched.
 FAILING = f"""
 import os, pathlib, sys
 sys.path.insert(0, {str(ROOT)!r})
@@ -135,7 +135,7 @@ def test_process_that_fails_gives_its_traceback_and_the_sweep_and_the_run_go_on(
     sweep = [tmp_path / "failing.py", "-m", *TWO, "epochs=3", "seed=0,1"]
     ended = run(sweep, tmp_path)
     assert ended.returncode == 1
-    assert time.monotonic() - started < 120, "nobody waits for a timeout"
+    assert time.monotonic() - started < 120, "a process waited for a timeout"
     assert ended.stderr.startswith("Traceback (most recent call last):\n")
     told, _, rest = ended.stderr.partition("error: ")
     assert told.endswith("ArithmeticError: a fault of the program\n")
@@ -171,7 +171,7 @@ def test_process_that_hangs_ends_the_run_within_the_limit(tmp_path):
     try:
         assert "epoch 1 of 300" in run.stdout.readline()
         os.kill(workers_of(run)[1], signal.SIGSTOP)
-        # The launcher gives the one that hangs 30 seconds to end by itself.
+        # The launcher gives the process that hangs 30 seconds to end.
         _, err = run.communicate(timeout=12 + 60)
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -184,7 +184,7 @@ def test_process_that_hangs_ends_the_run_within_the_limit(tmp_path):
 
 
 @pytest.mark.parametrize(("local_rank", "told"), [("0", f"error: it is gone; {GO_ON}\n"), ("1", "")])
-def test_loss_of_a_process_is_told_once_on_each_machine(command, monkeypatch, local_rank, told):
+def test_loss_of_a_process_is_reported_once_on_each_machine(command, monkeypatch, local_rank, told):
     def lose(config, command):
         raise ProcessError("it is gone")
 
@@ -195,12 +195,12 @@ def test_loss_of_a_process_is_told_once_on_each_machine(command, monkeypatch, lo
     assert command("train.py", *TINY) == (1, "", told)
 
 
-def test_restarts_do_not_start_anew(command, monkeypatch):
+def test_force_is_refused_if_torchrun_may_restart(command, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "1")
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
     code, out, err = command("train.py", *TINY, "force=true")
     assert (code, out) == (2, "")
-    assert err.startswith("error: force=true under torchrun --max-restarts would throw the run away at every")
+    assert err.startswith("error: force=true under torchrun --max-restarts would delete the run at every")
 
 
 @pytest.mark.ddp
@@ -211,7 +211,7 @@ def test_restarts_do_not_start_anew(command, monkeypatch):
         (QuickProcess, signal.SIGUSR2, 140, os.kill),
         pytest.param(start, signal.SIGTERM, 143, os.kill, marks=pytest.mark.slow),
         pytest.param(start, signal.SIGINT, 130, os.killpg, marks=pytest.mark.slow),
-        pytest.param(start, signal.SIGUSR2, 140, os.killpg, marks=pytest.mark.slow),  # as Slurm sends it
+        pytest.param(start, signal.SIGUSR2, 140, os.killpg, marks=pytest.mark.slow),  # as Slurm does
     ],
     indirect=["long_run"],
 )
@@ -226,7 +226,7 @@ def test_signal_saves_and_says_once_how_to_go_on(long_run, tmp_path, signal_numb
     assert len(state["random"]) == 2
 
 
-def test_signal_that_a_launcher_repeats_is_one_request(monkeypatch):
+def test_signal_that_a_launcher_repeats_counts_as_one_request(monkeypatch):
     now = [100.0]
     monkeypatch.setattr("sam.system.signals.time.monotonic", lambda: now[0])
     request = StopRequest()
@@ -239,13 +239,13 @@ def test_signal_that_a_launcher_repeats_is_one_request(monkeypatch):
         request.handle(signal.SIGINT, None)
 
 
-def test_launch_wants_a_gpu_for_each_process(monkeypatch):
+def test_launch_needs_a_gpu_for_each_process(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     config = changed({"runtime.processes": 2})
-    with pytest.raises(ConfigError, match="runtime.processes=2, but the GPUs of this machine are 1; lower"):
+    with pytest.raises(ConfigError, match="runtime.processes=2, but the number of GPUs here is 1; lower"):
         launch(config, "")
     config.runtime.device = "cuda:0"
-    with pytest.raises(ConfigError, match="runtime.device=cuda:0 is one GPU for 2 processes; say cuda"):
+    with pytest.raises(ConfigError, match="runtime.device=cuda:0 is one GPU for 2 processes; use cuda"):
         launch(config, "")
 
 
@@ -256,7 +256,7 @@ def test_processes_end_when_their_launcher_is_killed(tmp_path, long_run):
     long_run.kill()
     deadline = time.monotonic() + 60
     while any(is_alive(pid) for pid in pids):
-        assert time.monotonic() < deadline, "a process has outlived its launcher"
+        assert time.monotonic() < deadline, "a process is alive after the end of its launcher"
         time.sleep(0.1)
     directory = only_run(tmp_path)
     assert (directory / "checkpoint.pt").exists() and not (directory / "result.json").exists()

@@ -1,4 +1,4 @@
-"""What the adapters of submitit and Ray replace is what Hydra's launchers call. Mend them if this fails."""
+"""Hydra's launchers call the functions that our adapters replace. If a test fails, repair the adapter."""
 
 import ast
 import importlib.util
@@ -10,7 +10,7 @@ import pytest
 from sam.run import ray_adapter, submitit_adapter
 from sam.run.returned_errors import errors_returned
 
-# Module of a launcher, its package and the library's, the adapter, and how the launcher ends.
+# Module of a launcher, its package and the library's, the adapter, and the last line of the launcher.
 LAUNCHERS = [
     (
         "hydra_plugins.hydra_submitit_launcher.submitit_launcher",
@@ -28,9 +28,7 @@ LAUNCHERS = [
 
 
 @pytest.mark.parametrize(("module", "packages", "adapter", "ending"), LAUNCHERS)
-def test_launcher_waits_for_its_jobs_in_the_one_line_that_the_adapter_is_written_for(
-    module, packages, adapter, ending
-):
+def test_launcher_waits_for_its_jobs_in_the_line_that_the_adapter_expects(module, packages, adapter, ending):
     if importlib.util.find_spec(module.rpartition(".")[0]) is None:
         pytest.skip(f"{packages[0]} is not installed")
     source = pathlib.Path(importlib.util.find_spec(module.rpartition(".")[0]).origin or "").parent
@@ -39,7 +37,7 @@ def test_launcher_waits_for_its_jobs_in_the_one_line_that_the_adapter_is_written
         ast.unparse(node.value) for node in ast.walk(tree) if isinstance(node, ast.Return) and node.value
     }
     installed = " and ".join(f"{package} {version(package)}" for package in packages)
-    assert ending in endings, f"{installed} wait for jobs in another way; mend {adapter.__name__}"
+    assert ending in endings, f"{installed} wait for jobs in another way; repair {adapter.__name__}"
 
 
 def test_submitit_returns_the_error_of_a_job():
@@ -51,7 +49,7 @@ def test_submitit_returns_the_error_of_a_job():
         submitit.Job.results(None)
 
 
-def test_error_is_returned_in_one_line_and_the_function_is_put_back():
+def test_error_is_returned_in_one_line_and_the_function_is_restored():
     class Library:
         def get(self):
             raise ValueError("first\nsecond\nthird")

@@ -1,4 +1,4 @@
-"""Whole runs with sharded weights, and with one perturbation for all processes."""
+"""Whole runs with sharded weights, and with one perturbation shared by all processes."""
 
 import json
 
@@ -31,9 +31,9 @@ def test_run_with_sharded_weights_is_one_of_whole_weights_and_can_be_gone_on_wit
         assert row["cosine"]
         for key in set(row) - {"seconds", "images_per_second"}:
             if row[key]:
-                # float32 sums in another order, grown over four updates
+                # float32 sums in another order; the differences grow over four updates
                 assert float(row[key]) == pytest.approx(float(other[key]), rel=1e-3, abs=1e-4), key
-    # A checkpoint of whole tensors: one process evaluates it, and goes on with it.
+    # A checkpoint has whole tensors, so a single process can evaluate and continue it.
     code, _, err = command("evaluate.py", f"run={runs['fsdp']}")
     assert (code, err) == (0, "")
     evaluation = json.loads((runs["fsdp"] / "evaluation-test.json").read_text())
@@ -58,7 +58,7 @@ def test_sharded_weights_need_several_processes(command):
 
 @pytest.mark.slow
 @pytest.mark.ddp
-def test_the_main_process_looks_while_the_others_wait_and_the_run_stays_as_it_is(tmp_path):
+def test_the_main_process_analyses_while_the_others_wait_and_the_run_does_not_change(tmp_path):
     runs = []
     looks = ["analysis=sharpness", "analysis.m=[4]", "analysis.num_images=16"]
     for outputs, more in (("plain", []), ("watched", looks)):

@@ -1,4 +1,4 @@
-"""Tests of sam/run/rehearsal.py: --smoke in real processes, --dry-run with made-up seconds."""
+"""Tests of sam/run/rehearsal.py: --smoke in real processes, --dry-run with simulated times."""
 
 import math
 from pathlib import Path
@@ -46,10 +46,10 @@ def test_smoke_goes_on_after_a_process_that_was_killed(use_cells, capsys, monkey
 
 
 @pytest.mark.parametrize("validation", ["none", "random"])
-def test_rehearsal_makes_folders_of_images_that_are_enough(validation, monkeypatch):
+def test_rehearsal_makes_folders_with_enough_images(validation, monkeypatch):
     given = composed(["experiment=table3/efficientnet_b7", f"dataset.validation={validation}"])
     small = made_up(given, m=2, num_micro_batches=2, num_batches=2, largest_size=8)
-    with rehearse.Rehearsal(anew=False) as rehearsal:
+    with rehearse.Rehearsal(fresh_process=False) as rehearsal:
         config = rehearsal._with_images(small)
         data = load_dataset(config.dataset, config.seed)
         assert (len(data.train), len(data.test)) == (small.dataset.num_train, 4)
@@ -61,7 +61,7 @@ def test_rehearsal_makes_folders_of_images_that_are_enough(validation, monkeypat
 
 @pytest.fixture
 def stub(monkeypatch):
-    """Put made-up seconds in the place of trials; return what was tried."""
+    """Replace trials by simulated times; return the configs that were tried."""
     tried = []
 
     def use(seconds_per_image, evaluation_seconds=0.001):
@@ -86,7 +86,7 @@ def test_dry_run_multiplies_updates_and_images_by_their_seconds(stub, capsys):
     tried = stub({"sgd": 1 / 128, "sam": 1 / 64})
     assert reproduce.main(["table1", *WRN, "--epochs", "200", "--seeds", "2", "--dry-run"]) == 0
     out = capsys.readouterr().out
-    # Two micro-batches of 32 are quick, so the whole batch is timed, each optimizer once.
+    # Two micro-batches of 32 are fast, so the whole batch is timed, once per optimizer.
     assert tried == [("sgd", 64, 2), ("sgd", 256, 3), ("sam", 64, 2), ("sam", 256, 3)]
     assert "  wrn_28_10, sgd, batch 256, m 32: 2.00 s, 2.0 GiB (a device)\n" in out
     # 200 epochs: (39,000 updates x 2 s + 200 x 10,000 images x 0.001 s) / 3,600 = 22.2 h; SAM 4 s: 43.9 h.
@@ -107,7 +107,7 @@ def test_dry_run_counts_shared_runs_once_in_the_sum(stub, capsys):
     assert "\n2 conditions, 2 runs: 292 hours (12 days)" in out
 
 
-def test_dry_run_times_two_micro_batches_where_updates_are_long(stub, capsys):
+def test_dry_run_times_two_micro_batches_if_updates_are_long(stub, capsys):
     tried = stub({"sam": 1.0}, evaluation_seconds=0)
     arguments = ["table1", *WRN, "--epochs", "200", "--method", "sam", "--seeds", "1", "--dry-run"]
     assert reproduce.main(arguments) == 0
@@ -117,13 +117,13 @@ def test_dry_run_times_two_micro_batches_where_updates_are_long(stub, capsys):
     assert "/sam: 2,773.33 x 1 = 2,773.3\n" in out  # 39,000 x 256 s
 
 
-def test_dry_run_of_weights_as_they_are_times_the_evaluation_alone(stub, capsys):
+def test_dry_run_without_updates_times_only_the_evaluation(stub, capsys):
     tried = stub({"sgd": 1.0}, evaluation_seconds=0.72)
     arguments = ["table3", "--dataset", "imagenet", "--model", "efficientnet_b7", "--method"]
     assert reproduce.main([*arguments, "checkpoint", "--seeds", "1", "--dry-run"]) == 0
     assert [number for _, _, number in tried] == [0]
     out = capsys.readouterr().out
-    assert "(a device, evaluated alone)\n" in out and "nan" not in out
+    assert "(a device, evaluation only)\n" in out and "nan" not in out
     assert "/checkpoint: 10.00 x 1 = 10.0\n" in out  # 50,000 images x 0.72 s
 
 
@@ -135,4 +135,4 @@ def test_dry_run_says_what_could_not_be_timed_and_fails(stub, capsys):
     assert "  wrn_28_10, sam, batch 256, m 32: MemoryError: too large\n" in out
     assert "/sam: unknown\n" in out
     assert "\n2 conditions, 3 runs: 34 hours" in out
-    assert "\n1 runs are not counted: no update of theirs could be timed\n" in out
+    assert "\n1 runs are not counted: their updates could not be timed\n" in out

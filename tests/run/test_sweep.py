@@ -1,4 +1,4 @@
-"""Sweeps: what is skipped, what is told in the end, and how only what failed is trained again."""
+"""Sweeps: skipped runs, the summary at the end, and training only the failed runs again."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.quick_process import ROOT
 from tests.tiny import TINY
 
 
-def test_only_what_is_missing_is_handed_to_the_launcher_and_each_run_once(command, tmp_path, monkeypatch):
+def test_only_runs_that_have_not_ended_go_to_the_launcher_and_each_once(command, tmp_path, monkeypatch):
     line = ["-m", *TINY, "optimizer=sgd,sam", "optimizer.rho=0.1,0.2", "seed=0,1"]
     assert command("train.py", "-m", *TINY, "optimizer.rho=0.2", "seed=0,1")[0] == 0
     handed = []
@@ -37,7 +37,7 @@ def test_only_what_is_missing_is_handed_to_the_launcher_and_each_run_once(comman
         ["optimizer=sam", "optimizer.rho=0.1", "seed=0"],
         ["optimizer=sam", "optimizer.rho=0.1", "seed=1"],
     ]
-    assert out.startswith("2 of 6 runs ended before, skipped (force=true starts them anew)\n")
+    assert out.startswith("2 of 6 runs ended before, skipped (force=true starts them from the beginning)\n")
     assert out.endswith("\n6 runs: 6 complete, 0 diverged, 0 failed\n")
     handed.clear()
     assert command("train.py", *line)[0] == 0
@@ -60,7 +60,7 @@ def test_ended_runs_are_skipped_without_loading_torch(command, tmp_path):
     assert ended.stdout.endswith("2 runs: 2 complete, 0 diverged, 0 failed\nFalse\n"), ended.stderr
 
 
-def test_what_failed_is_told_with_a_command_that_trains_just_that(command, tmp_path, monkeypatch):
+def test_failures_are_reported_with_a_command_that_trains_only_them(command, tmp_path, monkeypatch):
     model = make_network
 
     def crash(config, *arguments):
@@ -73,7 +73,7 @@ def test_what_failed_is_told_with_a_command_that_trains_just_that(command, tmp_p
     )
     line = ["-m", *TINY, "model.width=5,4", "optimizer.lr=-1,0.1", "optimizer=sgd"]
     code, out, err = command("train.py", *line)
-    assert code == 1, "not all are mistakes"
+    assert code == 1, "some failures are not mistakes of the user"
     assert out.endswith("\n4 runs: 1 complete, 0 diverged, 3 failed\n")
     *_, first, why, second, why_second, third, why_third, again = err.splitlines()
     assert (first, why) == (
@@ -101,7 +101,7 @@ def test_sweep_of_mistakes_alone_ends_with_2(command, tmp_path):
 
 
 @pytest.mark.slow
-def test_runs_may_stand_in_a_file(command, tmp_path):
+def test_runs_may_be_listed_in_a_file(command, tmp_path):
     lines = ["# two runs", "", "seed=7", "seed=8 'outputs=with space'"]
     (tmp_path / "runs.txt").write_text("\n".join(lines))
     code, out, err = command("train.py", "-m", "hydra.sweeper.file=runs.txt", *TINY, "optimizer=sgd,sam")
@@ -133,7 +133,7 @@ def test_launcher_that_is_not_installed_says_how_to_install_it(command, monkeypa
     )
 
 
-def test_stopped_sweep_says_how_far_it_came(command, tmp_path, monkeypatch):
+def test_stopped_sweep_says_how_many_runs_ended(command, tmp_path, monkeypatch):
     def stop(config, *arguments):
         if config.width == 5:
             raise SystemExit(143)
@@ -146,7 +146,7 @@ def test_stopped_sweep_says_how_far_it_came(command, tmp_path, monkeypatch):
     assert out.endswith("\nstopped; 1 of 3 runs ended; the same command goes on\n")
 
 
-def test_forced_run_that_fails_before_it_begins_is_no_ended_run(command, tmp_path, monkeypatch):
+def test_forced_run_that_fails_before_it_begins_does_not_count_as_ended(command, tmp_path, monkeypatch):
     assert command("train.py", *TINY)[0] == 0
     monkeypatch.setattr("sam.build.network.make_network", lambda *a: 1 / 0)
     code, out, err = command("train.py", "-m", *TINY, "force=true")
@@ -165,7 +165,7 @@ def test_program_is_found_by_jobs_that_start_elsewhere(monkeypatch):
 
 
 @pytest.mark.slow
-def test_command_for_what_failed_holds_whatever_the_folder_is_called(command, tmp_path, monkeypatch):
+def test_command_for_failed_runs_works_with_any_name_of_the_folder(command, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for outputs in ("'o (x) é & ~'", "'~/runs'", "'a=b#c'"):
         code, _, err = command("train.py", "-m", *TINY, "epochs=-1", f"outputs={outputs}")
@@ -180,4 +180,4 @@ def test_force_is_refused_where_a_job_may_be_started_again(command, monkeypatch)
     monkeypatch.setattr(sweep.Plugins.instance(), "instantiate_launcher", lambda **keywords: None)
     code, out, err = command("train.py", "-m", "hydra/launcher=ray", *TINY, "force=true")
     assert (code, out) == (2, "")
-    assert err.startswith("error: force=true with hydra/launcher=ray would throw a run away whenever")
+    assert err.startswith("error: force=true with hydra/launcher=ray would delete a run whenever")

@@ -1,4 +1,4 @@
-"""Runs whose images are made by worker processes: files on disk, and AutoAugment."""
+"""Runs whose images come from worker processes: files on disk, and AutoAugment."""
 
 import gc
 import multiprocessing
@@ -43,8 +43,8 @@ def weights(directory):
     return torch.load(directory / "checkpoint.pt", weights_only=True)["model"]
 
 
-def stopped_and_gone_on_with(command, tmp_path, monkeypatch, arguments, ended_in):
-    """Stop a run in an update and go on: the same bits as a whole run, whose directories are returned."""
+def stopped_and_continued(command, tmp_path, monkeypatch, arguments, ended_in):
+    """Check that a stopped and continued run has the bits of a whole one; return the directories of both."""
     assert command("train.py", *arguments, "outputs=whole")[0] == 0
     update, calls = Update.__call__, []
 
@@ -68,7 +68,7 @@ def stopped_and_gone_on_with(command, tmp_path, monkeypatch, arguments, ended_in
 
 
 @pytest.mark.slow
-def test_files_train_the_same_however_many_workers_there_are(command, tmp_path, pictures):
+def test_files_train_the_same_with_any_number_of_workers(command, tmp_path, pictures):
     runs = []
     for workers in (0, 2):
         arguments = [*FILES, "augmentation=inception", f"outputs=with{workers}", "epochs=2"]
@@ -85,11 +85,11 @@ def test_files_train_the_same_however_many_workers_there_are(command, tmp_path, 
 
 @pytest.fixture
 def no_garbage_collection():
-    """Leave rings of references alone, whatever else is made meanwhile."""
+    """Turn the garbage collector off, so that reference cycles are not freed."""
     gc.disable()
     yield
     gc.enable()
-    gc.collect()  # a worker that is held yet would keep this process from ending
+    gc.collect()  # a worker that is still referenced would keep this process alive
 
 
 @pytest.mark.slow
@@ -101,7 +101,7 @@ def test_workers_end_with_the_run(command, tmp_path, pictures):
     assert len(list(tmp_path.rglob("result.json"))) == 2
     deadline = time.monotonic() + 30
     while left := set(multiprocessing.active_children()) - before:
-        assert time.monotonic() < deadline, f"{len(left)} workers have outlived their runs"
+        assert time.monotonic() < deadline, f"{len(left)} workers are alive after the end of their runs"
         time.sleep(0.05)
 
 
@@ -111,7 +111,7 @@ def test_run_stopped_within_an_epoch_of_auto_augment_goes_on_to_the_same_bits(
     command, tmp_path, monkeypatch, extra
 ):
     arguments = [*TINY, "augmentation=autoaugment_cutout", "epochs=2", "runtime.workers=1", *extra]
-    stopped_and_gone_on_with(command, tmp_path, monkeypatch, arguments, ended_in=4)
+    stopped_and_continued(command, tmp_path, monkeypatch, arguments, ended_in=4)
 
 
 def test_a_broken_picture_stops_the_run_with_its_name_and_is_read_once_repaired(command, tmp_path, pictures):
@@ -130,9 +130,9 @@ def test_a_broken_picture_stops_the_run_with_its_name_and_is_read_once_repaired(
 
 @pytest.mark.slow
 def test_a_sweep_in_which_a_picture_is_broken_ends(tmp_path, pictures):
-    # Hydra keeps the error to the end, and with it what was on the stack: the workers of that run.
+    # Hydra keeps the error to the end, and with it the run's stack, which refers to the run's workers.
     (pictures / "train" / "dog" / "3.jpg").write_bytes(b"broken")
-    # A real process, which has to end although workers are held.
+    # A real process must end although its workers are still referenced.
     arguments = [sys.executable, TRAIN, "-m", *FILES, "runtime.workers=2", "epochs=1"]
     ended = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 2
@@ -143,8 +143,8 @@ def test_a_sweep_in_which_a_picture_is_broken_ends(tmp_path, pictures):
 def test_a_killed_run_can_go_on_at_once_although_its_workers_outlive_it(tmp_path):
     arguments = [TRAIN, *TINY, "augmentation=autoaugment", "runtime.workers=2", "epochs=500"]
     running = QuickProcess(arguments, tmp_path)
-    running.stdout.readline()  # the first epoch has ended
-    running.stdout.close()  # its workers, which outlive it, hold the other ends
+    running.stdout.readline()  # wait for the end of the first epoch
+    running.stdout.close()  # its workers live longer and keep the other end open
     running.stderr.close()
     running.kill()
     running.communicate()
@@ -156,7 +156,7 @@ def test_a_killed_run_can_go_on_at_once_although_its_workers_outlive_it(tmp_path
 @pytest.mark.slow
 @pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signal_to_all_processes_saves_and_says_how_to_go_on(tmp_path, signal_number, code):
-    # As Ctrl-C in a terminal or the end of a job does; the workers get it too.
+    # Like Ctrl-C in a terminal or the end of a job: the workers get the signal too.
     arguments = [*TINY, "augmentation=autoaugment", "runtime.workers=2", "epochs=500"]
     running = QuickProcess([TRAIN, *arguments], tmp_path, own_group=True)
     assert "epoch 1 of 500" in running.stdout.readline()

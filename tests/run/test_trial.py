@@ -1,4 +1,4 @@
-"""Tests of sam/run/trial.py: it really trains, evaluates, and tells what it saw."""
+"""Tests of sam/run/trial.py: a trial really trains and evaluates, and returns its measurements."""
 
 import dataclasses
 import math
@@ -31,7 +31,7 @@ TINY = {
 
 @pytest.fixture(autouse=True)
 def threads():
-    """Leave other tests the number of threads that they had."""
+    """Restore the number of threads after a test."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -41,7 +41,7 @@ def threads():
 def test_trial_trains_and_evaluates(optimizer: str) -> None:
     config = changed({**TINY, "optimizer.name": optimizer})
     untrained, one, five = (attempt(config, number) for number in (0, 1, 5))
-    # Pictures of four classes with noise, far apart: an update or two already show.
+    # Noisy pictures of four very different classes: one or two updates already have an effect.
     assert five.test_loss < one.test_loss < untrained.test_loss < 10
     for trial in (one, five):
         assert 0 < trial.update_seconds < 60
@@ -50,12 +50,12 @@ def test_trial_trains_and_evaluates(optimizer: str) -> None:
     assert five.device == "1 CPU threads"
 
 
-def test_trial_of_no_update_evaluates_alone() -> None:
+def test_trial_without_updates_only_evaluates() -> None:
     trial = attempt(changed(TINY), 0)
     assert math.isnan(trial.update_seconds)
     assert math.isfinite(trial.test_loss)
     assert trial.evaluation_seconds > 0
-    # What the weights are does not depend on the optimizer; what they become does.
+    # The initial weights do not depend on the optimizer; the trained weights do.
     assert attempt(changed({**TINY, "optimizer.name": "sgd"}), 0).test_loss == trial.test_loss
 
 

@@ -99,7 +99,7 @@ def test_load_without_checkpoints_returns_none(tmp_path: Path) -> None:
 
 def test_load_returns_what_was_saved(store: CheckpointStore) -> None:
     assert equal(content(store.load()), NEW)
-    # A store opened anew finds it too.
+    # A new store finds it too.
     assert equal(content(CheckpointStore(store.newest.parent).load()), NEW)
 
 
