@@ -65,7 +65,7 @@ class ImageFiles:
                     raise ValueError("it has more than 8 bits per channel, which would be clipped to white")
                 return image.convert("RGB")
         except Exception as error:  # a broken file can make PIL raise almost anything
-            raise ImageError(f"{path} is no readable image ({error}); repair or delete it") from error
+            raise ImageError(f"{path} is not a readable image ({error}); repair or delete it") from error
 
     def decoded(self) -> Tensor:
         """Return all images, resized and centre-cropped: uint8 [N, image_size, image_size, 3].

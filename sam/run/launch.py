@@ -162,7 +162,8 @@ def launch(config: TrainConfig, command: str) -> dict[str, Any]:
             max_restarts=0,
             start_method="spawn",
             # Not the signals in STOPS: the launcher would give a process 30 seconds to save, then kill it.
-            # If a process died, the launcher ends the others: with gloo at once, with NCCL after 30 seconds.
+            # If a process died, the launcher sends SIGTERM to the others. With gloo they end at once; with
+            # NCCL they may hang until it kills them.
             signals_to_handle=",".join(number.name for number in OTHERS),
         )
         task = WorkerTask(config, command, pathlib.Path(folder))
@@ -245,7 +246,7 @@ def work(task: WorkerTask) -> tuple[dict[str, Any] | None, int]:
 
 
 def _end_if_launcher_died(signal_number: int = 0, frame: FrameType | None = None) -> None:
-    """End at once if the launcher has died. Otherwise the launcher ends this process when all are done."""
+    """End at once if the launcher has died, since a process waits for it at its end; also handles SIGINT."""
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
         os._exit(1)

@@ -161,7 +161,7 @@ def test_train_refuses_an_unreadable_image(command, tmp_path):
     (tmp_path / "train" / "cat" / "bad.png").write_bytes(b"no image")
     code, _, err = command("train.py", "dataset=image_folder", f"dataset.root={tmp_path}")
     assert code == 2
-    assert "bad.png is no readable image" in err
+    assert "bad.png is not a readable image" in err
     assert "repair or delete it" in err
 
 

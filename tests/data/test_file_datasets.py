@@ -101,7 +101,7 @@ def test_image_folder_on_disk_opens_no_image(image_root: Path) -> None:
 
 def test_image_folder_in_memory_names_an_unreadable_file(image_root: Path) -> None:
     (image_root / "train" / "dog" / "a.png").write_bytes(b"not a picture")
-    with pytest.raises(ValueError, match=r"/train/dog/a\.png is no readable image \(.+\); repair or delete"):
+    with pytest.raises(ValueError, match=r"/train/dog/a\.png is not a readable image \(.+\); repair or"):
         in_memory(image_root)
 
 
@@ -476,7 +476,7 @@ def test_torchvision_files_name_an_unreadable_image(name: str, tmp_path: Path) -
     path = tmp_path / KNOWN[name].folder / written.test[0][0]
     path.write_bytes(b"not a picture")
     assert len(read(name, tmp_path).test) == len(written.test)
-    with pytest.raises(ValueError, match=rf"^{path} is no readable image"):
+    with pytest.raises(ValueError, match=rf"^{path} is not a readable image"):
         read(name, tmp_path, in_memory=True)
 
 

@@ -112,7 +112,7 @@ def test_image_files_read_other_modes_as_rgb(
 def test_image_files_refuse_16_bits_which_pil_would_clip(tmp_path: Path) -> None:
     files = files_of(np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16), folder=tmp_path)
     message = (
-        r"/0\.png is no readable image \(it has more than 8 bits per channel, which would be "
+        r"/0\.png is not a readable image \(it has more than 8 bits per channel, which would be "
         r"clipped to white\); repair or delete it$"
     )
     with pytest.raises(ImageError, match=message):
@@ -125,7 +125,7 @@ def test_image_files_refuse_floats(tmp_path: Path) -> None:
     files = ImageFiles(
         (str(tmp_path / "a.tiff"),), targets, image_size=8, resize_size=8, interpolation="bilinear"
     )
-    with pytest.raises(ImageError, match=r"a\.tiff is no readable image \(it has more than 8 bits"):
+    with pytest.raises(ImageError, match=r"a\.tiff is not a readable image \(it has more than 8 bits"):
         files.picture(0)
 
 
@@ -163,7 +163,7 @@ def test_image_files_name_an_unreadable_file(
     three: ImageFiles, spoil: Callable[[Path], None], read: Callable[[ImageFiles], Any]
 ) -> None:
     spoil(Path(three.paths[1]))
-    with pytest.raises(ImageError, match=r"/1\.png is no readable image \(.+\); repair or delete it$"):
+    with pytest.raises(ImageError, match=r"/1\.png is not a readable image \(.+\); repair or delete it$"):
         read(three)
 
 

@@ -145,7 +145,7 @@ def test_loader_names_a_broken_file(tmp_path: pathlib.Path, num_workers: int) ->
     files = ImageFiles((str(path),), torch.zeros(1), image_size=16, resize_size=16, interpolation="bilinear")
     loader = Loader(files, [], num_workers, pin_memory=False)
     request = (torch.tensor([0]), torch.tensor([0]))
-    with pytest.raises(ImageError, match=rf"^{path} is no readable image \(.*\); repair or delete it$"):
+    with pytest.raises(ImageError, match=rf"^{path} is not a readable image \(.*\); repair or delete it$"):
         list(loader([request]))
 
 

@@ -261,4 +261,4 @@ def test_image_that_is_none_is_refused(refused, tmp_path, what):
     else:
         Image.new("1", (20000, 20000)).save(path, format="PNG")
     told = refused("train.py", "dataset=image_folder", f"dataset.root={tmp_path}")
-    assert "bad.jpg is no readable image" in told
+    assert "bad.jpg is not a readable image" in told

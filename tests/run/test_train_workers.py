@@ -121,7 +121,7 @@ def test_a_broken_picture_stops_the_run_with_its_name_and_is_read_once_repaired(
     arguments = [*FILES, "runtime.workers=1", "epochs=2"]
     code, _, err = command("train.py", *arguments)
     assert code == 2
-    assert "dataset=image_folder: pictures/train/dog/3.jpg is no readable image" in err
+    assert "dataset=image_folder: pictures/train/dog/3.jpg is not a readable image" in err
     assert "Traceback" not in err
     path.write_bytes(whole)
     assert command("train.py", *arguments)[0] == 0
@@ -136,7 +136,7 @@ def test_a_sweep_in_which_a_picture_is_broken_ends(tmp_path, pictures):
     arguments = [sys.executable, TRAIN, "-m", *FILES, "runtime.workers=2", "epochs=1"]
     ended = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 2
-    assert "3.jpg is no readable image" in ended.stderr
+    assert "3.jpg is not a readable image" in ended.stderr
 
 
 @pytest.mark.slow
