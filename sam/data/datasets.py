@@ -62,7 +62,7 @@ def fashion_mnist_mini() -> Dataset:
 def fashion_mnist(root: pathlib.Path, download: bool) -> Dataset:
     """Read Fashion-MNIST from ROOT/FashionMNIST/raw: 60,000 + 10,000 images, 28 x 28 x 1."""
     folder = root / "FashionMNIST" / "raw"
-    _provide(
+    _ensure_files(
         "Fashion-MNIST",
         root,
         {folder / name: md5 for name, md5 in FASHION_MNIST_FILES.items()},
@@ -91,7 +91,7 @@ def cifar(name: str, root: pathlib.Path, download: bool) -> Dataset:
     reader = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}[name]
     folder = root / reader.base_folder
     known = [*reader.train_list, *reader.test_list, (reader.meta["filename"], reader.meta["md5"])]
-    _provide(
+    _ensure_files(
         name.upper().replace("CIFAR", "CIFAR-"),
         root,
         {folder / file: md5 for file, md5 in known},
@@ -116,7 +116,7 @@ def svhn(root: pathlib.Path, download: bool, extra: bool) -> Dataset:
     training = ("extra", "train") if extra else ("train",)
     reader = torchvision.datasets.SVHN
     sources = [reader.split_list[split] for split in (*training, "test")]
-    _provide(
+    _ensure_files(
         "SVHN",
         root,
         {root / file: md5 for _, file, md5 in sources},
@@ -134,7 +134,7 @@ def _svhn_images(parts: list[torchvision.datasets.SVHN]) -> Images:
     return Images(pixels, torch.cat([torch.from_numpy(part.labels) for part in parts]))
 
 
-def _provide(
+def _ensure_files(
     name: str,
     root: pathlib.Path,
     files: dict[pathlib.Path, str],

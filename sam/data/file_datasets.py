@@ -46,7 +46,7 @@ def image_folder(
         ValueError: If the splits have different classes, or a file decoded now is not an image.
     """
     train_folder, test_folder = _folder(root, "train"), _folder(root, "test", "val")
-    train, test = _listed_folder(train_folder), _listed_folder(test_folder)
+    train, test = _list_folder(train_folder), _list_folder(test_folder)
     if train.classes != test.classes:
         differing = ", ".join(sorted(set(train.classes) ^ set(test.classes)))
         raise ValueError(f"{root}: classes of train and {test_folder.name} differ: {differing}")
@@ -68,21 +68,21 @@ def _folder(root: pathlib.Path, *names: str) -> pathlib.Path:
     )
 
 
-def _listed_folder(folder: pathlib.Path) -> Any:
+def _list_folder(folder: pathlib.Path) -> Any:
     try:
         return torchvision.datasets.ImageFolder(folder)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{folder.absolute()}: {error}") from error
 
 
-def _listed(reader: type, root: pathlib.Path, split: str, download: bool) -> tuple[Samples, list[str]]:
+def _list_split(reader: type, root: pathlib.Path, split: str, download: bool) -> tuple[Samples, list[str]]:
     """List a split of a torchvision dataset without opening its images: its loader just returns the path."""
     images = reader(root, split=split, download=download, loader=str)
     samples = (images[index] for index in range(len(images)))
     return [(path, int(target)) for path, target in samples], images.classes
 
 
-def _listed_pets(root: pathlib.Path, split: str, download: bool) -> tuple[Samples, list[str]]:
+def _list_pets(root: pathlib.Path, split: str, download: bool) -> tuple[Samples, list[str]]:
     """List a split of Oxford-IIIT Pet from its annotation file, since its class accepts no loader."""
     classes = torchvision.datasets.OxfordIIITPet(root, split=split, download=download).classes
     folder = root / "oxford-iiit-pet"
@@ -107,27 +107,29 @@ SOURCES = {
     "fgvc_aircraft": _Source(
         "FGVC-Aircraft",
         "fgvc-aircraft-2013b",
-        partial(_listed, torchvision.datasets.FGVCAircraft),
+        partial(_list_split, torchvision.datasets.FGVCAircraft),
         ("trainval",),
     ),
     "flowers102": _Source(
         "Oxford Flowers-102",
         "flowers-102",
-        partial(_listed, torchvision.datasets.Flowers102),
+        partial(_list_split, torchvision.datasets.Flowers102),
         ("train", "val"),
     ),
-    "oxford_iiit_pet": _Source("Oxford-IIIT Pet", "oxford-iiit-pet", _listed_pets, ("trainval",)),
+    "oxford_iiit_pet": _Source("Oxford-IIIT Pet", "oxford-iiit-pet", _list_pets, ("trainval",)),
     "stanford_cars": _Source(
         "Stanford Cars",
         "stanford_cars",
-        partial(_listed, torchvision.datasets.StanfordCars),
+        partial(_list_split, torchvision.datasets.StanfordCars),
         ("train",),
         "Its website no longer exists: copy cars_train/*.jpg, cars_test/*.jpg, "
         "cars_test_annos_withlabels.mat, devkit/cars_train_annos.mat and devkit/cars_meta.mat there "
         "(https://github.com/pytorch/vision/issues/7545 lists sources, such as "
         "https://www.kaggle.com/datasets/rickyyyyyyy/torchvision-stanford-cars)",
     ),
-    "food101": _Source("Food-101", "food-101", partial(_listed, torchvision.datasets.Food101), ("train",)),
+    "food101": _Source(
+        "Food-101", "food-101", partial(_list_split, torchvision.datasets.Food101), ("train",)
+    ),
 }
 
 

@@ -27,7 +27,7 @@ PIECE_BYTES = 2**24
 Prepare = Callable[[Image.Image], Image.Image]
 # Positions in the split, int64 [B], and the seed of each image, int64 [B].
 Request = tuple[Tensor, Tensor]
-_Plain = tuple[list[int], list[int]]
+_PlainRequest = tuple[list[int], list[int]]
 
 
 class Loader:
@@ -42,7 +42,7 @@ class Loader:
     """
 
     def __init__(self, split: Split, steps: Sequence[Prepare], num_workers: int, pin_memory: bool) -> None:
-        self._sampler = _Listed()
+        self._sampler = _RequestSampler()
         self._piece_size = max(1, PIECE_BYTES // math.prod(split.shape))
         self._loader = DataLoader(
             _Batches(split, steps),
@@ -51,7 +51,7 @@ class Loader:
             num_workers=num_workers,
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
-            worker_init_fn=_leave_signals_to_the_parent,
+            worker_init_fn=_ignore_stop_signals,
             # DataLoader draws a seed, which is not used. It must not change the run's global generator.
             generator=torch.Generator(),
         )
@@ -59,7 +59,7 @@ class Loader:
             # Start the workers now. A worker forked later would inherit the lock of the run directory, and
             # would hold it for seconds after this process is killed.
             iter(self._loader)
-            _with_workers.add(self)
+            _loaders_with_workers.add(self)
 
     def __call__(self, requests: Iterable[Request]) -> Iterator[list[Tensor]]:
         """Yield the pieces of each batch, uint8 [b, H, W, C]; their b add up to B.
@@ -78,7 +78,7 @@ class Loader:
         # DataLoader calls this when its iterator is deleted. A stored exception can keep the iterator alive.
         self._loader._iterator._shutdown_workers()  # type: ignore[union-attr]
 
-    def _pieces(self, indices: Tensor, seeds: Tensor) -> list[_Plain]:
+    def _pieces(self, indices: Tensor, seeds: Tensor) -> list[_PlainRequest]:
         pairs = zip(indices.split(self._piece_size), seeds.split(self._piece_size), strict=True)
         return [(some.tolist(), theirs.tolist()) for some, theirs in pairs]
 
@@ -89,7 +89,7 @@ class Loader:
         return piece
 
 
-_with_workers: weakref.WeakSet[Loader] = weakref.WeakSet()
+_loaders_with_workers: weakref.WeakSet[Loader] = weakref.WeakSet()
 
 
 def end_workers() -> None:
@@ -98,18 +98,18 @@ def end_workers() -> None:
     A process waits for its workers before it exits, and the workers ignore SIGTERM. Without this call, a
     loader that is kept alive by a stored exception would make the process wait for ever.
     """
-    for loader in list(_with_workers):
+    for loader in list(_loaders_with_workers):
         loader.close()
 
 
-class _Listed(torch.utils.data.Sampler[_Plain]):
+class _RequestSampler(torch.utils.data.Sampler[_PlainRequest]):
     """Gives the current requests to the workers, which stay alive from one epoch to the next."""
 
     def __init__(self) -> None:
         # Stored here, not in Loader: a reference cycle would make its workers end 10 seconds late.
-        self.requests: list[_Plain] = []
+        self.requests: list[_PlainRequest] = []
 
-    def __iter__(self) -> Iterator[_Plain]:
+    def __iter__(self) -> Iterator[_PlainRequest]:
         return iter(self.requests)
 
 
@@ -120,7 +120,7 @@ class _Batches(torch.utils.data.Dataset[Any]):
         self._split = split
         self._steps = steps
 
-    def __getitem__(self, request: _Plain) -> Tensor | str:
+    def __getitem__(self, request: _PlainRequest) -> Tensor | str:
         with torch.random.fork_rng(devices=[]):
             try:
                 return torch.stack([self._make(*pair) for pair in zip(*request, strict=True)])
@@ -136,7 +136,7 @@ class _Batches(torch.utils.data.Dataset[Any]):
         return to_pixels(picture)
 
 
-def _leave_signals_to_the_parent(_: int) -> None:
+def _ignore_stop_signals(_: int) -> None:
     """Ignore signals that a terminal or scheduler sends to all processes: the parent saves, then ends us."""
     for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
