@@ -113,7 +113,7 @@ def write_fashion_mnist(root: Path) -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def fashion_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Write the tiny set, and let its checksums be the ones that are expected."""
+    """Write the tiny set, and make its checksums the expected ones."""
     names = write_fashion_mnist(tmp_path)
     folder = tmp_path / "FashionMNIST" / "raw"
     monkeypatch.setattr(datasets, "FASHION_MNIST_FILES", {name: md5(folder / name) for name in names})
@@ -231,7 +231,7 @@ def cifar_name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def cifar_root(cifar_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Write the tiny set, and let its checksums be the ones that are expected."""
+    """Write the tiny set, and make its checksums the expected ones."""
     write_cifar(cifar_name, tmp_path)
     reader, folder_name, _, meta_name, names_key = CIFAR[cifar_name]
     folder = tmp_path / folder_name
@@ -333,22 +333,24 @@ SVHN_FILES = {"train": "train_32x32.mat", "test": "test_32x32.mat", "extra": "ex
 SVHN_LABELS = {"train": [10, 1, 9], "test": [2, 10], "extra": [3, 3, 10, 4, 5]}
 
 
-def write_svhn(root: Path) -> dict[str, np.ndarray]:
-    """Write tiny files in the format of the originals; return the pixels [N, 32, 32, 3] by split."""
-    pixels = {}
-    for seed, (split, labels) in enumerate(SVHN_LABELS.items()):
-        pixels[split] = random_pixels(len(labels), 32, 32, 3, seed=seed)
-        content = {
-            "X": pixels[split].transpose(1, 2, 3, 0),
-            "y": np.array(labels, dtype=np.uint8)[:, None],
-        }
-        scipy.io.savemat(root / SVHN_FILES[split], content)
-    return pixels
+def svhn_pixels() -> dict[str, np.ndarray]:
+    """Return the pixels of a tiny set, [N, 32, 32, 3] by split."""
+    return {
+        split: random_pixels(len(labels), 32, 32, 3, seed=seed)
+        for seed, (split, labels) in enumerate(SVHN_LABELS.items())
+    }
+
+
+def write_svhn(root: Path) -> None:
+    """Write the tiny set in the format of the originals. The files contain the time, so write them once."""
+    for split, pixels in svhn_pixels().items():
+        labels = np.array(SVHN_LABELS[split], dtype=np.uint8)[:, None]
+        scipy.io.savemat(root / SVHN_FILES[split], {"X": pixels.transpose(1, 2, 3, 0), "y": labels})
 
 
 @pytest.fixture
 def svhn_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Write the tiny set, and let its checksums be the ones that are expected."""
+    """Write the tiny set, and make its checksums the expected ones."""
     write_svhn(tmp_path)
     known = {split: [f"http://{name}", name, md5(tmp_path / name)] for split, name in SVHN_FILES.items()}
     monkeypatch.setattr(torchvision.datasets.SVHN, "split_list", known)
@@ -358,7 +360,7 @@ def svhn_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("extra", [True, False])
 def test_svhn_returns_what_was_written_and_extra_images_come_first(svhn_root: Path, extra: bool) -> None:
-    pixels = write_svhn(svhn_root)
+    pixels = svhn_pixels()
     dataset = datasets.svhn(svhn_root, download=True, extra=extra)
     training = ("extra", "train") if extra else ("train",)
     for images, splits in ((dataset.train, training), (dataset.test, ("test",))):
