@@ -126,7 +126,10 @@ class RunSweeper(Sweeper):
         missing = [run for run in runs if not run.has_ended]
         num_ended = len(runs) - len(missing)
         if num_ended:
-            print(f"{num_ended} of {len(runs)} runs ended before, skipped (force=true starts them from the beginning)")
+            print(
+                f"{num_ended} of {len(runs)} runs ended before, skipped "
+                "(force=true starts them from the beginning)"
+            )
         sys.stdout.flush()
         try:
             failures += self._train(missing)
