@@ -9,6 +9,36 @@ from torch import Tensor
 from sam.optim.memory import any_sharded
 
 
+def first_pass(
+    closure: Callable[[], Any], weights: Sequence[Tensor], both_passes_done: bool
+) -> tuple[Any, bool]:
+    """Call a closure at w; return its value, and whether it made the first pass.
+
+    Args:
+        closure: Makes a pass. If both passes are done, it may also do nothing, like that of Lightning. (If it
+            does make gradients then, the update of before was skipped, and the next one begins.)
+        weights: All weights of the optimizer.
+        both_passes_done: `.grad` holds the gradient of an update whose step has not been made.
+
+    Raises:
+        RuntimeError: If there are gradients from before, and the closure does not clear them. `.grad` is then
+            as before.
+    """
+    call = WatchedCall(weights)
+    value = call(closure)
+    if both_passes_done and not call.makes_gradients:
+        return value, False
+    if call.keeps_gradients:
+        call.put_back()
+        raise RuntimeError(
+            "`.grad` holds gradients from before step(closure), and the closure does not clear them. If they "
+            "are left over, call zero_grad() first, or in the closure. If they are the first pass, call "
+            "step(closure, first_pass_done=True). To accumulate over micro-batches, let the closure make the "
+            "passes over all of them"
+        )
+    return value, True
+
+
 class WatchedCall:
     """One call of a closure, and whether it made gradients and cleared those that were there before.
 

@@ -1,7 +1,7 @@
 """What SAM needs of a base optimizer, of the settings in its parameter groups, and of the weights in them."""
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Real
 from operator import attrgetter
 from typing import Any
@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+from sam.optim.memory import any_overlaps, any_sharded, local_parts
 
 SETTINGS = frozenset({"rho", "adaptive", "perturbed"})  # what SAM keeps in a parameter group
 
@@ -69,17 +71,32 @@ def check_weights(weights: Iterable[Tensor]) -> None:
             )
 
 
-def check_gradients(grads: Iterable[Tensor]) -> None:
-    """Make sure that all gradients are dense.
+def checked_gradients(weights: Sequence[Tensor], is_plain: bool) -> list[Tensor]:
+    """Return the gradients of some weights; make sure first that SAM can move the weights along them.
+
+    Args:
+        weights: Weights with gradients in `.grad`.
+        is_plain: Whether p is 2 and the direction is not random.
 
     Raises:
-        TypeError: If some are sparse.
+        RuntimeError: If entries of a weight share memory.
+        TypeError: If some gradients are sparse.
+        ValueError: If weights are sharded over processes, and the ball is not a plain one.
     """
+    grads: list[Any] = [weight.grad for weight in weights]
     if set(map(attrgetter("layout"), grads)) != {torch.strided}:
         raise TypeError(
             "SAM perturbs along dense gradients, got a sparse one; use nn.Embedding(sparse=False), or put "
             "its parameter into a group with perturbed=False"
         )
+    if not is_plain and any_sharded(weights):
+        raise ValueError("sharded parameters need p=2 and random_direction=False")
+    if any_overlaps(local_parts(weights)):
+        raise RuntimeError(
+            "the entries of a parameter share memory, as those of an expanded tensor do, so SAM cannot move "
+            "them; make a copy of the parameter with clone() first"
+        )
+    return grads
 
 
 def sign_of(group: dict[str, Any]) -> int:

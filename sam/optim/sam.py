@@ -25,20 +25,20 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 from torch.optim import Optimizer
 
-from sam.optim.closure import WatchedCall
+from sam.optim.closure import first_pass
 from sam.optim.groups import (
     SETTINGS,
     check_arguments,
     check_base,
-    check_gradients,
     check_number,
     check_same_parameters,
     check_settings,
     check_weights,
+    checked_gradients,
     parts_that_move,
     sign_of,
 )
-from sam.optim.memory import Copies, any_overlaps, any_sharded, local_parts
+from sam.optim.memory import Copies, local_parts
 from sam.optim.perturbation import cosine_of_move_, find_directions, global_norm, move_, project_
 from sam.optim.protocol import AroundOptimizer
 
@@ -206,7 +206,7 @@ class SAM(AroundOptimizer):
         weights = [weight for part in moves.values() for weight in part]
         if not weights:
             raise RuntimeError("no parameter has a gradient; call backward() before the first step")
-        grads = self._checked_gradients(weights)
+        grads = checked_gradients(weights, self._is_plain)
         adaptive = {weight for group in groups if group["adaptive"] for weight in group["params"]}
         directions, length, norm = find_directions(weights, grads, adaptive, self._p, self._random_direction)
         self._save(weights)
@@ -219,19 +219,6 @@ class SAM(AroundOptimizer):
             raise
         self._count(norm)
         return norm
-
-    def _checked_gradients(self, weights: list[Tensor]) -> list[Tensor]:
-        """Return the gradients; make sure first that the weights can be moved along them."""
-        grads: list[Any] = [weight.grad for weight in weights]
-        check_gradients(grads)
-        if not self._is_plain and any_sharded(weights):
-            raise ValueError("sharded parameters need p=2 and random_direction=False")
-        if any_overlaps(local_parts(weights)):
-            raise RuntimeError(
-                "the entries of a parameter share memory, as those of an expanded tensor do, so SAM cannot "
-                "move them; make a copy of the parameter with clone() first"
-            )
-        return grads
 
     def _count(self, norm: Tensor) -> None:
         if self._between.num_not_finite is None:
@@ -274,7 +261,7 @@ class SAM(AroundOptimizer):
         weights = [weight for part in moves.values() for weight in part]
         if not weights:
             raise RuntimeError("no parameter has a gradient; call backward() before climb()")
-        norm = global_norm(self._checked_gradients(weights))
+        norm = global_norm(checked_gradients(weights, self._is_plain))
         for (rho, sign), part in moves.items():
             along: list[Any] = [weight.grad for weight in part]
             move_(part, along, step_size * rho, norm, sign)
@@ -421,8 +408,13 @@ class SAM(AroundOptimizer):
         self._check_not_perturbed()
         closure = torch.enable_grad()(closure)
         if not first_pass_done:
-            loss, is_complete = self._first_pass(closure)
-            if is_complete:
+            weights = [weight for group in self.param_groups for weight in group["params"]]
+            both_passes_done, self._between.has_gradient_of_update = (
+                self._between.has_gradient_of_update,
+                False,
+            )
+            loss, is_first_pass = first_pass(closure, weights, both_passes_done)
+            if not is_first_pass:
                 self._base_step()
                 return loss
         self.first_step()
@@ -439,25 +431,6 @@ class SAM(AroundOptimizer):
     def _base_step(self) -> Any:
         self._between.has_gradient_of_update = False
         return self.base_optimizer.step()
-
-    def _first_pass(self, closure: Callable[[], Any]) -> tuple[Any, bool]:
-        """Call the closure at w; return its value, and whether the update's gradient was there already."""
-        both_passes_done, self._between.has_gradient_of_update = self._between.has_gradient_of_update, False
-        call = WatchedCall([weight for group in self.param_groups for weight in group["params"]])
-        loss = call(closure)
-        # Both passes are done, and a closure is given all the same: that of Lightning does nothing. If this
-        # one does make gradients, that update was skipped, and the next one begins.
-        if both_passes_done and not call.makes_gradients:
-            return loss, True
-        if call.keeps_gradients:
-            call.put_back()
-            raise RuntimeError(
-                "`.grad` holds gradients from before step(closure), and the closure does not clear them. If "
-                "they are left over, call zero_grad() first, or in the closure. If they are the first pass, "
-                "call step(closure, first_pass_done=True). To accumulate over micro-batches, let the closure "
-                "make the passes over all of them"
-            )
-        return loss, False
 
     def _own_state(self) -> dict[str, Any]:
         saved = {}
