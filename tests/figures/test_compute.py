@@ -19,10 +19,7 @@ def write_length(root: Path, method: str, epochs: int, error: float, seed: int =
     counts = {"steps": 10 * epochs, "forward_backward_passes": 10 * epochs * passes}
     result = {"test_error_pct": error, "seconds": 3.0 * passes * epochs, **counts}
     names = {"optimizer__name": method, "epochs": epochs, "seed": seed}
-    directory = write_run(root, result, metrics, **names)
-    if repeats > 1:
-        config = directory / "config.yaml"
-        config.write_text(config.read_text().replace("dataset:", f"dataset:\n  repeats: {repeats}"))
+    write_run(root, result, metrics, dataset__repeats=repeats, **names)
 
 
 @pytest.mark.parametrize("repeats", [1, 3])

@@ -52,7 +52,7 @@ def test_colours_darken_with_rho(tmp_path: Path) -> None:
 def test_sgd_of_several_is_none(tmp_path: Path) -> None:
     write_run(tmp_path)
     assert sgd_of(groups_of(tmp_path)) == groups_of(tmp_path)[0]
-    write_run(tmp_path, later_key=1)
+    write_run(tmp_path, optimizer__lr=0.2)
     groups = groups_of(tmp_path)
     assert len(groups) == 2
     assert sgd_of(groups) is None

@@ -8,9 +8,10 @@ import pytest
 
 from sam.figures.population import generalisation_gap, hyperparameters, populations
 from sam.record.reader import Run
+from sam.record.run_files import resolved
 from tests.figures.drawn import groups_of
 from tests.record.analysis_files import rise_row, write_analysis, write_population
-from tests.record.run_directories import make_config, make_result, write_run
+from tests.record.run_directories import make_config, make_result, typed_config, write_run
 
 NUMBERS = {
     "test_error_pct": 10.0,
@@ -20,8 +21,8 @@ NUMBERS = {
 
 
 def _run(numbers: dict[str, Any], **changes: Any) -> Run:
-    config = make_config(**changes)
-    return Run(Path("run"), config, {}, 0, make_result(config, **numbers))
+    config = typed_config(**changes)
+    return Run(Path("run"), resolved(config), {}, 0, make_result(config, **numbers))
 
 
 @pytest.mark.parametrize(

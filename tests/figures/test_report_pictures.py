@@ -19,28 +19,30 @@ def _read(root: Path) -> Comparison:
 
 
 def test_pictures_are_those_of_curves_sharpness_and_single_runs(tmp_path: Path) -> None:
+    names = {}
     for method in ("sgd", "sam"):
         run = write_run(tmp_path, metrics=falling_errors(5, 3.0), optimizer__name=method)
         write_hessian(run, [20.0] * 5)
         write_sharpness(run, {1: 0.2, 16: 0.1})
+        names[method] = run.name
     comparison = _read(tmp_path)
     pictures = draw_pictures(comparison)
     key = comparison.setting_tables[0].setting.key
     assert list(pictures.curves) == list(pictures.sharpness) == [key]
     assert [picture.caption for picture in pictures.analyses] == [
-        f"{kind}, {method}, seed0, after epoch 200"
-        for method in ("SGD", "SAM rho=0.05")
+        f"{kind}, {label}, {names[method]}, after epoch 200"
+        for method, label in (("sgd", "SGD"), ("sam", "SAM rho=0.05"))
         for kind in ("m-sharpness", "Spectrum of the Hessian")
     ]
     # m-sharpness has two panels next to each other.
     assert [picture.is_wide for picture in pictures.analyses] == [True, False, True, False]
     assert {picture.is_wide for picture in pictures.curves.values()} == {False}
-    names = [
+    marks = [
         name
         for picture in [*pictures.curves.values(), *pictures.sharpness.values(), *pictures.analyses]
         for name in re.findall(r'\bid="([^"]+)"', picture.drawing)
     ]
-    assert len(set(names)) == len(names) > 0
+    assert len(set(marks)) == len(marks) > 0
     assert pictures.left_out == []
 
 

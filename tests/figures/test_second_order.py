@@ -13,11 +13,12 @@ from tests.record.run_directories import write_run
 
 def test_draw_second_order_has_a_dot_for_each_batch_and_the_mean(tmp_path: Path) -> None:
     result = {"cosines": [0.9, 0.8, 1.0], "mean": 0.9, "standard_deviation": 0.1}
-    figure = draw_second_order(write_analysis(write_run(tmp_path), "second_order", result))
+    directory = write_run(tmp_path)
+    figure = draw_second_order(write_analysis(directory, "second_order", result))
     dots, mean = figure.axes[0].lines
     assert list(dots.get_ydata()) == [0.9, 0.8, 1.0]
     assert list(mean.get_ydata()) == [0.9, 0.9]
-    assert "seed0, epoch 200" in figure.get_suptitle()
+    assert f"{directory.name}, epoch 200" in figure.get_suptitle()
     figure.draw_without_rendering()
 
 

@@ -10,7 +10,7 @@ from sam.config.schema import TrainConfig
 from sam.paper.figure_plan import PLANS, FigurePlan, Preset, SweepRuns, read_plans
 from sam.paper.figure_stock import in_order_of_use, num_looks, take_stock
 from sam.record.directory import write_config, write_result
-from sam.record.identity import identity, path_of
+from sam.record.identity import path_of
 from sam.record.reader import find_runs
 from tests.record.run_directories import make_result
 
@@ -28,7 +28,7 @@ def write_ended(
     directory = path_of(dataclasses.replace(config, outputs=str(outputs)))
     (directory / "analysis").mkdir(parents=True)
     write_config(directory, config, "")
-    write_result(directory, make_result(dataclasses.asdict(config), identity=identity(config)))
+    write_result(directory, make_result(config))
     for epoch in epochs_looked_at:
         record = {"analysis": "sharpness", "epoch": epoch, "result": {}, "settings": settings}
         (directory / "analysis" / f"sharpness-epoch{epoch}-0.json").write_text(json.dumps(record))

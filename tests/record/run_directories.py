@@ -1,94 +1,96 @@
-"""Writes run directories in the format of the trainer, for the tests of their readers."""
+"""Writes run directories with the trainer's own writers, for the tests of their readers."""
 
-import copy
-import csv
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
-from omegaconf import OmegaConf
+import torch
 
-CONFIG: dict[str, Any] = {
-    "dataset": {
-        "name": "cifar10",
-        "reader": "cifar10",
-        "root": "data",
-        "download": True,
-        "num_train": None,
-        "num_test": None,
-        "label_noise": 0.0,
-        "image_size": None,
-        "num_classes": None,
-    },
-    "model": {"name": "wrn_28_10", "architecture": "wide_resnet", "depth": 28, "width": 10},
-    "augmentation": {"name": "basic", "flip": True, "crop_padding": 4, "cutout_size": 0},
-    "optimizer": {
-        "name": "sgd",
-        "lr": 0.1,
-        "momentum": 0.9,
-        "nesterov": True,
-        "weight_decay": 5e-4,
-        "clip_norm": 5.0,
-        "rho": 0.05,
-        "adaptive": False,
-    },
-    "runtime": {"device": "auto", "precision": "fp32", "threads": None, "compile": False},
+from sam.config.schema import TrainConfig
+from sam.logs.csv_log import CsvLog
+from sam.record.directory import write_config, write_result
+from sam.record.identity import path_of
+from sam.record.run_files import resolved
+from sam.run import result as results
+from tests.conftest import changed
+
+# WRN-28-10 with SGD on CIFAR-10, as in the paper's Table 1.
+CONDITION = {
+    "dataset.name": "cifar10",
+    "dataset.reader": "cifar10",
+    "model.name": "wrn_28_10",
+    "model.architecture": "wide_resnet",
+    "model.depth": 28,
+    "model.width": 10,
+    "augmentation.name": "basic",
+    "augmentation.flip": True,
+    "augmentation.crop_padding": 4,
+    "optimizer.name": "sgd",
     "epochs": 200,
     "batch_size": 256,
     "m": 32,
-    "label_smoothing": 0.0,
-    "seed": 0,
-    "outputs": "outputs",
-    "force": False,
+}
+ENVIRONMENT = {
+    "ended_at": "2026-11-25T20:13:42+00:00",
+    "commit": "205bfb5f99a2",
+    "versions": {"sam": "0.1.0", "python": "3.11.7", "torch": "2.14.1+cu130", "timm": "1.0.31"},
+    "device": "NVIDIA H100 80GB HBM3",
+    "threads": 1,
 }
 
 
-def make_config(**changes: Any) -> dict[str, Any]:
-    """Return a resolved config.
+def typed_config(**changes: Any) -> TrainConfig:
+    """Return the config of `CONDITION`.
 
     Args:
         changes: New values of dotted keys, with two underscores for the dot.
     """
-    config = copy.deepcopy(CONFIG)
-    for name, value in changes.items():
-        *groups, key = name.split("__")
-        section = config
-        for group in groups:
-            section = section[group]
-        section[key] = value
-    return config
+    return changed({**CONDITION, **{name.replace("__", "."): value for name, value in changes.items()}})
 
 
-def identity_of(config: Mapping[str, Any]) -> str:
-    """Return 8 hexadecimal digits that are equal for all seeds of one condition."""
-    science = {name: config[name] for name in config if name not in ("seed", "runtime", "outputs")}
-    return hashlib.sha256(json.dumps(science, sort_keys=True).encode()).hexdigest()[:8]
+def make_config(**changes: Any) -> dict[str, Any]:
+    """Return `typed_config` as nested dictionaries, as a reader of config.yaml gets it."""
+    return resolved(typed_config(**changes))
 
 
-def make_result(config: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
-    """Return the result of a complete run.
+@contextmanager
+def quick_writers() -> Iterator[None]:
+    """Give every result the same environment, and do not wait for the disk."""
+    with (
+        patch.object(results, "environment", lambda device: ENVIRONMENT),
+        patch.object(results, "peak_memory_mib", lambda device: 5120.4),
+        patch.object(os, "fsync"),
+    ):
+        yield
+
+
+def make_result(
+    config: TrainConfig, rows: Sequence[Mapping[str, float]] = (), **changes: Any
+) -> dict[str, Any]:
+    """Return what result.json of an ended run holds.
 
     Args:
         config: The config of the run.
-        changes: New values of keys of the result.
+        rows: The rows of metrics.csv.
+        changes: New values of keys of the result; the status "diverged" also changes its message.
     """
-    is_sam = config["optimizer"]["name"] == "sam"
-    return {
-        "status": "complete",
-        "message": "",
-        "identity": identity_of(config),
-        "seed": config["seed"],
-        "optimizer": config["optimizer"]["name"],
-        "rho": config["optimizer"]["rho"] if is_sam else None,
-        "epochs": config["epochs"],
-        "test_error_pct": 3.5,
-        "test_top5_error_pct": 0.1,
-        "train_error_pct": 0.02,
-        "seconds": 100.0,
-        **changes,
-    }
+    usual = {"epoch": config.epochs, "step": 195 * config.epochs, "seconds": 0.5}
+    usual |= {"test_error_pct": 3.5, "test_top5_error_pct": 0.1, "train_error_pct": 0.02}
+    with quick_writers():
+        result = results.make_result(
+            config,
+            [{**usual, **row} for row in rows or [{}]],
+            complete=changes.get("status") != "diverged",
+            num_parameters=36_500_000,
+            num_passes=195.0 * config.epochs * (1 + (config.optimizer.name == "sam")),
+            total_seconds=100.0,
+            device=torch.device("cpu"),
+            num_processes=1,
+        )
+    return {**result, **changes}
 
 
 def write_run(
@@ -102,22 +104,18 @@ def write_run(
     Args:
         root: Folder of all runs.
         result: New values of result.json; with the status "interrupted", no result.json is written.
-        metrics: Rows of metrics.csv, all with the columns of the first.
-        changes: Changes of the config, as for `make_config`.
+        metrics: Rows of metrics.csv; without rows, no metrics.csv is written.
+        changes: Changes of the config, as for `typed_config`.
     """
-    config = make_config(**changes)
-    optimizer = config["optimizer"]["name"]
-    directory = root / f"{optimizer}_{identity_of(config)}" / f"seed{config['seed']}"
+    config = typed_config(outputs=str(root), **changes)
+    directory = path_of(config)
     directory.mkdir(parents=True)
-    OmegaConf.save(OmegaConf.create(config), directory / "config.yaml")
-    if metrics:
-        with (directory / "metrics.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(metrics[0]))
-            writer.writeheader()
-            writer.writerows(metrics)
-    content = make_result(config, **(result or {}))
-    if content["status"] != "interrupted":
-        (directory / "result.json").write_text(json.dumps(content), encoding="utf-8")
+    with quick_writers():
+        write_config(directory, config, "python train.py")
+        if metrics:
+            CsvLog(directory / "metrics.csv").restart([dict(row) for row in metrics])
+        if (result or {}).get("status") != "interrupted":
+            write_result(directory, make_result(config, metrics, **(result or {})))
     return directory
 
 

@@ -17,7 +17,7 @@ def test_find_runs_reads_config_metrics_and_result(tmp_path: Path) -> None:
     runs, problems = find_runs([tmp_path])
     assert problems == []
     assert [run.directory for run in runs] == [directory]
-    assert runs[0].config == make_config(seed=4)
+    assert runs[0].config == make_config(seed=4, outputs=str(tmp_path))
     assert runs[0].metrics == falling_errors(3, 2.7)
     assert runs[0].result is not None
     assert runs[0].result["test_error_pct"] == 2.7
@@ -46,14 +46,14 @@ def test_find_runs_returns_runs_in_order_of_names(tmp_path: Path) -> None:
 
 
 def test_find_runs_leaves_empty_cells_out(tmp_path: Path) -> None:
-    directory = write_run(tmp_path)
+    directory = write_run(tmp_path, {"status": "interrupted"})
     (directory / "metrics.csv").write_text("epoch,cosine,loss\n1,,0.5\n\n2,0.9,\n")
     (run,) = find_runs([tmp_path])[0]
     assert run.metrics == [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "cosine": 0.9}]
 
 
 def test_find_runs_ignores_a_last_row_that_is_being_written(tmp_path: Path) -> None:
-    directory = write_run(tmp_path)
+    directory = write_run(tmp_path, {"status": "interrupted"})
     (directory / "metrics.csv").write_text("epoch,loss,lr\n1,0.5,0.1\n2,0.4")
     (run,) = find_runs([tmp_path])[0]
     assert run.last_epoch == 1
@@ -92,7 +92,8 @@ def test_find_runs_metrics_without_rows_are_empty(tmp_path: Path, content: str) 
     ],
 )
 def test_find_runs_reports_a_broken_file(tmp_path: Path, name: str, content: str, reason: str) -> None:
-    broken = write_run(tmp_path, metrics=falling_errors(2, 3.0), seed=1)
+    # Of an ended run, a checksum tells first: see test_checksums.py.
+    broken = write_run(tmp_path, {"status": "interrupted"}, falling_errors(2, 3.0), seed=1)
     sound = write_run(tmp_path, seed=2)
     (broken / name).write_text(content)
     runs, problems = find_runs([tmp_path])
@@ -104,7 +105,7 @@ def test_find_runs_reports_a_broken_file(tmp_path: Path, name: str, content: str
 
 @pytest.mark.parametrize("name", ["config.yaml", "metrics.csv", "result.json"])
 def test_find_runs_reports_bytes_that_are_not_text(tmp_path: Path, name: str) -> None:
-    directory = write_run(tmp_path, metrics=falling_errors(2, 3.0))
+    directory = write_run(tmp_path, {"status": "interrupted"}, falling_errors(2, 3.0))
     (directory / name).write_bytes(b"\xff\xfe\x00epoch")
     runs, problems = find_runs([tmp_path])
     assert runs == []
@@ -112,7 +113,7 @@ def test_find_runs_reports_bytes_that_are_not_text(tmp_path: Path, name: str) ->
 
 
 def test_find_runs_executes_nothing_in_a_config(tmp_path: Path) -> None:
-    directory = write_run(tmp_path)
+    directory = write_run(tmp_path, {"status": "interrupted"})
     marker = tmp_path / "executed"
     (directory / "config.yaml").write_text(
         f"a: !!python/object/apply:os.mkdir ['{marker}']\n", encoding="utf-8"
@@ -125,7 +126,8 @@ def test_find_runs_executes_nothing_in_a_config(tmp_path: Path) -> None:
 
 def test_find_runs_resolves_no_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_OF_TEST", "told")
-    write_run(tmp_path, outputs="${oc.env:SECRET_OF_TEST}")
+    path = write_run(tmp_path, {"status": "interrupted"}) / "config.yaml"
+    path.write_text(path.read_text().replace("name: cifar10", "name: ${oc.env:SECRET_OF_TEST}"))
     runs, (problem,) = find_runs([tmp_path])
     assert runs == []
     assert "it has a reference, ${oc.env:SECRET_OF_TEST}" in problem.reason
@@ -173,10 +175,10 @@ def test_find_runs_reports_a_config_link_to_nowhere(tmp_path: Path) -> None:
 
 
 def test_run_last_epoch_is_the_highest(tmp_path: Path) -> None:
-    write_run(tmp_path, metrics=[{"epoch": epoch, "loss": 0.1 * epoch} for epoch in (2.0, 3.0, 1.0)])
+    write_run(tmp_path, metrics=[{"epoch": epoch, "test_loss": 0.1 * epoch} for epoch in (2.0, 3.0, 1.0)])
     (run,) = find_runs([tmp_path])[0]
     assert run.last_epoch == 3
-    assert run.last_row == {"epoch": 1.0, "loss": 0.1}
+    assert run.last_row == {"epoch": 1.0, "test_loss": 0.1}
 
 
 def test_metrics_that_broke_after_find_runs_are_a_value_error(tmp_path: Path) -> None:

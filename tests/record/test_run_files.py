@@ -1,6 +1,5 @@
 """Tests of sam/record/run_files.py; faults of the files are in test_reader.py and test_directory.py."""
 
-import dataclasses
 import json
 import math
 from pathlib import Path
@@ -13,7 +12,7 @@ from omegaconf import OmegaConf
 from sam.config.schema import TrainConfig
 from sam.record.directory import read_config, write_config, write_result
 from sam.record.reader import find_runs
-from sam.record.run_files import KEYS_WITH_INFINITY, load_config, load_result, resolved, resolved_for_json
+from sam.record.run_files import KEYS_WITH_INFINITY, load_config, load_result, resolved
 from sam.report.comparison import read_comparison
 from sam.system.errors import ConfigError
 from tests.conftest import changed
@@ -24,8 +23,10 @@ def end_run(directory: Path, config: TrainConfig, with_config: bool = True) -> P
     """Write an ended run like the worker, or like an older version, without the config in result.json."""
     directory.mkdir(parents=True)
     write_config(directory, config, "python train.py")
-    result = make_result(dataclasses.asdict(config))
-    write_result(directory, {**result, **({"config": resolved_for_json(config)} if with_config else {})})
+    result = make_result(config)
+    if not with_config:
+        del result["config"]
+    write_result(directory, result)
     return directory
 
 
@@ -97,7 +98,7 @@ def test_seeds_of_a_condition_share_the_values(tmp_path: Path) -> None:
 )
 def test_config_that_no_run_writes_makes_the_run_a_problem(tmp_path: Path, config: Any, reason: str) -> None:
     directory = end_run(tmp_path / "run", TrainConfig())
-    result = {**make_result(dataclasses.asdict(TrainConfig())), "config": config}
+    result = {**make_result(TrainConfig()), "config": config}
     (directory / "result.json").write_text(json.dumps(result))
     runs, (problem,) = find_runs([directory])
     assert runs == []
@@ -107,7 +108,7 @@ def test_config_that_no_run_writes_makes_the_run_a_problem(tmp_path: Path, confi
 @pytest.mark.parametrize("config", [["a"], {"seed": 1, "a": "${oc.env:HOME}"}, {"seed": 1, "no_such_key": 1}])
 def test_read_config_refuses_a_config_that_no_run_writes(tmp_path: Path, config: Any) -> None:
     directory = end_run(tmp_path / "run", TrainConfig())
-    result = {**make_result(dataclasses.asdict(TrainConfig())), "config": config}
+    result = {**make_result(TrainConfig()), "config": config}
     (directory / "result.json").write_text(json.dumps(result))
     with pytest.raises(ConfigError, match=r"/result\.json is damaged: .+"):
         read_config(directory)

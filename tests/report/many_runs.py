@@ -11,12 +11,10 @@ is damaged. Two folders with the same name get the same files.
 import argparse
 import dataclasses
 import hashlib
-import os
 import random
 from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
-from unittest.mock import patch
 
 import torch
 
@@ -27,19 +25,13 @@ from sam.paper.runs import runs_of
 from sam.record.directory import write_config, write_result
 from sam.record.identity import identity, path_of
 from sam.run.result import make_result
+from tests.record.run_directories import quick_writers
 
 RHO_GRID = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 DAMAGES = {
     "config.yaml": "a: [",
     "metrics.csv": "epoch,test_error_pct\n1,abc\n",
     "result.json": '{"status": "comp',
-}
-ENVIRONMENT = {
-    "ended_at": "2026-11-25T20:13:42+00:00",
-    "commit": "205bfb5f99a2",
-    "versions": {"sam": "0.1.0", "python": "3.11.7", "torch": "2.14.1+cu130", "timm": "1.0.31"},
-    "device": "NVIDIA H100 80GB HBM3",
-    "threads": 1,
 }
 
 
@@ -51,11 +43,7 @@ def write_many(root: Path, num_runs: int, max_epochs: int = 200) -> None:
         num_runs: Number of runs.
         max_epochs: Largest number of rows of a metrics.csv.
     """
-    with (
-        patch("sam.run.result.environment", lambda device: ENVIRONMENT),
-        patch("sam.run.result.peak_memory_mib", lambda device: 5120.4),
-        patch.object(os, "fsync"),  # it would take minutes, and these files need not survive a power failure
-    ):
+    with quick_writers():
         condition = first_text = ""
         for position, config in enumerate(islice(_configs(str(root)), num_runs)):
             path_of(config).mkdir(parents=True)

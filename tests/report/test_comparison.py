@@ -14,7 +14,7 @@ def test_comparison_holds_runs_and_what_is_wrong_with_others(tmp_path: Path) -> 
     write_run(tmp_path)
     write_run(tmp_path / "copy")
     write_run(tmp_path, {"status": "interrupted"}, seed=1)
-    (write_run(tmp_path, seed=2) / "config.yaml").write_text("a: [")
+    (write_run(tmp_path, seed=2) / "result.json").write_text("{")
     comparison = read_comparison([tmp_path], CELLS)
     assert len(comparison.runs) == 3
     assert [run.config["seed"] for run in comparison.interrupted] == [1]

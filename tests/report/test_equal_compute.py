@@ -128,7 +128,7 @@ def test_validation_errors_are_shown_with_a_partner_only(tmp_path: Path) -> None
 
 
 def test_runs_that_did_not_count_passes_are_passed_over(tmp_path: Path) -> None:
-    write_run(tmp_path)
-    write_run(tmp_path, optimizer__name="sam")
+    write_run(tmp_path, {"forward_backward_passes": None})
+    write_run(tmp_path, {"forward_backward_passes": None}, optimizer__name="sam")
     write_run(tmp_path, {"steps": 0, "forward_backward_passes": 0}, epochs=0)
     assert _families(tmp_path) == []

@@ -9,7 +9,7 @@ import pytest
 
 from sam.record.reader import find_runs
 from sam.report.groups import Group, group_runs
-from tests.record.run_directories import write_run
+from tests.record.run_directories import make_config, write_run
 
 
 def _groups(*roots: Path) -> tuple[list[Group], list[str]]:
@@ -73,12 +73,10 @@ def test_groups_leave_missing_numbers_out(tmp_path: Path) -> None:
 def test_groups_count_copies_once_and_warn(tmp_path: Path) -> None:
     kept = [write_run(tmp_path / "a", seed=seed) for seed in (3, 4)]
     copies = [write_run(tmp_path / "b", seed=seed, dataset__root="/other/machine") for seed in (3, 4)]
-    for first, copy in zip(kept, copies):
-        (copy / "result.json").write_text((first / "result.json").read_text())
     ((group,), warnings) = _groups(tmp_path / "a", tmp_path / "b")
     assert [run.directory for run in group.complete] == kept
     assert warnings == ["left out: 2 copies of runs with the same seed and test error"]
-    (_, warnings) = _groups(tmp_path / "a", tmp_path / "b" / copies[0].parent.name / "seed3")
+    (_, warnings) = _groups(tmp_path / "a", copies[0])
     assert warnings == ["left out: 1 copy of a run with the same seed and test error"]
 
 
@@ -136,17 +134,15 @@ def test_groups_of_every_variant_share_a_setting_and_follow_plain_sam(tmp_path: 
 
 
 def test_groups_join_runs_from_before_a_key_with_later_ones(tmp_path: Path) -> None:
-    earlier = write_run(tmp_path / "a", seed=0, optimizer__name="sam")
-    later = write_run(
-        tmp_path / "b",
-        {"identity": json.loads((earlier / "result.json").read_text())["identity"]},
-        seed=1,
-        optimizer__name="sam",
-        optimizer__p=2.0,
-        optimizer__weight_decay_in="optimizer",
-        dataset__validation="none",
-        dataset__label_file=None,
-    )
+    earlier, later = (write_run(tmp_path, seed=seed, optimizer__name="sam") for seed in (0, 1))
+    # Written by hand: a config without these keys, and a result that does not hold it.
+    config = make_config(optimizer__name="sam")
+    del config["optimizer"]["p"], config["optimizer"]["weight_decay_in"]
+    del config["dataset"]["validation"], config["dataset"]["label_file"]
+    (earlier / "config.yaml").write_text(json.dumps(config))
+    result = json.loads((earlier / "result.json").read_text())
+    del result["config"], result["checksums"]
+    (earlier / "result.json").write_text(json.dumps(result))
     ((group,), warnings) = _groups(tmp_path)
     assert [run.directory for run in group.complete] == [earlier, later]
     assert (group.label, warnings) == ("SAM rho=0.05", [])

@@ -24,7 +24,6 @@ KEYS = [key for key, _, _ in leaves(TrainConfig())]
         {"dataset__root": "/elsewhere"},
         {"dataset__download": False},
         {"runtime__device": "cuda"},
-        {"runtime__later_key": 3},
         {"optimizer__name": "sam"},
         {"optimizer__rho": 0.2},
         {"optimizer__adaptive": True},
@@ -50,7 +49,6 @@ def test_setting_does_not_depend_on(change: dict[str, Any]) -> None:
         {"batch_size": 128},
         {"m": None},
         {"label_smoothing": 0.1},
-        {"later_key": "on"},
         {"optimizer__weight_decay_in": "loss"},
         {"optimizer__clip_norm": None},
         {"dataset__validation": "last"},
@@ -63,8 +61,11 @@ def test_setting_depends_on(change: dict[str, Any]) -> None:
     assert setting_of(make_config(**change)).key != setting_of(make_config()).key
 
 
-def test_setting_with_null_equals_setting_without_the_key() -> None:
-    assert setting_of(make_config(later_key=None)) == setting_of(make_config())
+def test_setting_depends_on_keys_of_later_versions_that_are_set() -> None:
+    config, setting = make_config(), setting_of(make_config())
+    assert setting_of({**config, "later_key": "on"}).key != setting.key
+    assert setting_of({**config, "later_key": None}) == setting
+    assert setting_of({**config, "runtime": {**config["runtime"], "later_key": 3}}) == setting
 
 
 @given(absent=st.sets(st.sampled_from(KEYS)))

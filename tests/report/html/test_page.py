@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from markupsafe import Markup
 
+from sam.record.identity import identity
 from sam.report.comparison import read_comparison
 from sam.report.html.page import Picture, Pictures, render_report
 from sam.report.sharpness_tables import sharpness_tables
 from tests.record.analysis_files import write_hessian, write_sharpness
-from tests.record.run_directories import falling_errors, write_run
+from tests.record.run_directories import falling_errors, typed_config, write_run
 
 CELLS = Path(__file__).resolve().parents[3] / "results" / "paper" / "cells.csv"
 VOID = ("meta", "link", "img")
@@ -67,6 +68,42 @@ def outputs(tmp_path: Path) -> Path:
     write_run(tmp_path, {"status": "interrupted"}, falling_errors(3, 9.0), seed=3)
     (write_run(tmp_path, seed=4) / "result.json").write_text("{")
     return tmp_path
+
+
+# Written by hand: what a run of an old version left. Many keys of today are not there, and its result.json
+# has no counts, no config and no checksums.
+OLD_CONFIG = """
+dataset: {name: cifar10, reader: cifar10, root: data, label_noise: 0.0}
+model: {name: wrn_28_10, architecture: wide_resnet, depth: 28, width: 10}
+augmentation: {name: basic, flip: true, crop_padding: 4, cutout_size: 0}
+optimizer: {name: sam, lr: 0.1, momentum: 0.9, nesterov: true, weight_decay: 5e-4, clip_norm: 5.0, rho: 0.05}
+runtime: {device: auto, precision: fp32}
+epochs: 200
+batch_size: 256
+m: 32
+seed: 8
+outputs: outputs
+"""
+OLD_RESULT = """{"status": "complete", "message": "", "identity": "12345678", "seed": 8, "optimizer": "sam",
+"rho": 0.05, "epochs": 200, "test_error_pct": 2.75, "train_error_pct": 0.02, "seconds": 100.0}"""
+
+
+def test_report_shows_runs_of_an_old_version_with_those_of_today(tmp_path: Path) -> None:
+    for method in ("sgd", "sam"):
+        write_run(tmp_path, metrics=falling_errors(5, 3.5), seed=7, optimizer__name=method)
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / "config.yaml").write_text(OLD_CONFIG)
+    (old / "metrics.csv").write_text("epoch,test_error_pct,train_error_pct\n199,2.9,0.1\n200,2.75,0.02\n")
+    (old / "result.json").write_text(
+        OLD_RESULT.replace("12345678", identity(typed_config(optimizer__name="sam")))
+    )
+    comparison = read_comparison([tmp_path], CELLS)
+    assert comparison.warnings == []
+    (table,) = comparison.setting_tables
+    assert [row.group.values("test_error_pct") for row in table.rows] == [{7: 3.5}, {7: 3.5, 8: 2.75}]
+    assert "table1/cifar10/wrn_28_10_200/basic/sam" in {row.cell.name for row in comparison.paper_rows}
+    assert "epochs 200, batch 256, m 32 (2 runs)" in _report(tmp_path)
 
 
 def test_report_has_every_section(outputs: Path) -> None:

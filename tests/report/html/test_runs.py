@@ -27,7 +27,10 @@ def test_runs_of_a_condition_stand_together_with_their_config(tmp_path: Path) ->
     assert "<code>model.depth=28</code>" in text
     assert "<code>seed=0</code>" not in text
     assert "optimizer.nesterov" not in text  # it has its default
-    assert "Trained with device cpu, threads 2, commit 0123abcd, versions torch 2.9, sam 0.1." in text
+    assert (
+        "Trained with device cpu, precision fp32, threads 2, processes 1, commit 0123abcd, "
+        "versions torch 2.9, sam 0.1."
+    ) in text
     assert text.count("<td>512</td>") == 2
 
 
@@ -39,7 +42,7 @@ def test_runs_that_differ_in_a_key_that_decides_no_number_show_it_in_a_column(tm
     assert ">Device</th>" in text
     assert ">runtime.threads</th>" in text
     assert '<td class="text">cuda</td>' in text
-    assert "Trained with threads 2" in text
+    assert "Trained with precision fp32, threads 2" in text
 
 
 def test_runs_that_diverged_say_where_they_stopped(tmp_path: Path) -> None:
@@ -66,10 +69,10 @@ def test_runs_of_many_conditions_stand_together_by_setting(tmp_path: Path) -> No
     assert text.count("<details>") == MANY
     setting = text[text.index("epochs 1, batch") : text.index("epochs 2, batch")]
     assert "(2 runs)" in setting
-    assert f"In {tmp_path}:" in setting
-    assert re.findall(r'<th scope="row">(\w+)/seed0</th><td class="text">([^<]*)', setting) == [
-        (setting.partition('row">')[2].partition("/")[0], "SGD"),
-        (setting.rpartition('row">')[2].partition("/")[0], "SAM rho=0.2"),
+    assert f"In {tmp_path}/cifar10/wrn_28_10/basic:" in setting
+    assert re.findall(r'<th scope="row">([^/<]+)/seed0-\w+</th><td class="text">([^<]*)', setting) == [
+        ("sgd", "SGD"),
+        ("sam-rho0.2", "SAM rho=0.2"),
     ]
     assert "optimizer.rho" not in setting and "optimizer.name" not in setting  # the column Method shows them
 
