@@ -81,7 +81,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run for every fault, and with two sound ones."""
     root = tmp_path_factory.mktemp("runs")
     for number, (name, (make, _)) in enumerate(FAULTS.items()):
-        # Of an ended run, the checksum of the other files would be the first to tell.
+        # In an ended run, a wrong checksum would be the reported fault.
         result = {} if "json" in name else {"status": "interrupted"}
         make(write_run(root, result, falling_errors(3, 4.0), seed=number))
     for name in ("sgd", "sam"):

@@ -92,7 +92,7 @@ def test_find_runs_metrics_without_rows_are_empty(tmp_path: Path, content: str) 
     ],
 )
 def test_find_runs_reports_a_broken_file(tmp_path: Path, name: str, content: str, reason: str) -> None:
-    # Of an ended run, a checksum tells first: see test_checksums.py.
+    # In an ended run, a wrong checksum would be the reported fault; test_checksums.py tests that.
     broken = write_run(tmp_path, {"status": "interrupted"}, falling_errors(2, 3.0), seed=1)
     sound = write_run(tmp_path, seed=2)
     (broken / name).write_text(content)

@@ -135,7 +135,7 @@ def test_groups_of_every_variant_share_a_setting_and_follow_plain_sam(tmp_path: 
 
 def test_groups_join_runs_from_before_a_key_with_later_ones(tmp_path: Path) -> None:
     earlier, later = (write_run(tmp_path, seed=seed, optimizer__name="sam") for seed in (0, 1))
-    # Written by hand: a config without these keys, and a result that does not hold it.
+    # Written by hand, as an old version did it: a config without these keys, and a result without the config.
     config = make_config(optimizer__name="sam")
     del config["optimizer"]["p"], config["optimizer"]["weight_decay_in"]
     del config["dataset"]["validation"], config["dataset"]["label_file"]

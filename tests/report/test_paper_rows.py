@@ -140,7 +140,7 @@ def test_rows_of_imagenet_have_both_errors(tmp_path: Path, cells: list[Cell]) ->
 
 def test_matching_of_many_conditions_takes_no_time(cells: list[Cell]) -> None:
     configs = [typed_config(optimizer__name="sam", optimizer__rho=0.001 * (step + 1)) for step in range(150)]
-    # Not on disk: writing them would take most of the time.
+    # These runs are not on disk, since writing them would take most of the time.
     runs = [Run(path_of(config), resolved(config), {}, 0, make_result(config)) for config in configs]
     groups, _ = group_runs(runs)
     begin = time.process_time()

@@ -70,8 +70,8 @@ def outputs(tmp_path: Path) -> Path:
     return tmp_path
 
 
-# Written by hand: what a run of an old version left. Many keys of today are not there, and its result.json
-# has no counts, no config and no checksums.
+# Written by hand, as no writer of today does it: a run of an old version. Its config lacks many keys, and its
+# result.json has no counts, no config and no checksums.
 OLD_CONFIG = """
 dataset: {name: cifar10, reader: cifar10, root: data, label_noise: 0.0}
 model: {name: wrn_28_10, architecture: wide_resnet, depth: 28, width: 10}
