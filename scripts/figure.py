@@ -30,6 +30,7 @@ from sam.record.reader import Run, find_runs
 from sam.report.groups import group_runs
 from sam.report.paper_rows import match_paper
 from sam.system.errors import ConfigError
+from sam.system.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,7 +84,7 @@ def _list() -> None:
     for name, plan in FIGURES.items():
         print(f"{name}\n  {plan.shows}")
         for preset_name, preset in plan.presets.items():
-            print(f"  {preset_name}: {sum(part.num_runs() for part in preset.parts)} runs")
+            print(f"  {preset_name}: {counted(sum(part.num_runs() for part in preset.parts), 'run')}")
             for command in commands_of(name, plan, preset):
                 print(f"    {command}")
 
@@ -146,7 +147,7 @@ def _runs(options: argparse.Namespace) -> list[Run]:
 
 
 def _shortfall(stock: Stock) -> list[str]:
-    lines = [f"{stock.num_planned - len(stock.missing)} of {stock.num_planned} runs have ended"]
+    lines = [f"{stock.num_planned - len(stock.missing)} of {counted(stock.num_planned, 'run')} have ended"]
     for what, directories in (("missing", stock.missing), ("not analysed", stock.bare)):
         lines += [f"  {what}: {directory}" for directory in directories[:MAX_NAMED]]
         if len(directories) > MAX_NAMED:

@@ -37,6 +37,7 @@ from sam.record.directory import result_if_any
 from sam.run.sweep import summary
 from sam.system.errors import ConfigError
 from sam.system.signals import STOPS
+from sam.system.words import counted
 
 ROOT = Path(__file__).resolve().parents[1]
 # The tables of the main text; the appendix repeats and varies them.
@@ -133,7 +134,7 @@ def _chosen(cells: list[Cell], tables: list[str], options: argparse.Namespace) -
     wanted = {table.removeprefix("table") for table in tables}
     if "all" in wanted:
         wanted |= set(MAIN_TABLES)
-    cells = [cell for cell in cells if cell.table in wanted]
+    every, cells = cells, [cell for cell in cells if cell.table in wanted]
     if not cells:
         raise ConfigError(f"name a table: {', '.join(known)}, or all")
     for name in FILTERS:
@@ -143,9 +144,11 @@ def _chosen(cells: list[Cell], tables: list[str], options: argparse.Namespace) -
         present = dict.fromkeys(_property(cell, name) for cell in cells)
         if unknown := [value for value in allowed if value not in present]:
             names = ", ".join(filter(None, present))
+            having = [f"table{cell.table}" for cell in every if _property(cell, name) == unknown[0]]
             raise ConfigError(
                 f"--{name} {unknown[0]}: none of the conditions chosen so far has it; "
                 + (f"allowed is {names}" if names else f"leave --{name} out")
+                + (f"; {unknown[0]} is in {', '.join(dict.fromkeys(having))}" if having else "")
             )
         cells = [cell for cell in cells if _property(cell, name) in allowed]
     return cells
@@ -182,7 +185,8 @@ def _list(cells: Iterable[Cell], num_seeds: int | None, overrides: Sequence[str]
         num_cells += 1
         with_sources = 2 if cell.labels_from else 1
         num_runs += len(seeds) * max(1, len(alternatives(cell, overrides))) * with_sources
-    print(f"{num_cells} conditions, {num_runs} runs (a run that two conditions share is counted twice)")
+    totals = f"{counted(num_cells, 'condition')}, {counted(num_runs, 'run')}"
+    print(f"{totals} (a run that two conditions share is counted twice)")
 
 
 def _commands(cell: Cell, seeds: range, overrides: Sequence[str]) -> list[str]:

@@ -94,6 +94,7 @@ def test_wheel_asks_for_the_torch_of_requirements_txt_alone(wheel):
     assert about["Version"] == sam.__version__
 
 
+@pytest.mark.slow
 def test_lines_of_the_readme_run_with_the_wheel_and_torch_alone(installed, tmp_path):
     lines = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert any("SAM(" in code for code in lines)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import pathlib
 import zipfile
 from collections.abc import Callable
@@ -38,7 +39,8 @@ def _sharpness(
     rows = sharpness.measure_sharpness(
         sample, chosen.rho, chosen.m, chosen.ascent_steps, chosen.ascent_step_size, adaptive=chosen.adaptive
     )
-    return {"rows": [dataclasses.asdict(row) for row in rows]}
+    not_finite = sum(not math.isfinite(row.loss_rise) for row in rows)
+    return {"rows": [dataclasses.asdict(row) for row in rows], "not_finite": not_finite}
 
 
 def _hessian(
@@ -92,6 +94,8 @@ def _landscape(
         "loss_at_centre": sample.measure()[0],
         "lowest": float(finite.min(initial=numpy.inf)),
         "highest": float(finite.max(initial=-numpy.inf)),
+        "points": surface.loss.size,
+        "not_finite": surface.loss.size - finite.size,
     }
 
 
@@ -175,8 +179,13 @@ def _second_order(
     cosines = order_cosines(
         (update(False), update(True)), list(network.parameters()), ((i, t) for i, t, _ in coming)
     )
-    spread = float(numpy.std(cosines, ddof=1)) if len(cosines) > 1 else None
-    return {"cosines": cosines, "mean": float(numpy.mean(cosines)), "standard_deviation": spread}
+    finite = [cosine for cosine in cosines if math.isfinite(cosine)]
+    return {
+        "cosines": cosines,
+        "mean": float(numpy.mean(finite)) if finite else None,
+        "standard_deviation": float(numpy.std(finite, ddof=1)) if len(finite) > 1 else None,
+        "not_finite": len(cosines) - len(finite),
+    }
 
 
 def _write_arrays(path: pathlib.Path, **arrays: Any) -> None:

@@ -1,7 +1,7 @@
 """Texts, line styles and axes that the pictures of analyses share."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -10,6 +10,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from sam.figures.error_panels import add_caption, range_text
 from sam.figures.style import DOTS_PER_INCH
 from sam.record.analyses import Analysis
+from sam.record.values import number
 from sam.report.measured import Measured
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -53,6 +54,12 @@ def sample(analysis: Analysis) -> str:
     if record.get("statistics") == "batch":
         return f"Loss over {images}, batch norm with the statistics of each pass."
     return f"Loss over {images}, in evaluation mode."
+
+
+def not_finite(analyses: Iterable[Analysis]) -> str:
+    """Return a sentence about values that are not drawn because they are not finite; else an empty text."""
+    count = sum(int(number(analysis.result.get("not_finite")) or 0) for analysis in analyses)
+    return f"Not drawn because not finite: {count} value{'s' * (count > 1)}." if count else ""
 
 
 def seeds(measured: Sequence[Measured]) -> str:

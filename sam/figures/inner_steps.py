@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sam.figures.analysis_frame import marks, new_figure, sample, seeds, set_texts, start_at_zero
+from sam.figures.analysis_frame import marks, new_figure, not_finite, sample, seeds, set_texts, start_at_zero
 from sam.figures.epochs import curve_of, draw_curve, use_whole_epochs
 from sam.figures.error_panels import describe_panel
 from sam.figures.style import shades
@@ -52,6 +52,7 @@ def fig7(groups: Sequence[Group]) -> Figure:
         f"Not drawn for lack of space: {len(members) - len(columns)} more of the conditions."
         if len(members) > len(columns)
         else "",
+        not_finite(analysis for one in columns for analysis in one.analyses),
     ]
     set_texts(figure, "Inner maximisation during training", sentences)
     return figure

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from sam.figures.analysis_frame import marks, moment, new_figure, seeds, set_texts
+from sam.figures.analysis_frame import marks, moment, new_figure, not_finite, seeds, set_texts
 from sam.figures.epochs import curve_of, draw_curve, use_whole_epochs
 from sam.figures.error_panels import colours_of, describe_panel
 from sam.figures.style import PANEL_INCHES, SAM_COLOUR
@@ -40,7 +40,7 @@ def draw_second_order(analysis: Analysis) -> Figure:
     axis.ticklabel_format(axis="y", useOffset=False)
     axis.grid(alpha=0.3)
     axis.legend(loc="best")
-    set_texts(figure, f"First- and second-order SAM: {moment(analysis)}", [COMPARED])
+    set_texts(figure, f"First- and second-order SAM: {moment(analysis)}", [COMPARED, not_finite([analysis])])
     return figure
 
 
@@ -67,6 +67,7 @@ def fig5(groups: Sequence[Group]) -> Figure:
     sentences = [
         COMPARED,
         f"Line: mean over seeds ({seeds(members)}). Band: lowest to highest seed.",
+        not_finite(analysis for one in members for analysis in one.analyses),
     ]
     set_texts(figure, "First- and second-order SAM during training", sentences)
     return figure

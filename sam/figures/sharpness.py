@@ -7,7 +7,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.special import stdtrit
 
-from sam.figures.analysis_frame import marks, moment, new_figure, sample, set_texts, start_at_zero, use_m_axis
+from sam.figures.analysis_frame import (
+    marks,
+    moment,
+    new_figure,
+    not_finite,
+    sample,
+    set_texts,
+    start_at_zero,
+    use_m_axis,
+)
 from sam.figures.error_panels import INTERVAL, colours_of, describe_panel, draw_line, make_panels, range_text
 from sam.figures.style import PANEL_INCHES, shades
 from sam.record.analyses import Analysis
@@ -46,7 +55,7 @@ def draw_sharpness(analysis: Analysis) -> Figure:
         start_at_zero(axis)
     loss_axis.legend(loc="best")
     bars_text = "Bars: 95 % Student-t interval over the subsets of m images; the whole sample has none."
-    sentences = [sample(analysis), f"Highest loss in {ball(analysis)}.", bars_text]
+    sentences = [sample(analysis), f"Highest loss in {ball(analysis)}.", bars_text, not_finite([analysis])]
     set_texts(figure, f"m-sharpness: {moment(analysis)}", sentences)
     return figure
 
@@ -78,6 +87,8 @@ def sharpness_by_condition(groups: Sequence[Group]) -> Figure:
     per_panel = ", the same within a panel" if len(steps_shown) > 1 else ""
     sentences = [f"After the last analysed epoch, with {steps_texts}{per_panel}.", *samples]
     sentences.append(f"{INTERVAL} ({range_text(counts)}).")
+    shown = [one for members in panels[: len(axes)] for one in members]
+    sentences.append(not_finite(analyses[-1] for one in shown for analyses in one.by_seed.values()))
     set_texts(figure, "m-sharpness of the trained networks", sentences, len(panels) - len(axes))
     return figure
 

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from scipy.interpolate import RegularGridInterpolator
 from scipy.ndimage import binary_dilation
 
-from sam.figures.analysis_frame import moment, new_figure, sample, set_texts, start_at_zero
+from sam.figures.analysis_frame import moment, new_figure, not_finite, sample, set_texts, start_at_zero
 from sam.figures.style import PANEL_INCHES, SAM_COLOUR, SGD_COLOUR
 from sam.record.analyses import Analysis, Array, read_arrays
 from sam.report.groups import Group
@@ -57,7 +57,7 @@ def draw_landscape(analysis: Analysis) -> Figure:
     Raises:
         ValueError: If its files are broken or no point is finite.
     """
-    sentences = [sample(analysis), _directions(analysis)]
+    sentences = [sample(analysis), _directions(analysis), not_finite([analysis])]
     if analysis.settings.get("dimensions") == 1:
         figure = _draw_line(analysis)
     else:
@@ -97,6 +97,7 @@ def fig1_surfaces(groups: Sequence[Group]) -> Figure:
         filled = _draw_contours(contours[-1], surface, bounds, analysis)
     figure.colorbar(filled, ax=contours, label="Loss", ticks=MaxNLocator(6))
     sentences = [sample(shown[0]), "One seed of each condition.", _directions(shown[0]), _cut(bounds)]
+    sentences.append(not_finite(shown))
     if len(members) > len(columns):
         sentences.append(
             f"Not drawn for lack of space: {len(members) - len(columns)} more of the conditions."
@@ -121,6 +122,7 @@ def read_surface(analysis: Analysis) -> LossGrid:
 def _draw_line(analysis: Analysis) -> Figure:
     steps, loss, error = read_arrays(analysis, "steps_1", "loss", "error_pct")
     _require_points(analysis, loss)
+    loss = np.where(np.isfinite(loss), loss, np.nan)
     figure = new_figure(PANEL_INCHES[0], PANEL_INCHES[1] + 0.4)
     axis = figure.add_subplot()
     lines = axis.plot(steps, loss, "-o", color=SAM_COLOUR, markersize=3, label="loss")

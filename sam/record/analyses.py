@@ -3,6 +3,7 @@
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -37,13 +38,20 @@ def _hessian(result: dict[str, Any]) -> str:
 
 def _landscape(result: dict[str, Any]) -> str:
     centre, lowest, highest = (_text(result[key]) for key in ("loss_at_centre", "lowest", "highest"))
-    return f"loss {centre} at the trained weights, {lowest} to {highest} around them"
+    text = f"loss {centre} at the trained weights, {lowest} to {highest} around them"
+    # Older versions did not count these points.
+    count = result.get("not_finite", 0)
+    return f"{text}; not finite at {count} of {result['points']} points" if count else text
 
 
 def _second_order(result: dict[str, Any]) -> str:
-    cosines = result["cosines"]
+    cosines = [value for item in result["cosines"] if (value := number(item)) is not None]
+    count = len(result["cosines"]) - len(cosines)
+    if not cosines:
+        return f"the cosine is not finite in any of {count} batches"
     ends = f"{min(cosines):.4f} to {max(cosines):.4f}"
-    return f"cosine {result['mean']:.4f}, {ends} over {len(cosines)} batches"
+    text = f"cosine {fmean(cosines):.4f}, {ends} over {len(cosines)} batches"
+    return f"{text}; not finite in {count} more" if count else text
 
 
 SUMMARIES = {

@@ -19,6 +19,7 @@ from sam.config.schema import TrainConfig
 from sam.paper.cells import Cell
 from sam.paper.runs import PlannedRun, made_up, num_evaluated, num_updates, runs_of, unique
 from sam.run.trial import Trial, attempt, write_images
+from sam.system.words import counted
 
 SMOKE_M = 4
 # --smoke tries these networks on smaller images, with this height and width in pixels.
@@ -151,11 +152,11 @@ def dry_run(plan: Mapping[str, Sequence[PlannedRun]]) -> int:
     memory = max((cost.peak_memory_mib for cost in costs.values() if not isinstance(cost, str)), default=0.0)
     hours, left_out = sum(known), len(runs) - len(known)
     print(
-        f"\n{len(plan)} conditions, {len(runs)} runs: {hours:,.0f} hours ({hours / 24:,.0f} days) one after "
-        f"the other, peak memory {memory / 1024:.1f} GiB"
+        f"\n{counted(len(plan), 'condition')}, {counted(len(runs), 'run')}: {hours:,.0f} hours "
+        f"({hours / 24:,.0f} days) one after the other, peak memory {memory / 1024:.1f} GiB"
     )
     if left_out:
-        print(f"{left_out} runs are not counted: their updates could not be timed")
+        print(f"not counted: {counted(left_out, 'run')} whose updates could not be timed")
     print("Not counted: reading, decoding and augmenting images.")
     return int(left_out > 0)
 

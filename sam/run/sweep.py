@@ -36,6 +36,7 @@ from sam.record.identity import path_of
 from sam.run import ray_adapter, submitit_adapter
 from sam.run.launch import refuse_sweep_under_torchrun
 from sam.system.errors import ConfigError
+from sam.system.words import counted
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PACKAGES = {
@@ -127,7 +128,7 @@ class RunSweeper(Sweeper):
         num_ended = len(runs) - len(missing)
         if num_ended:
             print(
-                f"{num_ended} of {len(runs)} runs ended before, skipped "
+                f"{num_ended} of {counted(len(runs), 'run')} ended before, skipped "
                 "(force=true starts them from the beginning)"
             )
         sys.stdout.flush()
@@ -143,7 +144,7 @@ class RunSweeper(Sweeper):
 
     def _report_stop(self, runs: Sequence[SweepRun]) -> None:
         num_ended = sum(result_if_any(run.directory) is not None for run in runs if not run.force)
-        print(f"stopped; {num_ended} of {len(runs)} runs ended; the same command goes on", end="")
+        print(f"stopped; {num_ended} of {counted(len(runs), 'run')} ended; the same command goes on", end="")
         print(" without force=true" if any(run.force for run in runs) else "", end="")
         print("; Slurm jobs are still running, scancel ends them" if self._logs else "", flush=True)
 
@@ -193,7 +194,7 @@ class RunSweeper(Sweeper):
         failures = []
         size = self._max_batch_size or max(1, len(runs))
         if runs and self._logs:
-            print(f"{len(runs)} runs go to Slurm; their output is in {self._logs}", flush=True)
+            print(f"to Slurm: {counted(len(runs), 'run')}; their output is in {self._logs}", flush=True)
         for first in range(0, len(runs), size):
             batch = runs[first : first + size]
             returns = self._launch([run.overrides for run in batch], first)
@@ -267,7 +268,7 @@ def summary(ended: Iterable[pathlib.Path], num_failed: int) -> str:
     """
     statuses = [result["status"] for path in ended if (result := result_if_any(path)) is not None]
     counts = [f"{statuses.count(status)} {status}" for status in ("complete", "diverged")]
-    return f"{len(statuses) + num_failed} runs: {', '.join(counts)}, {num_failed} failed"
+    return f"{counted(len(statuses) + num_failed, 'run')}: {', '.join(counts)}, {num_failed} failed"
 
 
 def _continuing_overrides(run: SweepRun) -> list[str]:

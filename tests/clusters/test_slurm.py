@@ -83,7 +83,7 @@ def test_jobs_that_are_cancelled_preempted_or_out_of_time_end_with_the_bits_of_u
             [*TRAIN, *again[2:]], env=env, cwd=tmp_path, capture_output=True, text=True, check=False
         )
     assert ended.returncode == 0, ended.stderr
-    assert "1 runs: 1 complete, 0 diverged, 0 failed" in ended.stdout
+    assert "1 run: 1 complete, 0 diverged, 0 failed" in ended.stdout
     for seed in range(4):
         ends = [outcome(directory_of(folder, seed)) for folder in (outputs, undisturbed)]
         assert equal(*ends)

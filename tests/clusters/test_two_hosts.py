@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.xdist_group("two hosts"),
     pytest.mark.timeout(600),
 ]
-EPOCHS = 24
+EPOCHS = 12
 LIMIT_SECONDS, STATED_BOUND_SECONDS = 18, 60
 RUN = [*TINY, "m=4", "dataset.num_train=512", f"epochs={EPOCHS}", "runtime.timeout_minutes=0.3"]
 SILENCE = "has received nothing from another process for runtime.timeout_minutes=0.3: the network between"

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sam.figures.second_order import draw_second_order, fig5
-from tests.figures.drawn import groups_of
+from sam.system.files import finite_only
+from tests.figures.drawn import caption_of, groups_of
 from tests.record.analysis_files import write_analysis
 from tests.record.run_directories import write_run
 
@@ -20,6 +21,15 @@ def test_draw_second_order_has_a_dot_for_each_batch_and_the_mean(tmp_path: Path)
     assert list(mean.get_ydata()) == [0.9, 0.9]
     assert f"{directory.name}, epoch 200" in figure.get_suptitle()
     figure.draw_without_rendering()
+
+
+def test_cosines_that_are_not_finite_are_counted(tmp_path: Path) -> None:
+    result = {"cosines": [0.9, float("nan"), 0.7], "mean": 0.8, "not_finite": 1}
+    analysis = write_analysis(write_run(tmp_path), "second_order", finite_only(result))
+    assert analysis.summary == "cosine 0.8000, 0.7000 to 0.9000 over 2 batches; not finite in 1 more"
+    figure = draw_second_order(analysis)
+    assert list(figure.axes[0].lines[0].get_ydata()) == [0.9, 0.7]
+    assert "Not drawn because not finite: 1 value." in caption_of(figure)
 
 
 def test_fig5_has_a_line_for_each_trajectory(tmp_path: Path) -> None:

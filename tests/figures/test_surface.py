@@ -61,6 +61,23 @@ def test_draw_landscape_puts_the_first_direction_across(tmp_path: Path) -> None:
         np.testing.assert_allclose(paths.vertices @ [1, 0.2], level - 1, atol=1e-9)
 
 
+@pytest.mark.parametrize("dimensions", [1, 2])
+def test_draw_landscape_says_how_many_points_are_not_finite(tmp_path: Path, dimensions: int) -> None:
+    steps = np.linspace(-1, 1, 5)
+    loss = np.where(steps < 0, np.inf, 1.0 + steps)
+    arrays = {"steps_1": steps, "loss": loss, "error_pct": np.full(5, 90.0)}
+    if dimensions == 2:
+        loss = np.stack([loss] * 3, axis=1)
+        arrays |= {"steps_2": np.linspace(-1, 1, 3), "loss": loss, "error_pct": np.full((5, 3), 90.0)}
+    result = {"loss_at_centre": 1.0, "points": loss.size, "not_finite": int(np.isinf(loss).sum())}
+    settings = {"dimensions": dimensions}
+    run = write_run(tmp_path)
+    figure = draw_landscape(write_analysis(run, "landscape", result, arrays=arrays, settings=settings))
+    assert f"Not drawn because not finite: {result['not_finite']} values." in caption_of(figure)
+    assert figure.axes[0].get_yscale() == "linear", "an infinite loss does not stretch the axis"
+    figure.draw_without_rendering()
+
+
 def test_draw_landscape_leaves_unfinished_points_blank(tmp_path: Path, surfaces) -> None:
     figure = draw_landscape(write_surface(write_run(tmp_path), 4.0, holes=21))
     contours = figure.axes[0]

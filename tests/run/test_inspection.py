@@ -52,7 +52,9 @@ def only(directory, name):
     return found
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", ["sharpness", *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[1:])]
+)
 def test_analysis_during_training_changes_no_bit_and_evaluate_gives_the_same_numbers(
     command, tmp_path, run, name
 ):
@@ -162,6 +164,14 @@ def test_surface_between_two_runs_ends_at_both(command, analyse, run, tmp_path):
     assert losses[0.0] == only(run, "landscape").record["loss"]
     assert losses[1.0] == only(other, "sharpness").record["loss"]
     assert losses[1.0] != losses[0.0]
+
+
+def test_surface_says_how_many_of_its_points_are_not_finite(analyse, run):
+    _, out, _ = analyse("analysis=landscape", "analysis.span=1e12")
+    found = only(run, "landscape")
+    assert (found.result["points"], found.result["not_finite"]) == (9, 8)
+    assert found.summary.endswith("around them; not finite at 8 of 9 points")
+    assert found.summary in out
 
 
 @pytest.mark.slow

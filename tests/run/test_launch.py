@@ -87,7 +87,7 @@ def test_sweep_trains_each_run_like_torchrun_to_the_bit_and_skips_it_later(tmp_p
     assert without_times(metrics(mine)) == without_times(metrics(theirs))
     states = [torch.load(path / "checkpoint.pt", weights_only=True)["model"] for path in (mine, theirs)]
     assert all(torch.equal(tensor, states[1][key]) for key, tensor in states[0].items())
-    again = run_afresh(sweep, tmp_path)
+    again = run(sweep, tmp_path)
     assert again.stdout.startswith("2 of 2 runs ended before, skipped")
 
 
@@ -209,7 +209,6 @@ def test_force_is_refused_if_torchrun_may_restart(command, monkeypatch):
     [
         (QuickProcess, signal.SIGTERM, 143, os.kill),
         (QuickProcess, signal.SIGUSR2, 140, os.kill),
-        pytest.param(start, signal.SIGTERM, 143, os.kill, marks=pytest.mark.slow),
         pytest.param(start, signal.SIGINT, 130, os.killpg, marks=pytest.mark.slow),
         pytest.param(start, signal.SIGUSR2, 140, os.killpg, marks=pytest.mark.slow),  # as Slurm does
     ],

@@ -135,4 +135,4 @@ def test_dry_run_says_what_could_not_be_timed_and_fails(stub, capsys):
     assert "  wrn_28_10, sam, batch 256, m 32: MemoryError: too large\n" in out
     assert "/sam: unknown\n" in out
     assert "\n2 conditions, 3 runs: 34 hours" in out
-    assert "\n1 runs are not counted: their updates could not be timed\n" in out
+    assert "\nnot counted: 1 run whose updates could not be timed\n" in out

@@ -150,7 +150,7 @@ def test_forced_run_that_fails_before_it_begins_does_not_count_as_ended(command,
     assert command("train.py", *TINY)[0] == 0
     monkeypatch.setattr("sam.build.network.make_network", lambda *a: 1 / 0)
     code, out, err = command("train.py", "-m", *TINY, "force=true")
-    assert (code, out.splitlines()[-1]) == (1, "1 runs: 0 complete, 0 diverged, 1 failed")
+    assert (code, out.splitlines()[-1]) == (1, "1 run: 0 complete, 0 diverged, 1 failed")
     (directory,) = {path.parent for path in tmp_path.rglob("result.json")}
     assert read_result(directory) is not None
     (file,) = tmp_path.rglob("failed-*.txt")
@@ -172,7 +172,7 @@ def test_command_for_failed_runs_works_with_any_name_of_the_folder(command, tmp_
         assert code == 2
         again = shlex.split(err.splitlines()[-1].partition("only these again: ")[2])
         code, out, err = command("train.py", *again[2:], "epochs=1")
-        assert (code, out.splitlines()[-1]) == (0, "1 runs: 1 complete, 0 diverged, 0 failed"), err
+        assert (code, out.splitlines()[-1]) == (0, "1 run: 1 complete, 0 diverged, 0 failed"), err
     assert {path.name for path in tmp_path.iterdir()} == {"o (x) é & ~", "home", "a=b#c"}
 
 

@@ -73,6 +73,7 @@ def test_report_writes_one_file_into_the_default_folder(tmp_path: Path) -> None:
     assert "note 1 (departures)" in text
 
 
+@pytest.mark.slow
 def test_report_with_out_writes_there_only_and_repeats_itself(tmp_path: Path) -> None:
     for method in ("sgd", "sam"):
         write_run(tmp_path / "runs", metrics=falling_errors(5, 3.0), optimizer__name=method)

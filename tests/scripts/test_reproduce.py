@@ -128,7 +128,8 @@ def test_filters_choose_and_take_several_values(capsys):
         (["optimizer.lr=1"], "name a table: table1, table2, "),
         (
             ["table1", "--dataset", "cifar10,svhn"],
-            "--dataset svhn: none of the conditions chosen so far has it; allowed is cifar10, cifar100\n",
+            "--dataset svhn: none of the conditions chosen so far has it; allowed is cifar10, cifar100; "
+            "svhn is in table5\n",
         ),
         (
             ["table1", "--noise", "40"],
@@ -225,7 +226,7 @@ def test_launcher_of_hydra_trains_first_what_labels_come_from_and_then_the_rest(
 def test_diverged_run_is_counted_and_no_failure(use_cells, started, capsys):
     use_cells(cell("table1/tiny/sgd", "optimizer.lr=1e30 optimizer.clip_norm=null", seeds="1"))
     assert reproduce.main(["table1"]) == 0
-    assert "\n1 runs: 0 complete, 1 diverged, 0 failed\n" in capsys.readouterr().out
+    assert "\n1 run: 0 complete, 1 diverged, 0 failed\n" in capsys.readouterr().out
 
 
 def test_force_trains_ended_runs_again(use_cells, started):

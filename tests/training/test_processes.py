@@ -46,11 +46,11 @@ def assert_all_close(state, target):
         torch.testing.assert_close(tensor, target[name], **CLOSE)
 
 
+@pytest.mark.parametrize("size", ["two", pytest.param("four", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["sgd", "sam"])
-def test_m_means_the_same_on_one_two_and_four_processes(two, four, name):
-    target = followed(make_convolutions, GRADIENTS[name], M)
-    for results in (two, four):
-        assert_all_close(results[0][name]["model"], target)
+def test_m_means_the_same_on_one_two_and_four_processes(request, size, name):
+    results = request.getfixturevalue(size)
+    assert_all_close(results[0][name]["model"], followed(make_convolutions, GRADIENTS[name], M))
 
 
 @pytest.mark.parametrize("name", ["sgd", "sam", "sam, shared", "sam, shared, statistics"])
