@@ -1,4 +1,4 @@
-"""What a closure does to the gradients that are in `.grad` when it is called; no value of them is read."""
+"""Finds out what a closure does to the gradients in `.grad`, without reading their values."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,17 +12,19 @@ from sam.optim.memory import any_sharded
 def first_pass(
     closure: Callable[[], Any], weights: Sequence[Tensor], both_passes_done: bool
 ) -> tuple[Any, bool]:
-    """Call a closure at w; return its value, and whether it made the first pass.
+    """Call a closure at w; return its value, and whether the call was a first pass.
 
     Args:
-        closure: Makes a pass. If both passes are done, it may also do nothing, like that of Lightning. (If it
-            does make gradients then, the update of before was skipped, and the next one begins.)
+        closure: Computes the loss and calls backward(). If both passes are done, it may also make no
+            gradients, as Lightning's closure does; the call is then not a first pass. (If it makes gradients,
+            the step of the last update was skipped, and the call is the first pass of the next update.)
         weights: All weights of the optimizer.
-        both_passes_done: `.grad` holds the gradient of an update whose step has not been made.
+        both_passes_done: Whether both passes of an update are done, but not its step: `.grad` then holds the
+            gradient for this step.
 
     Raises:
-        RuntimeError: If there are gradients from before, and the closure does not clear them. `.grad` is then
-            as before.
+        RuntimeError: If `.grad` held gradients before the call, and the closure did not clear them. They are
+            put back (see WatchedCall.put_back).
     """
     call = WatchedCall(weights)
     value = call(closure)
@@ -40,17 +42,18 @@ def first_pass(
 
 
 class WatchedCall:
-    """One call of a closure, and whether it made gradients and cleared those that were there before.
+    """One call of a closure: whether it makes gradients, and whether it clears the old ones.
 
-    A hook sees the first gradient that arrives at each weight. If the old gradient is still there then, it is
-    put aside, so that nothing is added to it. A version counter shows whether it was set to zero in place.
+    A hook on each weight with an old gradient is called before backward() adds a new one. If the old gradient
+    is still in `.grad`, the hook removes it, so that nothing is added to it. A version counter shows whether
+    the closure set the old gradient to zero in place.
 
     Args:
         weights: The weights whose gradients are watched.
 
     Attributes:
-        makes_gradients: Whether a gradient arrived.
-        keeps_gradients: Whether a gradient of before was not cleared.
+        makes_gradients: Whether the closure made a gradient.
+        keeps_gradients: Whether the closure left an old gradient uncleared.
     """
 
     def __init__(self, weights: Sequence[Tensor]) -> None:
@@ -60,7 +63,7 @@ class WatchedCall:
         self._before = {w: (w.grad, w.grad._version) for w in weights if w.grad is not None}
 
     def __call__(self, closure: Callable[[], Any]) -> Any:
-        """Return the value of the closure; if it fails, put the gradients of before back."""
+        """Return the value of the closure; if it fails, put the old gradients back."""
         hooks = [self._watch(weight) for weight in self._before if weight.requires_grad]
         try:
             value = closure()
@@ -75,13 +78,16 @@ class WatchedCall:
         return value
 
     def put_back(self) -> None:
-        """Undo the call: only the gradients of before are left, without those that the closure changed."""
+        """Put the old gradients back, except those that the closure changed in place; remove the new ones.
+
+        To the gradient of a sharded weight, fully_shard has already added the new one; it is not subtracted.
+        """
         for weight in self._weights:
             grad, version = self._before.get(weight, (None, 0))
             weight.grad = grad if grad is None or grad._version == version else None
 
     def _watch(self, weight: Tensor) -> Any:
-        # fully_shard adds gradients to a shard by itself, and calls only the hooks for afterwards.
+        # fully_shard itself adds the gradients of a shard, and calls only hooks that run after the addition.
         is_sharded = any_sharded([weight])
         register = weight.register_post_accumulate_grad_hook if is_sharded else weight.register_hook
         return register(partial(self._arrive, weight))
@@ -94,5 +100,5 @@ class WatchedCall:
 
     def _is_kept(self, weight: Tensor) -> bool:
         grad, version = self._before[weight]
-        # The version of a sharded gradient does not show what is done to its shard.
+        # The version counter of a sharded gradient does not count changes of its shard.
         return weight.grad is grad and (any_sharded([weight]) or grad._version == version)

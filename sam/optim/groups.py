@@ -1,4 +1,4 @@
-"""What SAM needs of a base optimizer, of the settings in its parameter groups, and of the weights in them."""
+"""Checks that SAM can use a base optimizer, its parameter groups, their weights and their gradients."""
 
 import inspect
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from sam.optim.memory import any_overlaps, any_sharded, local_parts
 
-SETTINGS = frozenset({"rho", "adaptive", "perturbed"})  # what SAM keeps in a parameter group
+SETTINGS = frozenset({"rho", "adaptive", "perturbed"})  # the keys that SAM adds to a parameter group
 
 
 def check_number(name: str, value: Any) -> None:
@@ -43,10 +43,11 @@ def check_rho(rho: Any) -> None:
 
 
 def check_settings(settings: dict[str, Any], p: float, random_direction: bool) -> None:
-    """Make sure that a group's settings are in range and go together with those of the optimizer.
+    """Make sure that a group's settings are in range and fit the p and random_direction of the optimizer.
 
     Raises:
-        ValueError: If rho is out of range, or adaptive is combined with another ball.
+        TypeError: If rho is not a number.
+        ValueError: If rho is out of range, or adaptive is combined with p != 2 or random_direction.
     """
     check_rho(settings["rho"])
     if settings["adaptive"] and (p != 2 or random_direction):
@@ -72,7 +73,7 @@ def check_weights(weights: Iterable[Tensor]) -> None:
 
 
 def checked_gradients(weights: Sequence[Tensor], is_plain: bool) -> list[Tensor]:
-    """Return the gradients of some weights; make sure first that SAM can move the weights along them.
+    """Return the gradients of some weights, after a check that SAM can move the weights along them.
 
     Args:
         weights: Weights with gradients in `.grad`.
@@ -81,7 +82,7 @@ def checked_gradients(weights: Sequence[Tensor], is_plain: bool) -> list[Tensor]
     Raises:
         RuntimeError: If entries of a weight share memory.
         TypeError: If some gradients are sparse.
-        ValueError: If weights are sharded over processes, and the ball is not a plain one.
+        ValueError: If weights are sharded over processes, and is_plain is False.
     """
     grads: list[Any] = [weight.grad for weight in weights]
     if set(map(attrgetter("layout"), grads)) != {torch.strided}:
@@ -100,22 +101,22 @@ def checked_gradients(weights: Sequence[Tensor], is_plain: bool) -> list[Tensor]
 
 
 def sign_of(group: dict[str, Any]) -> int:
-    """Return -1 if the base optimizer goes up the loss of this group (maximize=True), else 1."""
+    """Return -1 if the base optimizer maximizes the loss of this group (maximize=True), else 1."""
     return -1 if group.get("maximize") else 1
 
 
 def parts_that_move(
     groups: Iterable[dict[str, Any]], among: set[Tensor] | None = None, is_signed: bool = True
 ) -> dict[tuple[float, int], list[Tensor]]:
-    """Return the weights that have gradients, for each rho and sign: each part moves in one call.
+    """Return the weights that have gradients, by rho and sign; the weights of one key move in one call.
 
-    With maximize=True the base optimizer makes -loss small. The highest -loss lies against the gradient, so
+    With maximize=True, the base optimizer minimizes -loss. Against the gradient of the loss, -loss rises, so
     the sign is -1.
 
     Args:
         groups: The groups that are perturbed.
-        among: Leave out all other weights; None leaves out none.
-        is_signed: Whether the directions have a sign; random ones have none.
+        among: The weights that may move; None for all.
+        is_signed: Whether the sign matters. It does not for random directions: all signs are then 1.
     """
     parts: dict[tuple[float, int], list[Tensor]] = {}
     for group in sorted(groups, key=lambda group: group["rho"]):
@@ -131,7 +132,7 @@ def check_base(base: Optimizer) -> None:
 
     Raises:
         TypeError: If its step() cannot be called without a closure.
-        ValueError: If its parameter groups have a setting with the name of one of SAM's.
+        ValueError: If it has a setting with the same name as one of SAM's: rho, adaptive or perturbed.
     """
     name = type(base).__name__
     _, *parameters = inspect.signature(type(base).step).parameters.values()  # without self
@@ -150,10 +151,10 @@ def check_base(base: Optimizer) -> None:
 
 
 def check_arguments(base_class: type[Optimizer]) -> None:
-    """Make sure that a base optimizer's class has no argument that SAM would take for its own.
+    """Make sure that no argument of a base optimizer's class has the name of an argument of SAM.
 
     Raises:
-        ValueError: If it has one.
+        ValueError: If one has.
     """
     own = {"adaptive", "p", "random_direction", "rho"}
     taken = sorted(own & inspect.signature(base_class).parameters.keys())
@@ -165,10 +166,10 @@ def check_arguments(base_class: type[Optimizer]) -> None:
 
 
 def check_same_parameters(params: Any, base: Optimizer, base_arguments: dict[str, Any]) -> None:
-    """Make sure that a given base optimizer has the given parameters and needs no further arguments.
+    """Make sure that an existing base optimizer has the same parameters as SAM, and is given no arguments.
 
     Raises:
-        ValueError: If its parameters are others, or arguments are given.
+        ValueError: If the parameters differ or are given as groups, or if there are arguments.
     """
     if base_arguments:
         named = ", ".join(base_arguments)

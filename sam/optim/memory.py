@@ -1,8 +1,8 @@
 """How weights lie in memory: in shards, as views of larger tensors, or in another dtype than their gradients.
 
-A fused kernel takes all entries from the first address on. So it needs weights that are dense, and directions
-with the same strides and dtype. Of a sharded weight (a DTensor, as made by torch's fully_shard), it gets the
-shard of this process.
+A fused kernel ignores strides: it reads all entries from the first address on. So it needs dense weights, and
+directions with the same strides and dtype. If a weight is sharded (a DTensor, as made by torch's
+fully_shard), the kernel gets the shard of this process.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _dtype, _shape = attrgetter("dtype"), attrgetter("shape")
 
 
 def any_sharded(tensors: Sequence[Tensor]) -> bool:
-    """Return whether a tensor is a DTensor. The class is not imported: that takes most of a second."""
+    """Return whether any tensor is a DTensor. The class is not imported: that takes most of a second."""
     return any(hasattr(kind, "device_mesh") for kind in set(map(type, tensors)))
 
 
@@ -29,11 +29,11 @@ def local_parts(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
 
 
 def is_dense(tensor: Tensor) -> bool:
-    """Return whether the entries fill a block of memory, in any order of the axes."""
+    """Return whether the entries fill a block of memory without gaps, in any order of the axes."""
     if tensor.is_contiguous() or (
         tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
     ):
-        return True  # the usual ones, quickly
+        return True  # the usual formats, checked quickly
     end = 1
     for stride, size in _axes(tensor):
         if stride != end:
@@ -95,10 +95,10 @@ def _dense_pair(weight: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
 class Copies:
     """A copy of each weight, allocated once, and again if the weight's dtype, device or shape has changed.
 
-    Of a sharded weight, the copy has the part that this process holds.
+    If a weight is sharded, only the part that this process holds is copied.
 
     Attributes:
-        last: The copies of the weights of the last save(), in their order.
+        last: The copies made by the last save(), in the order of its weights.
     """
 
     def __init__(self) -> None:

@@ -34,7 +34,7 @@ def global_norm(tensors: Sequence[Tensor], p: float = 2.0) -> Tensor:
     """
     dtype = torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
     parts = local_parts(tensors)
-    if p == float("inf"):  # torch takes no largest entry of an empty tensor
+    if p == float("inf"):  # torch has no maximum of an empty tensor
         parts = [part for part in parts if part.numel()] or [parts[0].new_zeros(1)]
     norms = list(torch._foreach_norm(list(parts), p, dtype=dtype))
     where = norms[0].device
@@ -98,12 +98,15 @@ def find_directions(
     p: float,
     random_direction: bool,
 ) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Return the directions of eps, their norm in which eps has length rho, and the 2-norm of the gradient.
+    """Return the directions of eps, the norm by which to divide them, and the 2-norm of the gradient.
+
+    eps = rho * direction / norm. For adaptive weights, T g takes the place of g in both norms (see
+    scaled_by_weights).
 
     Args:
         weights: The weights.
         grads: One gradient per weight; left unchanged.
-        adaptive: The weights in whose directions the ball is scaled by |w|; only with p = 2.
+        adaptive: The weights for which the ball is scaled by |w|; only with p = 2.
         p: Norm of the ball, 1 < p <= infinity.
         random_direction: Draw Gaussian directions; only with p = 2.
     """
@@ -137,7 +140,8 @@ def move_(
     move. (A multiplication by zero would not skip it: 0 * nan is nan.)
 
     Args:
-        weights: Parameters, changed in place; autograd is told so. Their entries must not share memory.
+        weights: Parameters, changed in place; their version counters rise, so autograd notices the change.
+            Their entries must not share memory.
         directions: One per parameter, in its shape; left unchanged.
         rho: Length of the move if the joint norm of the directions is `norm`; >= 0.
         norm: 0-dimensional, float32 or float64. On a GPU, rho / norm is rounded to float32.
@@ -164,7 +168,7 @@ def move_(
         for place, copied in zip(places, moved, strict=True):
             if copied is not place:
                 place.copy_(copied)
-    increment_version(weights)  # the kernel does not do it
+    increment_version(weights)  # the kernel does not
 
 
 def project_(weights: Sequence[Tensor], centres: Sequence[Tensor], rho: float) -> None:

@@ -1,4 +1,4 @@
-"""The interface of a torch optimizer, for one around another whose groups and state it shares."""
+"""The base class of an optimizer that wraps another torch optimizer and shares its groups and state."""
 
 from typing import Any
 
@@ -7,10 +7,11 @@ from torch.optim import Optimizer
 
 
 class AroundOptimizer(Optimizer):
-    """An optimizer whose parameter groups and state are those of its base optimizer, whoever changes them.
+    """An optimizer that always has the parameter groups and the state of its base optimizer.
 
-    torch's constructor is not called: it would make groups and a state of its own. __setstate__() does the
-    rest.
+    This holds also after other code has replaced them, in either optimizer. torch's constructor is not
+    called, because it would create separate groups and a separate state. __setstate__() sets all else that a
+    torch optimizer needs, such as its hooks.
 
     Args:
         base_optimizer: The optimizer that has the groups and the state.
@@ -41,15 +42,16 @@ class AroundOptimizer(Optimizer):
         self.base_optimizer.state = state
 
     def __getstate__(self) -> dict[str, Any]:
-        # A scheduler replaces step() on the instance by a wrapper, which cannot be pickled. A copy has no
-        # hooks, like that of any torch optimizer.
+        # A scheduler sets a wrapper of step() on the instance, which cannot be pickled. Hooks are left out
+        # too: a copy of any torch optimizer has none.
         left_out = ("step", "_optimizer_")
         return {name: value for name, value in self.__dict__.items() if not name.startswith(left_out)}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the base optimizer's state, with SAM's own state under "sam".
 
-        The groups hold rho and adaptive. Between the two passes, "sam" includes the saved weights w.
+        The groups also hold rho, adaptive and perturbed. Between the two passes, "sam" includes the saved
+        weights w; for a sharded weight, the part that this process holds.
         """
         for hook in self._optimizer_state_dict_pre_hooks.values():
             hook(self)
@@ -61,7 +63,7 @@ class AroundOptimizer(Optimizer):
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load the result of state_dict(), either that of a SAM or that of the base optimizer alone."""
+        """Load the result of state_dict(), of a SAM or of the base optimizer alone."""
         state_dict = state_dict.copy()
         for change in self._optimizer_load_state_dict_pre_hooks.values():
             changed = change(self, state_dict)

@@ -29,7 +29,7 @@ class RunningStatistics:
         self._num_kept = 0
 
     def _find(self) -> None:
-        """Find the buffers. Another mode has others, and a change of dtype or device makes new ones."""
+        """Find the buffers again: modes may have changed, and a new dtype or device makes new buffers."""
         layers = [layer for layer in self._model.modules() if layer.training]
         moving = [layer for layer in layers if hasattr(layer, "running_mean")]
         buffers = [buffer for layer in moving for buffer in layer.buffers(recurse=False)]

@@ -84,10 +84,11 @@ class SAM(AroundOptimizer):
         **base_arguments: Arguments of the base optimizer class, such as lr.
 
     Raises:
-        TypeError: If rho or p is not a number (a tensor is none); if parameters are complex or sparse; or if
-            the base optimizer's step() needs a closure.
+        TypeError: If rho or p is not a number (a tensor is not allowed); if parameters are complex or sparse;
+            or if the base optimizer's step() needs a closure.
         ValueError: If rho or p is out of range; if two of adaptive, p != 2 and random_direction are combined;
-            if params are not the parameters of the given optimizer; or if that has a rho of its own.
+            if params are not the parameters of the given optimizer; or if the base optimizer has its own rho
+            (or another setting or argument with a name that SAM uses).
     """
 
     def __init__(
@@ -129,6 +130,7 @@ class SAM(AroundOptimizer):
                 and those of the base optimizer.
 
         Raises:
+            TypeError: If the group's rho is not a number, or if perturbed parameters are complex or sparse.
             ValueError: If the group's rho is negative or not finite, or if adaptive is combined with p != 2
                 or random_direction.
         """
@@ -147,7 +149,7 @@ class SAM(AroundOptimizer):
             check_weights(group["params"])
 
     def _settings(self, group: dict[str, Any]) -> dict[str, Any]:
-        """Return SAM's settings of a group, after a check."""
+        """Return SAM's settings of a group, defaults included, after a check."""
         settings = {key: group.get(key, self.defaults[key]) for key in SETTINGS}
         check_settings(settings, self._p, self._random_direction)
         return settings
@@ -182,22 +184,24 @@ class SAM(AroundOptimizer):
 
     @property
     def num_not_finite(self) -> int:
-        """How often eps was zero because the first gradient was not finite; a read waits for the device."""
+        """How often eps was zero because g was not finite; reading this number waits for the device."""
         return 0 if self._between.num_not_finite is None else int(self._between.num_not_finite)
 
     @torch.no_grad()
     def perturb(self) -> Tensor:
-        """Save the weights and move them to w + eps, computed from the gradients in `.grad`; keep these.
+        """Save the weights, and move them to w + eps, computed from the gradients in `.grad`.
+
+        The gradients stay in `.grad`.
 
         Returns:
-            The 2-norm of g as a 0-dimensional tensor; adaptive groups enter it with |w| g.
+            The 2-norm of g as a 0-dimensional tensor; for adaptive groups, |w| g takes the place of g.
 
         Raises:
             RuntimeError: If the weights are already perturbed, if no parameter has a gradient, or if entries
                 of a parameter share memory (as after expand()).
-            TypeError: If a gradient is sparse.
+            TypeError: If a gradient is sparse, or if the rho of a group is not a number.
             ValueError: If no group is perturbed, if a setting of a group is out of range, or if parameters
-                are sharded over processes, with p != 2 or random_direction.
+                are sharded over processes: with p != 2, with random_direction, or only some of them.
         """
         self._check_not_perturbed()
         self._between.has_gradient_of_update = False
@@ -239,7 +243,8 @@ class SAM(AroundOptimizer):
             step_size: Length of the step in units of rho; > 0.
 
         Returns:
-            ||g||_2 over the perturbed parameters, 0-dimensional. If it is 0 or not finite, eps is unchanged.
+            ||g||_2 over the perturbed parameters, 0-dimensional. If it is 0 or not finite, eps is unchanged,
+            up to rounding.
 
         Raises:
             RuntimeError: If the weights are not perturbed, or none of them has a gradient.
@@ -318,10 +323,11 @@ class SAM(AroundOptimizer):
 
     @contextmanager
     def perturbed_weights(self) -> Iterator[None]:
-        """Move to w + eps for the second pass inside the context, and back to w at its end, also on an error.
+        """A context for the second pass: the weights are at w + eps in it, and at w after it.
 
-        Entering uses the gradients of the first pass and clears them. Afterwards `step()` without a closure
-        is the base optimizer's step. So a GradScaler, or any other wrapper, can call `step()`:
+        The weights also return to w after an error. The context begins with first_step(), which uses the
+        gradients of the first pass and clears them. After the context, `step()` without a closure is the base
+        optimizer's step. So a GradScaler, or any other wrapper, can call `step()`:
 
             scaler.scale(loss()).backward()          # eps does not depend on the scale
             with optimizer.perturbed_weights():
@@ -339,7 +345,7 @@ class SAM(AroundOptimizer):
         self.restore()
 
     def _give_up(self) -> None:
-        """Restore after a failure, and clear `.grad`: it holds the complete gradient of neither pass."""
+        """Restore after a failure, and clear `.grad`: its gradients may be incomplete."""
         if self.is_perturbed:
             self.restore()
         self.zero_grad()
@@ -380,23 +386,27 @@ class SAM(AroundOptimizer):
     def step(self, closure: Callable[[], Any] | None = None, *, first_pass_done: bool = False) -> Any:
         """Make one update with a closure; after perturbed_weights(), make only the base optimizer's step.
 
-        The closure may clear the gradients, in any way, or leave that to SAM. If `.grad` holds gradients that
-        it does not clear, SAM cannot know what they are. They may be those of a first pass, or accumulated
-        over micro-batches, or of something else. That is an error.
+        The closure may clear the gradients, in any way, or leave that to SAM. It is an error if `.grad` holds
+        gradients before the call and the closure does not clear them: SAM cannot know whether they are left
+        over, are those of a first pass, or are accumulated over micro-batches.
+
+        After perturbed_weights(), a wrapper may pass a closure that makes no gradients, as Lightning does. It
+        is called once, the base optimizer steps, and the gradients are not cleared.
 
         Args:
             closure: Computes the loss, calls backward() and returns the loss. It is called twice, at w and at
                 w + eps. The gradients are cleared afterwards.
-            first_pass_done: `.grad` holds the gradients of the first pass, so the closure is called once, at
-                w + eps.
+            first_pass_done: Whether `.grad` holds the gradients of the first pass. The closure is then called
+                once, at w + eps.
 
         Returns:
             The value of the closure's last call.
 
         Raises:
             ValueError: If there is no closure, and no second pass has been made before.
-            RuntimeError: If the weights are already perturbed; or if there are gradients from before, and
-                the closure does not clear them. `.grad` and the weights are then as before.
+            RuntimeError: If the weights are already perturbed; or if `.grad` held gradients before the call,
+                and the closure did not clear them. The weights and `.grad` are then as before the call. (But
+                fully_shard has added the new gradients to the old ones of sharded weights.)
         """
         if closure is None:
             if not self._between.has_gradient_of_update:
@@ -438,7 +448,7 @@ class SAM(AroundOptimizer):
             weights = [weight for group in self.param_groups for weight in group["params"]]
             number = {weight: number for number, weight in enumerate(weights)}
             copies = zip(self._between.perturbed, self._saved.last, strict=True)
-            # Other code may have taken a weight out of the groups.
+            # Other code may have removed a weight from the groups.
             saved = {number[weight]: copy for weight, copy in copies if weight in number}
         return {
             "is_perturbed": self.is_perturbed,

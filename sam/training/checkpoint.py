@@ -36,14 +36,15 @@ class CheckpointStore:
         self.newest = directory / "checkpoint.pt"
         self.previous = directory / "checkpoint.previous.pt"
         self._unfinished = directory / "checkpoint.unfinished.pt"
-        # Set by load(). The next save() then must not overwrite the good previous checkpoint with this one.
+        # Set by load(). save() then does not move the damaged file over the intact previous checkpoint.
         self._newest_is_damaged = False
 
     def save(self, state: dict[str, Any]) -> None:
         """Write a state to disk as the newest checkpoint; keep the checkpoint before it.
 
         Raises:
-            OSError: If the disk refuses to write, or returns other bytes. Older checkpoints stay unchanged.
+            OSError: If the file cannot be written, or differs when it is read back. Older checkpoints stay
+            unchanged.
         """
         try:
             with naming(self._unfinished):

@@ -26,7 +26,7 @@ SECONDS_FOR_AN_END = 10
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """This process and the others that share each batch; a single process exchanges nothing."""
+    """The processes that share each batch, as seen from this one. A single process exchanges nothing."""
 
     rank: int = 0
     size: int = 1
@@ -195,10 +195,10 @@ def loss_of_a_peer(error: RuntimeError, timeout_minutes: float) -> str | None:
 
 
 def leave_world(exit_code: int) -> None:
-    """Close the connections to other processes and end their threads, before the interpreter ends.
+    """Close the connections to other processes, and end the threads of the connections.
 
-    A thread that frees a tensor after the interpreter's end aborts the process. The caller must have dropped
-    every object that holds a connection, such as a wrapped network.
+    A thread that frees a tensor after the interpreter has ended aborts the process, so call this before. The
+    caller must have dropped every object that holds a connection, such as a wrapped network.
 
     Args:
         exit_code: The exit code of this process if a connection cannot be closed in time.

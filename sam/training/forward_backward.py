@@ -29,7 +29,8 @@ class ForwardBackward:
         label_smoothing: 0 <= label_smoothing < 1.
         weight_decay_in_loss: >= 0; with 0, weight decay is left to the optimizer.
         unsynced: Returns a context in which processes do not exchange gradients (no_sync() of
-            DistributedDataParallel). None if the model's backward pass exchanges nothing.
+            DistributedDataParallel). None if there is no such context: with one process, which exchanges
+            nothing, or with sharded weights, whose gradients are exchanged in every backward pass.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class ForwardBackward:
 
     @property
     def is_distributed(self) -> bool:
-        """Whether several processes exchange gradients in backward passes."""
+        """Whether processes exchange gradients in some backward passes only, as chosen by sync."""
         return self._unsynced is not None
 
     def __call__(
@@ -67,7 +68,7 @@ class ForwardBackward:
         """Add share * gradient (times the loss scale) to `.grad`; return PASS_SUMS over the images."""
         with nullcontext() if sync or self._unsynced is None else self._unsynced():
             logits, loss = self.forward(self.model, images, targets, clean=clean)
-            # Before backward(): at its end processes exchange everything in `.grad`.
+            # Before backward(), because at its end the processes exchange all that is in `.grad`.
             self._add_weight_decay(share)
             self.precision.scaler.scale(loss * share).backward()
         return pass_sums(logits.detach(), loss.detach(), targets, clean_targets)

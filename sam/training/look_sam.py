@@ -19,8 +19,9 @@ KEPT = "orthogonal_gradient"
 class OrthogonalReuse:
     """Keeps g_v in the optimizer's state, so that g_v is saved and loaded with the optimizer.
 
-    The optimizer must be SGD. Others, such as torch's Adam, take a non-empty state for their own.
-    This needs memory for two more copies of the parameters: g_v, and g during an update that perturbs.
+    The optimizer must be SGD. Others, such as torch's Adam, do not create their own state if the state of a
+    parameter is not empty. Two more copies of the parameters are kept in memory: g_v, and g during an update
+    that perturbs.
 
     Args:
         optimizer: The optimizer of the parameters.
@@ -50,8 +51,8 @@ class OrthogonalReuse:
         """Keep g_v: the part of the gradient at w + eps (in `.grad`) that is orthogonal to that at w."""
         grads = self._grads()
         parts = orthogonal_part(grads, self._clean)
-        # If SAM changes nothing (rho = 0), g_v is round-off only, and add() would scale it up to full length.
-        # If a gradient is not finite, g_v is useless. In both cases g_v = 0 is kept.
+        # If SAM changes nothing (rho = 0), g_v is only rounding error, and add() would scale it up to full
+        # length. If a gradient is not finite, g_v is useless. In both cases g_v = 0 is kept.
         noise = 100 * torch.finfo(grads[0].dtype).eps * global_norm(grads)
         is_real = (global_norm(parts) > noise) & torch.isfinite(global_norm(self._clean))
         for weight, part in zip(self._weights, parts, strict=True):

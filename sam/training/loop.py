@@ -77,7 +77,7 @@ class Trainer:
         loggers: Receive every epoch's row; empty in all processes but the main one.
         world: The processes that train this model together.
         device: The device that holds the sums.
-        checkpoint_seconds: Save when the last save is longer ago than this. Each epoch also ends with a save.
+        checkpoint_seconds: Save inside an epoch if the last save is older. Each epoch also ends with a save.
         stop_requested: Called after every update. If true, the state is saved and Interrupted is raised.
         inspect: Called in the main process with the number of complete epochs: after each epoch's checkpoint,
             again when a run continues from such a checkpoint, and after the evaluation of epochs=0. It must
@@ -126,7 +126,7 @@ class Trainer:
 
     @property
     def num_passes(self) -> float:
-        """Number of forward-backward passes over a batch so far."""
+        """Number of forward-backward passes over a batch in the complete epochs."""
         return sum(row["passes"] * self._batches.steps_per_epoch for row in self.progress.rows)
 
     def close(self) -> None:
@@ -135,7 +135,7 @@ class Trainer:
             logger.close()
 
     def fit(self) -> bool:
-        """Train until the last epoch, or until a loss is not finite.
+        """Train to the end of the last epoch, or until a loss is not finite.
 
         Returns:
             True if the run is complete, False if it diverged (the last row shows in which epoch).
@@ -253,7 +253,7 @@ class Trainer:
         self._world.mean_(self._update.statistics.averaged)
 
     def _gather_sums(self, sums: Tensor) -> None:
-        """Add the sums of all processes in the main process, which writes the checkpoint; zero the others."""
+        """Move the sums of all processes to the main process, which writes the checkpoint."""
         self._world.sum_(sums)
         sums *= self._world.is_main
 

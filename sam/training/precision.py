@@ -1,4 +1,4 @@
-"""The arithmetic of the passes: fp32, tf32, or bf16 / fp16 autocast with fp32 weights."""
+"""The precision of the passes: fp32, tf32, or bf16 / fp16 autocast with fp32 weights."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -12,9 +12,10 @@ AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @contextmanager
 def float32_products(precision: str) -> Iterator[None]:
-    """Set how GPUs multiply and convolve float32: fully, or for tf32 with 10 mantissa bits; then reset it.
+    """Set the precision of float32 matrix products and convolutions on GPUs, and reset it at the end.
 
-    torch's own default is tf32 for convolutions.
+    tf32 has 10 mantissa bits. For all other names, the precision is full. (torch's own default is tf32 for
+    convolutions.)
 
     Args:
         precision: fp32, tf32, bf16 or fp16.
@@ -34,14 +35,14 @@ class Precision:
     """Autocast and loss scaling of one run.
 
     Args:
-        name: fp32, tf32, bf16 or fp16; float32_products() tells fp32 and tf32 apart.
+        name: fp32, tf32, bf16 or fp16; only float32_products() makes a difference between fp32 and tf32.
         device: The device of the passes.
     """
 
     def __init__(self, name: str, device: torch.device) -> None:
         self._device_type = device.type
         self._dtype = AUTOCAST_DTYPES.get(name)
-        # Only fp16 can overflow or underflow where fp32 would not.
+        # Only fp16 overflows or underflows at values that fp32 can represent.
         self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
 
     def autocast(self) -> AbstractContextManager[object]:

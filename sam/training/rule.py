@@ -80,13 +80,13 @@ class SGDRule:
 class SAMRule:
     """Ascent passes and one descent pass over the same images: m-SAM of Foret et al. (2021), section 4.1.
 
-    m is the number of images. The first pass is made at w and gives eps (Algorithm 1). With more than one
+    A micro-batch has m images. The first pass is made at w and gives eps (Algorithm 1). With more than one
     ascent step, each further ascent pass moves eps inside the ball (projected gradient ascent, appendix C.5).
     The last pass, at w + eps, gives the gradient of the update (Eq. 3).
 
-    An ascent gradient is computed for one micro-batch and, without sync_ascent, in one process alone. Only
-    the gradient of the last pass is accumulated and exchanged. So the gradients accumulated so far are moved
-    out of `.grad` during the ascent passes.
+    Only the gradients of the last passes are accumulated over the micro-batches, and exchanged between the
+    processes. An ascent gradient is that of one micro-batch, in one process (in all, with sync_ascent). So
+    the gradients accumulated so far are moved out of `.grad` during the ascent passes.
 
     Two options reduce the cost. The ascent passes may use a part of the images only (Bahri et al. 2022).
     Updates that `ascents` does not include use the plain gradient, which `reuse` may correct (LookSAM).
@@ -103,7 +103,8 @@ class SAMRule:
         ascent_fraction: Share of the images that the ascent passes use, the first ones; 0 < share <= 1. In
             each process it is rounded to whole images, at least one.
         ascents: The updates that perturb.
-        reuse: Keeps a part of the gradient in updates that perturb, and adds it in the others.
+        reuse: Keeps a part of the gradient in updates that perturb, and adds it in the other updates of
+            SAM's phase.
         sync_ascent: Whether processes also exchange the ascent gradients, so that they share eps.
 
     Raises:
@@ -143,8 +144,8 @@ class SAMRule:
         self._sync_ascent = sync_ascent
         self._step = 0
         self._parameters = [weight for group in sam.param_groups for weight in group["params"]]
-        # The cosine needs `.grad` to hold the last pass's gradient alone, without a loss scale. It also needs
-        # an eps that points along the gradient of the first pass over the same images.
+        # For the cosine, `.grad` must hold only the gradient of the last pass, without a loss scale. And eps
+        # must point along the gradient of the first pass over the same images.
         self._can_compare = (
             sam.follows_gradient
             and ascent_steps == 1
@@ -175,7 +176,7 @@ class SAMRule:
             self._replay_from(before)
             share_or_nan = self._share_or_nan(share, norms)
             perturbed = self._pass(images, targets, share=share_or_nan, sync=sync, clean=False)
-            # A random eps was drawn as well: the next micro-batch must not draw the same numbers again.
+            # perturb() may have drawn a random eps: the next micro-batch must not draw the same numbers.
             self._replay_from(after)
         except BaseException:
             if self._sam.is_perturbed:

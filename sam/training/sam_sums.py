@@ -1,4 +1,4 @@
-"""The sums of SAM's rules over the micro-batches of an epoch: those of every pass, and those of SAM."""
+"""The sums that SAM's rules return: PASS_SUMS, as any rule, and further sums about the perturbation."""
 
 import torch
 from torch import Tensor

@@ -1,6 +1,6 @@
 """One update of the weights from one device batch, processed in micro-batches of m images.
 
-All rules share this loop, and so the same batch norm: SGD with gradient accumulation, SAM, m-SAM.
+SGD with gradient accumulation, SAM and m-SAM all use this loop, so they treat batch norm in the same way.
 """
 
 import torch
