@@ -1,1 +1,1 @@
-"""The typed schema of a run, what does not go together in it, and clear messages about mistakes."""
+"""The typed schema of a run, the combinations of keys that are not allowed, and messages about mistakes."""

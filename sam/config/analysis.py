@@ -1,4 +1,4 @@
-"""The schema of an analysis: what is looked at around the weights of a network, and how closely."""
+"""The keys of an analysis, and which of them cannot be combined."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from sam.config.setting import setting
 
 
 def look(default: Any, **rules: Any) -> Any:
-    """Declare one key that only looks, and so decides nothing of a run's numbers."""
+    """Declare one key of an analysis; it does not change the numbers of the run."""
     return setting(default, science=False, **rules)
 
 
@@ -21,14 +21,14 @@ class AnalysisConfig:
     # landscape: the loss along one or two directions. second_order: cosine between the updates of SAM with
     # and without the term that it drops.
     name: str = look("none", choices=("none", "sharpness", "hessian", "landscape", "second_order"))
-    # train.py: measure after the first epoch, after every such number of epochs, and after the last. Not used
-    # by evaluate.py.
+    # train.py: measure after every such number of epochs (10: after epochs 10, 20, ...), and after the first
+    # and the last epoch. evaluate.py does not use it.
     every: int = look(10, at_least=1)
-    # train: training images with the labels of the training, without augmentation. test: test images.
+    # train: training images without augmentation, with the labels that the run trains on. test: test images.
     split: str = look("train", choices=("train", "test"))
     # Number of images, with equal shares of the classes. null means all.
     num_images: int | None = look(1000, at_least=1)
-    # Images per pass; it bounds the memory.
+    # Images per pass. A smaller number needs less memory.
     chunk_size: int = look(100, at_least=1)
     # Batch norm: evaluation uses the running statistics, batch uses those of each pass, as training does.
     statistics: str = look("evaluation", choices=("evaluation", "batch"))
@@ -40,9 +40,9 @@ class AnalysisConfig:
     rho: float = look(0.05, at_least=0)
     # sharpness: use ASAM's ball.
     adaptive: bool = look(False)
-    # sharpness: numbers of images that share one perturbation. All images together are always measured too.
+    # sharpness: numbers of images that share one perturbation. m = all images is always measured too.
     m: list[int] = look([1, 4, 16, 64, 256], at_least=1)
-    # sharpness: numbers of ascent steps. 1 is SAM's own ascent.
+    # sharpness: numbers of ascent steps. 1 is the ascent of SAM.
     ascent_steps: list[int] = look([1], at_least=1)
     # sharpness: length of the steps after the first, in units of rho.
     ascent_step_size: float = look(1.0, above=0)
@@ -52,26 +52,26 @@ class AnalysisConfig:
     steps: int = look(90, at_least=2)
     # hessian: random probes of the density and the trace.
     probes: int = look(3, at_least=1)
-    # hessian: keep the eigenvectors for landscape. They take top times the size of the network.
+    # hessian: save the eigenvectors, for landscape. They need top times the disk space of the weights.
     save_vectors: bool = look(False)
-    # landscape: random directions with filter normalisation, the eigenvectors that hessian kept, or the line
-    # to another run.
+    # landscape: random directions with filter normalisation, the eigenvectors that hessian saved, or the line
+    # to the weights of another run.
     directions: str = look("random", choices=("random", "eigenvectors", "run"))
     # landscape: run directory of the other run, for directions=run.
     other: str | None = look(None)
     # landscape: one or two directions.
     dimensions: int = look(2, at_least=1, at_most=2)
-    # landscape: the weights move by up to span times their own size to either side. Towards another run: from
-    # about span/2 before this one to as much behind the other.
+    # landscape: the coordinates are from -span to span; a coordinate of 1 moves each filter by its own norm.
+    # With directions=run, they are from about -span/2 to 1 + span/2; this run is at 0, the other at 1.
     span: float = look(1.0, above=0)
     # landscape: number of points in each direction, an odd number.
     points: int = look(25, at_least=3, at_most=1001)
-    # second_order: number of training batches, those with which the next epoch would begin.
+    # second_order: number of training batches: the first ones of the next epoch.
     num_batches: int = look(8, at_least=1)
 
 
 def analysis_clashes(analysis: AnalysisConfig) -> Iterator[str]:
-    """Yield one message for each set of keys of an analysis that do not go together."""
+    """Yield one message for each set of keys of an analysis that cannot be combined."""
     if analysis.adaptive and max(analysis.ascent_steps, default=1) > 1:
         yield f"analysis.adaptive=true needs analysis.ascent_steps=[1], not {analysis.ascent_steps}"
     if analysis.name != "landscape":
@@ -82,11 +82,11 @@ def analysis_clashes(analysis: AnalysisConfig) -> Iterator[str]:
             "run with analysis.directions=run, and only there"
         )
     if analysis.points % 2 == 0:
-        yield f"analysis.points={analysis.points} leaves out the run itself; choose an odd number"
+        yield f"analysis.points={analysis.points} leaves out the point of the run; choose an odd number"
 
 
 def schedule_clashes(analysis: AnalysisConfig, runtime: RuntimeConfig) -> Iterator[str]:
-    """Yield one message for each key that does not go with an analysis during training."""
+    """Yield one message for each key that cannot be combined with an analysis during training."""
     if analysis.name != "none" and runtime.parallel == "fsdp":
         yield (
             f"analysis={analysis.name} needs whole weights during training, but runtime.parallel=fsdp shards "
@@ -94,6 +94,6 @@ def schedule_clashes(analysis: AnalysisConfig, runtime: RuntimeConfig) -> Iterat
         )
     if analysis.name == "landscape" and analysis.directions == "eigenvectors":
         yield (
-            "analysis.directions=eigenvectors needs those of an earlier hessian analysis; use evaluate.py "
-            "once the run has ended"
+            "analysis.directions=eigenvectors needs the eigenvectors of an earlier hessian analysis; use "
+            "evaluate.py after the run has ended"
         )

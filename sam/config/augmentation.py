@@ -1,4 +1,4 @@
-"""The keys of an augmentation, and which of them do not go together."""
+"""The keys of an augmentation, and which of them cannot be combined."""
 
 import dataclasses
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Whether a config is allowed: the range of every key, and what may not be combined. Imports no torch."""
+"""Checks a config: the range of every key, and keys that cannot be combined. Imports no torch."""
 
 import math
 import re
@@ -16,7 +16,7 @@ from sam.system.errors import ConfigError
 
 
 def range_fault(value: Any, rules: Any) -> str | None:
-    """Say what is allowed where a value is not; None where it is."""
+    """Return what is allowed, in words, if a value is not allowed; None if it is."""
     if value is None:
         return None
     if isinstance(value, list):
@@ -43,7 +43,7 @@ def range_fault(value: Any, rules: Any) -> str | None:
 
 
 def clashes(config: TrainConfig) -> Iterator[str]:
-    """Yield one message for each set of keys that are allowed alone but not together."""
+    """Yield one message for each set of keys that cannot be combined."""
     if config.m and config.batch_size % config.m:
         yield f"m={config.m} does not divide batch_size={config.batch_size}; choose a divisor or m=null"
     if not config.outputs:
@@ -57,10 +57,10 @@ def clashes(config: TrainConfig) -> Iterator[str]:
 
 
 def check(config: Any) -> None:
-    """Check every range and every clash of one config.
+    """Check the ranges and the combinations of the keys of one config.
 
     Raises:
-        ConfigError: If anything is not allowed; the message lists all faults of the config, a line each.
+        ConfigError: If anything is not allowed; the message has one line for each fault.
     """
     faults = [
         f"{key}={value}: allowed is {allowed}"
@@ -72,8 +72,8 @@ def check(config: Any) -> None:
         faults += clashes(config)
     elif config.analysis.name != "none" and config.split != EvaluateConfig().split:
         faults.append(
-            f"split={config.split} is that of an evaluation; for analysis={config.analysis.name} say "
-            "analysis.split=train or test"
+            f"split={config.split} applies only without an analysis; with analysis={config.analysis.name}, "
+            "set analysis.split=train or test"
         )
     if faults:
         raise ConfigError("\n".join(faults))

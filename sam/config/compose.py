@@ -36,7 +36,7 @@ def _by_dataset(values: dict[str, Any], *, _root_: DictConfig) -> Any:
 
 
 def _gpus_per_run() -> int:
-    """Return how many GPUs a run takes where each takes one: ${gpus_per_run:} for a launcher."""
+    """Return 1 if this machine has a GPU, else 0: ${gpus_per_run:} in the config of a launcher."""
     return 1 if any(pathlib.Path("/dev").glob("nvidia[0-9]*")) else 0
 
 
@@ -45,17 +45,17 @@ OmegaConf.register_new_resolver("gpus_per_run", _gpus_per_run)
 OmegaConf.register_new_resolver("expanded", os.path.expanduser)
 
 
-# Making these takes half of the time of a check, and a sweep checks thousands.
+# Made once, because making them takes half of the time of a check, and a sweep checks thousands of configs.
 _EMPTY: dict[type[Any], Any] = {schema: OmegaConf.structured(schema) for schema in SCHEMAS.values()}
 
 
 def checked(config: DictConfig, schema: type[Config]) -> Config:
-    """Return a composed config as a typed object whose ranges and clashes have been checked.
+    """Return a composed config as a typed object, after a check of ranges and combinations.
 
     Raises:
-        ConfigError: If anything is not allowed; all faults together.
+        ConfigError: If anything is not allowed; the message has one line for each fault.
     """
-    # Through plain containers: a composed config has lost its struct flag where a key was added with "+".
+    # Plain containers, because a composed config loses its struct flag where a key was added with "+".
     plain = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     if missing := OmegaConf.missing_keys(plain):
         raise ConfigError("\n".join(f"{key}=???: no value is given" for key in sorted(missing)))
@@ -65,10 +65,10 @@ def checked(config: DictConfig, schema: type[Config]) -> Config:
 
 
 def composed(overrides: Iterable[str]) -> TrainConfig:
-    """Return the checked config of a command line of train.py.
+    """Return the checked config for the overrides of one run of train.py.
 
     Raises:
-        ConfigError: If anything on it is not allowed.
+        ConfigError: If anything in them is not allowed.
     """
     words = list(overrides)
     refuse_mistakes(words, TrainConfig)

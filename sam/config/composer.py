@@ -1,4 +1,4 @@
-"""Overrides as Hydra reads them, and the configs of many command lines, quickly. Imports no torch."""
+"""Composes the configs of many runs quickly, and writes overrides in Hydra's syntax. Imports no torch."""
 
 import copy
 import hashlib
@@ -21,13 +21,14 @@ from sam.system.files import write_text
 
 
 class Composer:
-    """Composes the configs of a sweep; Hydra itself, for each choice of groups only once.
+    """Composes the configs of the runs of a sweep.
 
-    The rest of an override's work is to set a value, which takes a hundredth of the time.
+    Hydra composes each choice of groups (such as model=resnet20 optimizer=sgd) only once. Overrides of single
+    keys are then set on a copy, which takes a hundredth of the time.
 
     Args:
-        loader: Of this program's configs.
-        master: What the sweep itself was composed to.
+        loader: The loader of this program's configs.
+        master: The config of the sweep itself, with Hydra's part.
     """
 
     def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
@@ -38,7 +39,7 @@ class Composer:
         self._composed: dict[tuple[str, ...], DictConfig] = {}
 
     def __call__(self, overrides: Sequence[str]) -> DictConfig:
-        """Return what a command line composes to.
+        """Return the config for the overrides of one run, without Hydra's part.
 
         Raises:
             HydraException: If it cannot be composed.
@@ -51,7 +52,7 @@ class Composer:
                 if override.type is not OverrideType.CHANGE or override.package is not None:
                     return self._by_hydra(overrides)
                 OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
-        except Exception:  # Hydra says what is wrong with which override
+        except Exception:  # Hydra raises an error that names the override
             return self._by_hydra(overrides)
         return config
 
@@ -73,11 +74,11 @@ class Composer:
 
 
 def composed_quickly(overrides: Sequence[str]) -> TrainConfig:
-    """Return what `composed` returns: quicker where many command lines choose the same groups.
+    """Return the same as `composed`; for many runs with the same choices of groups, this is faster.
 
     Raises:
-        HydraException: If it cannot be composed.
-        ConfigError: If anything on it is not allowed.
+        HydraException: If the overrides cannot be composed.
+        ConfigError: If anything in them is not allowed.
     """
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return checked(_train_composer()(overrides), TrainConfig)
@@ -90,19 +91,19 @@ def _train_composer() -> Composer:
 
 
 def quoted(path: str) -> str:
-    """Return a path as Hydra's command line takes it, whatever it holds but for "${"."""
+    """Return a path with the quotes that Hydra's command line needs; the path must not contain "${"."""
     if re.fullmatch(r"[\w/.-]+", path, re.ASCII):
         return path
     return QuotedString(path, Quote.single).with_quotes()
 
 
 def write_list(runs: Iterable[Sequence[str]], folder: str | pathlib.Path, kind: str) -> str:
-    """Write overrides of runs into a file, and return the override that has a sweep train them.
+    """Write the overrides of runs to a file; return the override with which train.py -m trains these runs.
 
     Args:
-        runs: What train.py takes for each.
-        folder: Where the file is put; named after what is in it.
-        kind: Of these runs, the beginning of the name.
+        runs: The overrides of each run.
+        folder: The folder of the file. The name of the file depends on its content.
+        kind: The first word of the name.
     """
     text = "".join(shlex.join(overrides) + "\n" for overrides in runs)
     name = f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.txt"
@@ -113,5 +114,5 @@ def write_list(runs: Iterable[Sequence[str]], folder: str | pathlib.Path, kind: 
 
 
 def _chooses(override: Override) -> bool:
-    """Return whether an override is a choice from a group."""
+    """Return whether an override chooses from a group, such as model=resnet20."""
     return override.key_or_group in GROUPS or "/" in override.key_or_group

@@ -1,11 +1,11 @@
-"""The keys of a dataset, and which of them do not go together."""
+"""The keys of a dataset, and which of them cannot be combined."""
 
 import dataclasses
 from collections.abc import Iterator
 
 from sam.config.setting import setting
 
-# Readers that find files on disk and decode them, as the run goes on or at its start.
+# Readers that decode image files, during the run or at its start.
 FILE_READERS = (
     "image_folder",
     "fgvc_aircraft",
@@ -20,7 +20,7 @@ FILE_READERS = (
 class DatasetConfig:
     """The images, the part of them that is used, and their labels."""
 
-    # Name in paths and tables. Free to choose for image_folder.
+    # Name in paths and tables. For image_folder, any name.
     name: str = setting("fashion_mnist_mini", label=True)
     # Code that reads the dataset.
     reader: str = setting(
@@ -37,16 +37,16 @@ class DatasetConfig:
     )
     # Folder of the data. Part of the identity for image_folder only.
     root: str = setting("data", science=False)
-    # Download missing files, where torchvision can.
+    # Download missing files, if torchvision can.
     download: bool = setting(True, science=False)
     # Number of training images: a fixed subset with equal shares of the classes. null means all.
     num_train: int | None = setting(None, at_least=1)
     # The same for test images.
     num_test: int | None = setting(None, at_least=1)
-    # Hold out training images and use them in place of the test images, to choose rho. last: the last ones,
-    # as many as in the released code. random: a fixed random tenth.
+    # Hold out training images, and evaluate on them instead of the test images: for choosing rho. last: the
+    # last images, as many as in the released code. random: a fixed random tenth.
     validation: str = setting("none", choices=("none", "last", "random"))
-    # How often one epoch goes through the training images. For training sets of a few batches.
+    # How often one epoch uses each training image. For training sets of a few batches.
     repeats: int = setting(1, at_least=1)
     # Share of training labels that are replaced by random ones. The draw depends on the seed of the run.
     label_noise: float = setting(0.0, at_least=0, below=1)
@@ -58,25 +58,25 @@ class DatasetConfig:
     label_name: str | None = None
     # Run directory of an ended run. Its predictions are the training labels (bootstrapping).
     relabel_from: str | None = None
-    # Height and width in pixels. Needed for image files and synthetic; other images are shrunk to it, to save
-    # time.
+    # Height and width in pixels. Image files and synthetic need it. Other images are shrunk to it, which
+    # saves time.
     image_size: int | None = setting(None, at_least=8, at_most=1024)
     # Image files: the shorter side is resized to this number of pixels before the centre crop. null means
     # image_size.
     resize_size: int | None = setting(None, at_least=8, at_most=2048)
-    # Image files: interpolation of that resize.
+    # Image files: interpolation of the resize.
     interpolation: str = setting("bilinear", choices=("bilinear", "bicubic"))
-    # Image files: true decodes all at the start and keeps them in memory; false decodes them in worker
-    # processes when they are needed.
+    # Image files: true decodes all images at the start and keeps them in memory. false decodes them in worker
+    # processes, when they are needed.
     in_memory: bool = True
     # svhn: also train on its 531,131 extra images.
     extra: bool = True
-    # synthetic: number of classes. Every other dataset knows its own.
+    # synthetic: number of classes. For every other dataset, it is known.
     num_classes: int | None = setting(None, at_least=2)
 
 
 def dataset_clashes(dataset: DatasetConfig, batch_size: int) -> Iterator[str]:
-    """Yield one message for each key of a dataset that its reader needs, or does not allow."""
+    """Yield one message for each key that the reader of a dataset lacks or does not allow."""
     if not dataset.root:
         yield "dataset.root is empty; name a folder"
     if dataset.num_train is not None and dataset.num_train * dataset.repeats < batch_size:
@@ -86,9 +86,9 @@ def dataset_clashes(dataset: DatasetConfig, batch_size: int) -> Iterator[str]:
         )
     for key in ("resize_size", "interpolation", "in_memory"):
         if dataset.reader not in FILE_READERS and getattr(dataset, key) != getattr(DatasetConfig(), key):
-            yield f"dataset.{key} is nothing that {dataset.reader} reads; leave it out"
+            yield f"dataset.{key} does not apply to {dataset.reader}; leave it out"
     if not dataset.extra and dataset.reader != "svhn":
-        yield f"dataset.extra is nothing that {dataset.reader} reads; leave it out"
+        yield f"dataset.extra does not apply to {dataset.reader}; leave it out"
     if dataset.num_classes is not None and dataset.reader != "synthetic":
         yield f"dataset.num_classes is known for {dataset.reader}; leave it null"
     needed: dict[str, tuple[str, ...]] = {"synthetic": ("num_train", "num_test", "image_size", "num_classes")}
@@ -107,7 +107,7 @@ def dataset_clashes(dataset: DatasetConfig, batch_size: int) -> Iterator[str]:
 
 
 def label_clashes(dataset: DatasetConfig) -> Iterator[str]:
-    """Yield one message for each set of keys that want labels in two ways, or in none."""
+    """Yield one message for each set of keys that give labels from two sources, or from no source."""
     if dataset.label_noise_over != DatasetConfig().label_noise_over and not dataset.label_noise:
         yield f"dataset.label_noise_over={dataset.label_noise_over} needs dataset.label_noise > 0"
     sources = {

@@ -1,6 +1,7 @@
-"""What this program takes from inside Hydra: all of it stands here, and nowhere else. Imports no torch.
+"""Functions that use internals of Hydra. No other file uses them. Imports no torch.
 
-Tried with hydra-core 1.3.8. tests/config/test_hydra_adapter.py says so when a new version changes any of it.
+Tested with hydra-core 1.3.8. tests/config/test_hydra_adapter.py fails if a new version changes these
+internals.
 """
 
 from collections.abc import Iterable
@@ -16,12 +17,12 @@ from hydra.plugins.plugin import Plugin
 
 
 class CommandLine(NamedTuple):
-    """The words of a command line.
+    """The arguments of a command line.
 
     Attributes:
-        overrides: All KEY=VALUE.
+        overrides: All arguments of the form KEY=VALUE.
         is_sweep: Whether keys may have several values.
-        is_completion: Whether a shell asks how a word can go on.
+        is_completion: Whether a shell asks for the completion of a word.
     """
 
     overrides: list[str]
@@ -33,7 +34,7 @@ def command_line() -> CommandLine:
     """Return this process's command line as hydra.main reads it.
 
     Raises:
-        SystemExit: 2, after a message, if there is an unknown option.
+        SystemExit: With code 2, after a message, if there is an unknown option.
     """
     options = get_args_parser().parse_args()
     is_sweep = options.multirun or "hydra.mode=MULTIRUN" in options.overrides
@@ -41,9 +42,9 @@ def command_line() -> CommandLine:
 
 
 def prefer_our_launchers(names: Iterable[str]) -> None:
-    """Remove the configs that installed launchers bring under the names of ours.
+    """Remove the configs of installed launchers that have the same names as ours.
 
-    Hydra takes the file of a program before the config of a plugin of the same name, but prints a warning.
+    Hydra would prefer our files to the configs of plugins, but print a warning.
 
     Args:
         names: File names in configs/hydra/launcher.
@@ -54,12 +55,12 @@ def prefer_our_launchers(names: Iterable[str]) -> None:
 
 
 def register_plugin(target: str, plugin: type[Plugin]) -> None:
-    """Make a plugin known under a name.
+    """Register a plugin class with Hydra.
 
-    Hydra takes plugins only from packages in the namespace hydra_plugins; a program has none.
+    Hydra itself finds plugins only in the namespace package hydra_plugins, which a program does not have.
 
     Args:
-        target: Its name in configs: hydra_plugins.PACKAGE.CLASS.
+        target: The name of the class in configs: hydra_plugins.PACKAGE.CLASS.
         plugin: The class.
     """
     Plugins.instance().class_name_to_class[target] = plugin
@@ -72,9 +73,9 @@ def combinations(overrides: list[Override]) -> list[list[str]]:
 
 
 def error_of(job: JobReturn) -> BaseException | None:
-    """Return why a job failed, None if it did not.
+    """Return the error of a job; None if it did not fail.
 
-    JobReturn.return_value raises the error, but first prints a line of its own.
+    JobReturn.return_value would raise the error, but it prints a line first.
     """
     if job.status is JobStatus.COMPLETED:
         return None

@@ -1,4 +1,4 @@
-"""From every mistake on a command line to one clear message.
+"""Turns every mistake of the user into one clear message.
 
 Exit codes: 0 done; 2 a mistake of the user (no traceback); 130 / 143 stopped by Ctrl-C / SIGTERM with the
 state saved (138 / 140 by SIGUSR1 / SIGUSR2, which schedulers send); 1 a fault of the program (with
@@ -48,11 +48,11 @@ def report_mistakes(main: Callable[[], None]) -> None:
     """Run a Hydra entry point; turn mistakes into one message and exit code 2.
 
     Args:
-        main: What hydra.main returned.
+        main: The return value of hydra.main.
     """
     global _wants_tracebacks
     _wants_tracebacks = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing a text of its own
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors instead of printing its own text
     _crashed_jobs.clear()
     try:
         main()
@@ -86,18 +86,20 @@ def refuses_mistakes(schema: type[Any]) -> Callable[[Callable[[], None]], Callab
 
 @contextmanager
 def told_at_once() -> Iterator[None]:
-    """Tell of a job's failure when it happens: of a sweep's failures, Hydra keeps only the first, to the end.
+    """Report the failure of a job when it happens.
+
+    Hydra itself reports only the first failure of a sweep, at the end.
 
     Raises:
-        SystemExit: 2, for a mistake outside a sweep, 1 for a process that failed; in a sweep that would end
-            the other jobs too.
+        SystemExit: With code 2 for a mistake, 1 for a process that failed. Not in a sweep, because it would
+            end the other jobs too.
     """
     try:
         yield
     except Exception as error:
         in_sweep = HydraConfig.get().mode is RunMode.MULTIRUN
         mistake = isinstance(error, MISTAKES)
-        theirs = getattr(error, "worker_traceback", None)  # sam.run.launch: of the process that failed
+        theirs = getattr(error, "worker_traceback", None)  # that of the process that failed, see ProcessError
         if not in_sweep and theirs is None and (_wants_tracebacks or not mistake):
             raise
         job = f" (job {' '.join(HydraConfig.get().overrides.task)})" if in_sweep else ""
@@ -129,8 +131,8 @@ def explain(error: BaseException) -> str:
     for cause in chain:
         if isinstance(cause, OmegaConfBaseException):
             return _explain_value(cause, told)
-    # Of a disk that is full, a folder that is not ours, a file too many.
-    return f"{told}; mend that and give the same command again" if isinstance(error, OSError) else told
+    # OSError: a full disk, a missing permission, too many open files.
+    return f"{told}; correct this and give the same command again" if isinstance(error, OSError) else told
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -140,7 +142,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _explain_value(cause: OmegaConfBaseException, told: str) -> str:
-    """Explain what a file or an interpolation says, or a key of Hydra's own."""
+    """Explain an error of OmegaConf: a wrong value, an interpolation, or an unknown key."""
     key = cause.full_key or ""
     if isinstance(cause, ValidationError) and key in KEYS[TrainConfig]:
         return explain_type(key, cause.value)

@@ -1,4 +1,4 @@
-"""The keys of a model, and which of them do not go together."""
+"""The keys of a model, and which of them cannot be combined."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ MODEL_OPTIONS = {
 }
 
 
-# A recipe or every config sets these: nobody means anything by them where they are not read.
+# A recipe or every config sets these, so it is no mistake if the architecture does not read them.
 SILENT_MODEL_OPTIONS = ("depth", "width", "shortcut")
 
 
@@ -39,7 +39,7 @@ class ModelConfig:
     # Family of the network. It decides which of the keys below are read.
     architecture: str = setting("cifar_resnet", choices=tuple(MODEL_OPTIONS))
     # Number of layers: 6n+2 for cifar_resnet, wide_cifar_resnet and shake_shake, 6n+4 for wide_resnet, 9n+2
-    # for pyramidnet. Not for timm.
+    # for pyramidnet. timm does not use it.
     depth: int = setting(8, at_least=8, at_most=2000)
     # Channels of the first stage (pyramidnet: of the stem). wide_resnet: the widening factor k.
     width: int = setting(16, at_least=1)
@@ -60,8 +60,8 @@ class ModelConfig:
     init_seed: int | None = setting(None, at_least=0, at_most=2**31 - 1)
     # timm: any name that timm knows, with or without a tag, such as tf_efficientnet_b7.ra_in1k.
     timm_name: str | None = None
-    # timm: trained weights to start from: hub (those of timm) or a file. The head is new unless it has the
-    # right size.
+    # timm: trained weights to start from: hub (those of timm) or the path of a file. A head of another size
+    # is initialised.
     weights: str | None = None
     # timm: batch norm uses its running statistics in training too, and does not change them.
     freeze_statistics: bool = False
@@ -72,7 +72,7 @@ class ModelConfig:
 def model_clashes(model: ModelConfig) -> Iterator[str]:
     """Yield one message for each key of a model that its architecture does not allow or read."""
     if model.architecture not in MODEL_OPTIONS:
-        return  # a fault of its own
+        return  # range_fault() reports it
     step, remainder, example = DEPTHS.get(model.architecture, (1, 0, 0))
     if model.depth % step != remainder:
         yield (
@@ -91,4 +91,4 @@ def model_clashes(model: ModelConfig) -> Iterator[str]:
     for option in sorted({name for names in MODEL_OPTIONS.values() for name in names}):
         read = option in (*MODEL_OPTIONS[model.architecture], *SILENT_MODEL_OPTIONS)
         if not read and getattr(model, option) != getattr(ModelConfig(), option):
-            yield f"model.{option} is nothing that a {model.architecture} reads; leave it out"
+            yield f"model.{option} does not apply to {model.architecture}; leave it out"

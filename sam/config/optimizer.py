@@ -1,4 +1,4 @@
-"""The keys of an optimizer, and which of them do not go together."""
+"""The keys of an optimizer, and which of them cannot be combined."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -21,9 +21,9 @@ class OptimizerConfig:
     nesterov: bool = True
     # L2, on every parameter.
     weight_decay: float = setting(5e-4, at_least=0)
-    # optimizer: L2 is added to the gradient of the update, at w. loss: 1/2 weight_decay ||w||^2 is part of
-    # the loss of both passes, so it also counts in the direction of eps and in clipping, as in the released
-    # code.
+    # optimizer: weight_decay * w is added to the gradient of the update, after clipping. loss: 1/2
+    # weight_decay ||w||^2 is part of the loss of both passes, as in the released code. It then also changes
+    # the direction of eps, and clipping includes it.
     weight_decay_in: str = setting("optimizer", choices=("optimizer", "loss"))
     # Largest 2-norm of the final gradient. null means no clipping.
     clip_norm: float | None = setting(5.0, above=0)
@@ -31,7 +31,7 @@ class OptimizerConfig:
     rho: float = setting(0.05, at_least=0, sam_only=True)
     # ASAM (Kwon et al. 2021): scale the ball by |w|, weight by weight.
     adaptive: bool = setting(False, sam_only=True)
-    # Norm of the ball, 1 < p <= inf (Eq. 2). The paper found 2 the best.
+    # Norm of the ball, 1 < p <= inf (Eq. 2). In the paper, 2 was the best.
     p: float = setting(2.0, above=1, infinite=True, sam_only=True)
     # Direction of eps: along the gradient, or along Gaussian noise.
     direction: str = setting("gradient", choices=("gradient", "random"), sam_only=True)
@@ -40,34 +40,34 @@ class OptimizerConfig:
     ascent_steps: int = setting(1, at_least=1, sam_only=True)
     # Length of the ascent steps after the first, in units of rho.
     ascent_step_size: float = setting(1.0, above=0, sam_only=True)
-    # Keep the term of the gradient that SAM drops (appendix C.4), by double backward.
+    # Keep the second-order term of the gradient, which SAM drops (appendix C.4). It needs double backward.
     second_order: bool = setting(False, sam_only=True)
-    # Shake-Shake and ShakeDrop: the first pass uses the true gradient, as in the released code.
+    # Shake-Shake and ShakeDrop: use the true gradient in the first pass, as in the released code.
     true_gradient: bool = setting(True, sam_only=True)
-    # Both passes use the same random draws (gates, dropout), as in the released code.
+    # Use the same random numbers in both passes (gates, dropout), as in the released code.
     replay: bool = setting(True, sam_only=True)
-    # Several processes: take eps from the gradient of m images over all processes, instead of from m images
-    # of each process. It costs one more exchange of gradients per micro-batch. Batch statistics stay those of
-    # each process, so with batch norm the numbers depend on the number of processes.
+    # Several processes: compute one eps for all processes from m images in total, instead of one eps in each
+    # process from its own m images. It costs one more exchange of gradients per micro-batch. Each process
+    # still has its own batch statistics, so with batch norm the numbers depend on the number of processes.
     sync_ascent: bool = setting(False, sam_only=True)
-    # Weights that eps moves: all, or those of normalisation layers only (SAM-ON, Mueller et al. 2023).
+    # Weights that are perturbed: all, or only those of normalisation layers (SAM-ON, Mueller et al. 2023).
     perturb: str = setting("all", choices=("all", "norm"), sam_only=True)
-    # Share of the images of a micro-batch that the ascent passes use, rounded. The last pass uses all.
+    # Share of a micro-batch that the ascent passes use, rounded to whole images. The last pass uses all.
     ascent_fraction: float = setting(1.0, above=0, at_most=1, sam_only=True)
-    # Perturb only in every interval-th update. The others take the plain gradient.
+    # Perturb only in every interval-th update. The others use the plain gradient.
     interval: int = setting(1, at_least=1, sam_only=True)
-    # LookSAM (Liu et al. 2022), its alpha: updates that do not perturb add the part of SAM's last gradient
-    # that is orthogonal to the plain gradient, with reuse times the length of the plain gradient. 0 means
-    # off.
+    # alpha of LookSAM (Liu et al. 2022). Updates that do not perturb add a vector to the plain gradient: the
+    # part of SAM's last gradient that was orthogonal to the plain gradient then. Its length is reuse times
+    # that of the plain gradient. 0 means off.
     reuse: float = setting(0.0, at_least=0, sam_only=True)
-    # Perturb only from this share of all updates on; plain SGD before (Zhou et al. 2025).
+    # Perturb only after this share of all updates; plain SGD before (Zhou et al. 2025).
     start: float = setting(0.0, at_least=0, below=1, sam_only=True)
-    # Perturb only up to this share of all updates; plain SGD after.
+    # Perturb only before this share of all updates; plain SGD after.
     stop: float = setting(1.0, above=0, at_most=1, sam_only=True)
 
 
 def optimizer_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig, micro_batch: int) -> Iterator[str]:
-    """Yield one message for each set of optimizer keys that do not go together.
+    """Yield one message for each set of optimizer keys that cannot be combined.
 
     Args:
         optimizer: The keys of the optimizer.
@@ -80,8 +80,8 @@ def optimizer_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig, micro_
         return
     if optimizer.ascent_fraction * micro_batch < 1:
         yield (
-            f"optimizer.ascent_fraction={optimizer.ascent_fraction} of {micro_batch} images (m) is not one "
-            "image; make one of them larger"
+            f"optimizer.ascent_fraction={optimizer.ascent_fraction} of {micro_batch} images (m) is less than "
+            "one image; make one of them larger"
         )
     variants = {
         "adaptive=true": optimizer.adaptive,
@@ -92,8 +92,8 @@ def optimizer_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig, micro_
     }
     if optimizer.ascent_steps == 1 and optimizer.ascent_step_size != 1:
         yield (
-            f"optimizer.ascent_step_size={optimizer.ascent_step_size} is that of steps after the first; ask "
-            "for them with optimizer.ascent_steps"
+            f"optimizer.ascent_step_size={optimizer.ascent_step_size} applies only to ascent steps after the "
+            "first; set optimizer.ascent_steps=2 or more"
         )
     chosen = [f"optimizer.{variant}" for variant, is_on in variants.items() if is_on]
     if len(chosen) > 1:
@@ -106,7 +106,7 @@ def optimizer_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig, micro_
 
 
 def cheaper_rule_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig) -> Iterator[str]:
-    """Yield one message for each set of keys that leaves a cheaper rule without sense."""
+    """Yield one message for each set of keys with which a cheaper rule has no effect or is not defined."""
     if optimizer.start >= optimizer.stop:
         yield (
             f"optimizer.start={optimizer.start} is not before optimizer.stop={optimizer.stop}: SAM would "
@@ -133,20 +133,20 @@ def cheaper_rule_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig) -> 
         yield "optimizer.reuse needs optimizer.direction=gradient"
     if runtime.precision == "fp16":
         yield (
-            "optimizer.reuse needs runtime.precision=fp32, tf32 or bf16, not fp16, whose gradients may "
-            "overflow: that would be reused"
+            "optimizer.reuse needs runtime.precision=fp32, tf32 or bf16: in fp16, a gradient may overflow, "
+            "and would be reused"
         )
 
 
 def second_order_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig) -> Iterator[str]:
-    """Yield one message for each key that the second-order rule cannot have."""
+    """Yield one message for each key that cannot be combined with the second-order rule."""
     if runtime.precision not in ("fp32", "tf32"):
         yield (
             f"optimizer.second_order=true needs runtime.precision=fp32 or tf32, not {runtime.precision}: "
             "half precision rounds second derivatives away"
         )
     if runtime.compile:
-        yield "optimizer.second_order=true needs runtime.compile=false: torch compiles no double backward"
+        yield "optimizer.second_order=true needs runtime.compile=false: torch cannot compile double backward"
     if runtime.grad_checkpointing:
         yield "optimizer.second_order=true needs runtime.grad_checkpointing=false"
     if (runtime.processes or 1) > 1:
@@ -158,11 +158,11 @@ def second_order_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig) -> 
 
 
 def sharding_clashes(optimizer: OptimizerConfig) -> Iterator[str]:
-    """Yield one message for each optimizer key that does not go with sharded weights."""
+    """Yield one message for each optimizer key that cannot be combined with sharded weights."""
     if not optimizer.sync_ascent:
         yield (
-            "runtime.parallel=fsdp needs optimizer.sync_ascent=true: a perturbation of each process's own "
-            "cannot live on weights of which it holds a shard"
+            "runtime.parallel=fsdp needs optimizer.sync_ascent=true: the processes share one set of weights, "
+            "so they must share one perturbation"
         )
     if optimizer.p != 2 or optimizer.reuse:
         yield "runtime.parallel=fsdp needs optimizer.p=2 and optimizer.reuse=0; use runtime.parallel=ddp"

@@ -1,7 +1,7 @@
-"""What a command line says, checked before Hydra composes it. Imports no torch.
+"""Checks the overrides on a command line before Hydra composes them. Imports no torch.
 
-Hydra raises the same exception for many mistakes and tells them apart only in its text. Here the parsed words
-are compared with the schema, so each mistake is known with its key and its value.
+Hydra raises the same exception for many mistakes; only its text differs. Here the parsed overrides are
+compared with the schema, so the key and the value of each mistake are known.
 """
 
 import difflib
@@ -18,17 +18,17 @@ from sam.config.schema import GROUPS, EvaluateConfig, TrainConfig, leaves
 from sam.system.errors import ConfigError
 
 GROUPS_OF: dict[type[Any], tuple[str, ...]] = {TrainConfig: GROUPS, EvaluateConfig: ("analysis",)}
-# The type of every key, and a config that takes a value only if its type is right.
+# The type of every key, and a config that accepts only values of the right type.
 KEYS = {schema: {key: field.type for key, _, field in leaves(schema())} for schema in GROUPS_OF}
 TYPED = {schema: OmegaConf.structured(schema) for schema in GROUPS_OF}
-HINT_ON_INTERPOLATION = "to mean the characters ${ themselves, write \\${"
+HINT_ON_INTERPOLATION = "for the characters ${ themselves, write \\${"
 
 
 def refuse_mistakes(words: Iterable[str], schema: type[Any], *, in_sweep: bool = False) -> None:
     """Refuse overrides with unknown keys, values of a wrong type, or several values outside a sweep.
 
     Args:
-        words: Overrides in Hydra's syntax. Those of Hydra's own keys are left to Hydra.
+        words: Overrides in Hydra's syntax. Hydra itself checks those of its own keys.
         schema: TrainConfig or EvaluateConfig.
         in_sweep: Whether an override may have several values.
 
@@ -52,16 +52,16 @@ def refuse_mistakes(words: Iterable[str], schema: type[Any], *, in_sweep: bool =
 
 
 def unreadable(error: OverrideParseException) -> str:
-    """Return the message for an override that is no KEY=VALUE."""
-    return f"{error.override}: cannot be read ({error}); wanted is KEY=VALUE, with quotes around odd text"
+    """Return the message for an override that is not KEY=VALUE."""
+    return f"{error.override}: cannot be read ({error}); write KEY=VALUE, and quote special characters"
 
 
 def explain_key(key: str, schema: type[Any] = TrainConfig) -> str:
-    """Say that there is no such key, and name those that come near, or those of its group."""
+    """Return the message for an unknown key; it names similar keys, or else the keys of its group."""
     keys = list(KEYS[schema])
     group, _, last = key.rpartition(".")
     siblings = [name for name in keys if name.rpartition(".")[0] == group]
-    # First a slip inside the group, then a key right but for its group, such as rho for optimizer.rho.
+    # First typing errors inside the group, then the same key in other groups, such as rho for optimizer.rho.
     namesakes = [name for name in keys if name.split(".")[-1] == last]
     of_group = [name for name in namesakes if difflib.get_close_matches(group, [name.rpartition(".")[0]])]
     near = near_names(key, siblings) + (of_group or namesakes)
@@ -75,7 +75,7 @@ def explain_key(key: str, schema: type[Any] = TrainConfig) -> str:
 
 
 def explain_type(key: str, value: Any, schema: type[Any] = TrainConfig) -> str:
-    """Say which type a key wants; the value has another one."""
+    """Return the message for a value of a wrong type; it names the type that the key needs."""
     wanted = KEYS[schema][key]
     if wanted == list[int]:
         return f"{key}={value}: allowed is a list of whole numbers, such as [1,4]"
@@ -85,7 +85,7 @@ def explain_type(key: str, value: Any, schema: type[Any] = TrainConfig) -> str:
 
 
 def near_names(name: str, names: Iterable[str]) -> list[str]:
-    """Return up to two names whose last part resembles that of a name."""
+    """Return up to two names whose last part (after the last dot) is similar to that of the given name."""
     by_last = {other.split(".")[-1]: other for other in names}
     return [
         by_last[last] for last in difflib.get_close_matches(name.split(".")[-1], by_last, n=2, cutoff=0.7)
@@ -93,7 +93,7 @@ def near_names(name: str, names: Iterable[str]) -> list[str]:
 
 
 def _single(override: Override, parser: OverridesParser) -> Iterator[Override]:
-    """Yield an override for each value of a sweep; choices that match a pattern are known to Hydra alone."""
+    """Yield an override for each value of a sweep; none for a pattern, whose matches only Hydra knows."""
     if not override.is_sweep_override():
         yield override
     elif override.is_discrete_sweep() and override.value_type is not ValueType.GLOB_CHOICE_SWEEP:
@@ -113,7 +113,7 @@ def _faults(override: Override, schema: type[Any]) -> Iterator[str]:
     """Yield a message for each mistake of one override with one value."""
     key, value, word = override.key_or_group, override.value(), override.input_line or ""
     if not key:
-        yield f"{word}: wanted is KEY=VALUE"
+        yield f"{word}: write KEY=VALUE"
     elif key not in GROUPS_OF[schema] and not key.startswith("hydra/"):
         if override.is_delete() and key in KEYS[schema]:
             return  # the key then has the schema's default

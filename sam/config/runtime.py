@@ -1,4 +1,4 @@
-"""The keys that say where and how a run is computed, and which of them do not go together."""
+"""The keys that say where and how a run is computed, and which of them cannot be combined."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -9,14 +9,14 @@ from sam.config.setting import setting
 
 @dataclasses.dataclass
 class RuntimeConfig:
-    """Where and how a run is computed; only `precision` decides its numbers (see also sync_ascent)."""
+    """Where and how a run is computed; only `precision` changes its numbers (but see sync_ascent)."""
 
     # auto (a GPU if there is one), cpu, cuda, or cuda:1.
     device: str = setting("auto", science=False)
     # tf32 needs a GPU. bf16 and fp16 are autocast over fp32 weights.
     precision: str = setting("fp32", choices=("fp32", "tf32", "bf16", "fp16"))
-    # Number of processes that share every batch, one device each. null means one, or those that torchrun
-    # started.
+    # Number of processes that share every batch, one device each. null means one, or the number that torchrun
+    # has started.
     processes: int | None = setting(None, at_least=1, at_most=1024, science=False)
     # ddp: every process holds all weights. fsdp: each process holds a shard (torch's fully_shard).
     parallel: str = setting("ddp", choices=("ddp", "fsdp"), science=False)
@@ -25,14 +25,14 @@ class RuntimeConfig:
     threads: int | None = setting(None, at_least=1, at_most=1024, science=False)
     # Use torch.compile. It needs a C++ compiler.
     compile: bool = setting(False, science=False)
-    # Processes that decode and AutoAugment images. null means one per CPU core, 0 means none.
+    # Number of worker processes that decode images and apply AutoAugment. null means one per CPU core, 0
+    # means none.
     workers: int | None = setting(None, at_least=0, at_most=1024, science=False)
-    # timm: keep few activations and compute the others again in the backward pass: less memory, more time.
+    # timm: gradient checkpointing, which needs less memory and more time.
     grad_checkpointing: bool = setting(False, science=False)
-    # Several processes: how long one process waits for another before the run ends. The run can then be
-    # continued.
+    # Several processes: how long one process waits for another. Then the run ends, and can be continued.
     timeout_minutes: float = setting(10.0, above=0, at_most=10080, science=False)
-    # Save at least this often inside an epoch. Every epoch ends with a save anyway.
+    # Longest time between two checkpoints inside an epoch. Every epoch also ends with a checkpoint.
     checkpoint_minutes: float = setting(5.0, above=0, science=False)
 
 
@@ -49,8 +49,8 @@ def runtime_clashes(runtime: RuntimeConfig, model: ModelConfig) -> Iterator[str]
         return
     if runtime.precision == "fp16":
         yield (
-            "runtime.parallel=fsdp needs runtime.precision=fp32, tf32 or bf16: of fp16, each process sees "
-            "the overflows of its shard alone"
+            "runtime.parallel=fsdp needs runtime.precision=fp32, tf32 or bf16: in fp16, each process would "
+            "see only the overflows of its own shard"
         )
     for key in ("compile", "grad_checkpointing"):
         if getattr(runtime, key):

@@ -1,8 +1,8 @@
 """The typed schema of a run; the files next to this one have the keys of each group.
 
-Imports no torch, so that help, faults and finished runs cost no start-up time. A field's metadata says
-what is allowed; `science=False` marks keys that do not decide the numbers (they are recorded, but are no
-part of a run's identity), `sam_only=True` keys that SGD never reads.
+Imports no torch, so that help, mistakes and skipped runs need no start-up time. The metadata of a field says
+what is allowed. `science=False` marks keys that do not change the numbers: they are recorded, but are not
+part of a run's identity. `sam_only=True` marks keys that SGD never reads.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from sam.config.optimizer import OptimizerConfig
 from sam.config.runtime import RuntimeConfig
 from sam.config.setting import setting
 
-# The folders in configs/ of which train.py takes one choice each.
+# The folders in configs/; train.py takes one file of each.
 GROUPS = ("dataset", "model", "augmentation", "optimizer", "recipe", "runtime", "experiment", "analysis")
 
 
@@ -31,13 +31,12 @@ class TrainConfig:
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     runtime: RuntimeConfig = dataclasses.field(default_factory=RuntimeConfig)
     analysis: AnalysisConfig = dataclasses.field(default_factory=AnalysisConfig)
-    # Number of epochs. 0 trains nothing: the initial network is evaluated, with model.weights as they are in
-    # the file.
+    # Number of epochs. 0 only evaluates the initial network, for example the loaded model.weights.
     epochs: int = setting(20, at_least=0)
     # Images per update, over all processes. The rest of an epoch that does not fill a batch is dropped.
     batch_size: int = setting(128, at_least=1)
-    # Images per micro-batch: one perturbation and one set of batch statistics each. null means all images of
-    # a device.
+    # Images per micro-batch. Each micro-batch has its own perturbation and batch statistics. null means all
+    # images of a device.
     m: int | None = setting(None, at_least=1)
     # Label smoothing of the training loss.
     label_smoothing: float = setting(0.0, at_least=0, below=1)
@@ -55,14 +54,14 @@ class EvaluateConfig:
 
     # The run directory, or a folder with several runs below it.
     run: str = ""
-    # Without an analysis, the errors are measured; with one, the analysis is made instead.
+    # The analysis to make. Without one, the errors are measured.
     analysis: AnalysisConfig = dataclasses.field(default_factory=AnalysisConfig)
-    # Images to evaluate: the test images, or the training images with the labels of the training or with true
-    # labels.
+    # Images to evaluate. test: the test images. train: the training images with the labels that the run was
+    # trained on. train_clean: the training images with their true labels.
     split: str = setting("test", choices=("test", "train", "train_clean"))
     # auto (a GPU if there is one), cpu, cuda, or cuda:1.
     device: str = "auto"
-    # Folder of the data now. null means the folder that the run used.
+    # Folder of the data. null means the folder that the run used.
     root: str | None = None
 
 

@@ -92,6 +92,6 @@ def test_result_that_may_not_be_read_is_not_taken_for_a_run_that_has_not_ended(
     assert code == 2
     assert err == (
         f"error: [Errno 13] Permission denied: 'outputs/{result.relative_to(tmp_path / 'outputs')}'; "
-        "mend that and give the same command again\n"
+        "correct this and give the same command again\n"
     )
     assert read_result(result.parent)["status"] == "complete"
