@@ -1,4 +1,4 @@
-"""Compare runs: SGD and SAM at equal epochs and at equal compute, our numbers and the paper's, all rhos.
+"""Compare runs: SGD and SAM at equal epochs and at equal compute, the paper's numbers, all values of rho.
 
 python scripts/compare.py [FOLDER ...] [--out FOLDER] [--no-figure]
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from sam.analysis.lanczos import Array, Lanczos, random_vector
 from sam.analysis.sample import SampleLoss
 
-LONGEST = 200  # a run makes no more steps than this to let its largest eigenvalues converge
+LONGEST = 200  # largest number of steps of a run whose largest eigenvalues have not converged
 
 
 @dataclass(frozen=True)
@@ -105,12 +105,12 @@ class SampleHessian:
 
 
 def num_products(top: int, steps: int, probes: int) -> int:
-    """Return the largest number of products that hessian_spectrum can need; mostly it is probes * steps."""
+    """Return the largest number of products that hessian_spectrum can need; usually it is probes * steps."""
     return max(steps, top, LONGEST) + (probes - 1) * steps
 
 
 def basis_bytes(sample: SampleLoss, steps: int) -> int:
-    """Return the most memory that the vectors of one probe can need; mostly it is that of `steps` vectors."""
+    """Return the largest memory of the vectors of one probe; usually it is the memory of `steps` vectors."""
     longest = max(steps, LONGEST)
     return longest * sum(weight.numel() * weight.element_size() for weight in sample.weights)
 
@@ -146,9 +146,9 @@ def hessian_spectrum(
         probes: Number of probes, at least 1; a standard error needs 2.
         seed: Seed of the probes.
         tolerance: Largest residual of a converged eigenvalue, relative to the largest Ritz value; > 0.
-        memory_bytes: Memory that may be used twice: for graphs that save time (see SampleHessian), and for
-            the vectors of probes that advance together, which saves time if graphs are not kept. The vectors
-            of one probe (4 or 8 bytes * P * steps) and the graph of one chunk are needed in any case.
+        memory_bytes: Memory limit for the kept graphs (see SampleHessian), and once more the same limit for
+            the vectors of probes that advance together. Both only save time. The graph of one chunk and the
+            vectors of one probe (4 or 8 bytes * P * steps) are needed in any case.
 
     Raises:
         ValueError: If an argument is out of range, or a product is not finite.

@@ -159,7 +159,7 @@ def _second_order(
         if getattr(config.optimizer, key) != plain_value:
             raise ConfigError(
                 f"analysis=second_order: this run has optimizer.{key}={getattr(config.optimizer, key)}, and "
-                "the second-order term is that of the plain ball (Eq. 3)"
+                "the second-order term is defined for adaptive=false, p=2 and direction=gradient (Eq. 3)"
             )
     # SAM with the run's own rho, but without the options that make it cheaper or different.
     kept = ("lr", "momentum", "nesterov", "weight_decay", "weight_decay_in", "rho", "true_gradient", "replay")

@@ -183,7 +183,7 @@ def num_image_passes(num_images: int, surface: Surface) -> float:
 
 
 class _Mover:
-    """Moves a network to points of a line or a plane, always starting from its original weights, and back."""
+    """Moves a network to points of a line or a plane, each computed from its original weights, and back."""
 
     def __init__(
         self, sample: SampleLoss, directions: Sequence[Sequence[Tensor]], other: nn.Module | None

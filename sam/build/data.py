@@ -30,7 +30,7 @@ from sam.system.errors import user_errors
 
 
 def given(value: int | None) -> int:
-    """Return a number that is not None; the check of the config has made sure of it."""
+    """Return the value, typed as an int: the config check has made sure that it is not None."""
     assert value is not None
     return value
 

@@ -1,4 +1,4 @@
-"""Load the network and the dataset of an existing run, to evaluate it or to let it label images."""
+"""Load the network and the dataset of an existing run, to evaluate the run or to predict labels with it."""
 
 import dataclasses
 import pathlib
@@ -55,8 +55,8 @@ def relabelled(
 ) -> Dataset:
     """Return the dataset with the training labels that an ended run predicts, if the config asks for them.
 
-    Bootstrapping (Foret et al. 2021, section 3.3, after Jiang et al. 2019). Predictions are made once; a run
-    that has begun reads them from its labels.npz.
+    Bootstrapping (Foret et al. 2021, section 3.3, after Jiang et al. 2019). Predictions are made once, at the
+    start of the new run; a continued run reads them from its labels.npz.
 
     Args:
         config: The config of the run to train.

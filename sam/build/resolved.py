@@ -115,8 +115,8 @@ def _images_of_a_micro_batch(config: TrainConfig, size: int) -> int | None:
     share = config.batch_size // size
     if config.m is None:
         raise ConfigError(
-            f"m=null: each of {size} processes would take its share for a micro-batch, which one alone "
-            f"would not; say m={share}, or a divisor of it"
+            f"m=null: with {size} processes, a micro-batch would be one process's share of the batch, so m "
+            f"would depend on the number of processes; set m={share}, or a divisor of it"
         )
     if share % config.m:
         raise ConfigError(
@@ -130,7 +130,8 @@ def _share_of_m(config: TrainConfig, size: int) -> int:
     m, rest = divmod(config.m or config.batch_size, size)
     if rest:
         raise ConfigError(
-            f"m={config.m} is shared by {size} processes, since optimizer.sync_ascent=true; choose a multiple"
+            f"m={config.m} is shared by {size} processes, since optimizer.sync_ascent=true; choose a "
+            f"multiple of {size}"
         )
     ascent = config.optimizer.ascent_fraction * m
     if abs(ascent - round(ascent)) > 1e-6:

@@ -155,7 +155,8 @@ def _share(batch_size: int, rank: int, world_size: int) -> slice:
     size, rest = divmod(batch_size, world_size)
     if rest:
         raise ValueError(
-            f"batch_size={batch_size} cannot be shared by {world_size} processes; choose a multiple"
+            f"batch_size={batch_size} cannot be shared by {world_size} processes; choose a multiple of "
+            f"{world_size}"
         )
     return slice(rank * size, (rank + 1) * size)
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from sam.data.policies import centre_crop, to_pixels
 from sam.system.foreign_files import open_regular
 
-# GIF, since some .jpg files of Oxford-IIIT Pet are GIF files. Pillow can read more formats, but it passes an
-# EPS file to Ghostscript, which executes it, whatever its name ends with.
+# GIF, since some .jpg files of Oxford-IIIT Pet are GIF files. Pillow can read more formats. But it passes EPS
+# files, whatever their extension, to Ghostscript, which executes them.
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
 
 

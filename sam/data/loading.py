@@ -1,9 +1,9 @@
 """Batches from worker processes, which decode image files or apply AutoAugment to one image after the other.
 
-The workers share a batch in pieces of at most 16 MB. Large pieces need few messages; small pieces make the
-first batch come soon and take little memory. The training device does the rest: normalisation, flip, padded
-crop and cutout. Every image has its own seed, so it does not depend on the number of workers, nor on the
-worker that prepares it.
+The workers split a batch into pieces of at most 16 MB. Large pieces need few messages. Small pieces need
+little memory, and the first batch is ready soon. The training device does the rest: normalisation, flip,
+padded crop and cutout. Every image has its own seed, so it depends neither on the number of workers nor on
+the worker that prepares it.
 """
 
 import math
@@ -137,6 +137,6 @@ class _Batches(torch.utils.data.Dataset[Any]):
 
 
 def _ignore_stop_signals(_: int) -> None:
-    """Ignore signals that a terminal or scheduler sends to all processes: the parent saves, then ends us."""
+    """Ignore signals that a terminal or scheduler sends to all processes: the parent ends this worker."""
     for number in STOPS:
         signal.signal(number, signal.SIG_IGN)

@@ -46,7 +46,7 @@ class Population:
 
 
 def populations(groups: Sequence[Group]) -> list[Population]:
-    """Gather the runs of each dataset that have both a sharpness after the last epoch and a gap.
+    """Collect, for each dataset, the runs with a sharpness analysis after the last epoch and a gap.
 
     Args:
         groups: Conditions.

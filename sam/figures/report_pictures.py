@@ -1,4 +1,4 @@
-"""The pictures of a report: its largest comparisons and single runs, with a maximum number of each kind."""
+"""The pictures of a report: the comparisons with the most runs, and single runs; both limited in number."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Gates: random coefficients multiply residual branches, and different ones multiply the gradients.
+"""Gates: random coefficients multiply residual branches, and other random ones multiply their gradients.
 
 Shake-Shake: Gastaldi (2017), Shake-Shake regularization. ShakeDrop: Yamada et al. (2018), ShakeDrop
 regularization. Each image has its own coefficients, as in the released code of the SAM paper.

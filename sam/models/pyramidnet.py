@@ -8,7 +8,7 @@ with BN and ReLU before the pooling.
 shakedrop=True adds the gates of Yamada et al. (2018), see gates.ShakeDrop: block l of L = 3n keeps its
 branch with probability 1 - 0.5 l / L. With depth 272 and alpha 200, this is the SAM paper's
 PyramidNet+ShakeDrop, the only PyramidNet of the released code.
-Departure of that code from Han et al., followed here: widths are rounded, not truncated. At depth 272 and
+That code departs from Han et al., and so does this file: widths are rounded, not truncated. At depth 272 and
 alpha 200 this gives 26.21 M parameters instead of 26.05 M. Initialisation: see layers.initialise.
 """
 

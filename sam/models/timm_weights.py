@@ -120,7 +120,7 @@ def fits(
 def misfit(
     own: str | None, theirs: str | None, wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], path: str
 ) -> str:
-    """Return the message for a pair that does not fit; None means that no tensor is left."""
+    """Return the message for two tensors that do not match; a name of None: that side has no tensor left."""
     here = f"{own} {list(wanted[own].shape)}" if own else "nothing more"
     there = f"{theirs} {list(given[theirs].shape)}" if theirs else "nothing more"
     message = f"weights={path} is for another network: this one has {here} where the file has {there}"

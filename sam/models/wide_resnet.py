@@ -1,7 +1,7 @@
 """WideResNet: Zagoruyko and Komodakis (2016), in the form of the released code of the SAM paper.
 
 Three stages of n pre-activation blocks with 16k, 32k and 64k channels; depth 6n + 4, widening factor k.
-Departures of that code from Zagoruyko and Komodakis, followed here:
+That code departs from Zagoruyko and Komodakis, and so does this file:
 - shortcuts have no parameters: average pooling and zeros for the new channels instead of 1 x 1
   convolutions. WRN-28-10 has 36.22 M parameters instead of 36.48 M;
 - in the first block, the shortcut starts after the first BN and ReLU.

@@ -26,7 +26,7 @@ ORIGINS = ("printed", "released_code", "assumed")
 NAMES = ("dataset.name", "model.name", "augmentation.name", "optimizer.name")
 # The paper's name of the model fits both; we use the first, so the other counts as a departure.
 OTHER_MODELS = {"resnet32_wide": "resnet32"}
-# A run whose value differs from the cell's (or from the default, if the cell has none) is another condition.
+# A run that differs from the cell in one of these keys (no value: the default) is another condition.
 CONDITION_KEYS = (
     "dataset.validation",
     "dataset.label_noise",
@@ -43,8 +43,8 @@ CONDITION_KEYS = (
     "optimizer.start",
     "optimizer.stop",
 )
-# A run whose value differs in one of these keys, or in a key that the cell names, is the same condition with
-# a departure.
+# If a run differs in one of these keys, or in a key that the cell names, it is the same condition with a
+# departure.
 DEPARTURE_KEYS = (
     "dataset.num_train",
     "dataset.num_test",

@@ -33,7 +33,7 @@ class SweepRuns:
     Attributes:
         overrides: The overrides of the command, without seed and analysis.
         seeds: The seeds of every combination.
-        looks: The analysis overrides, with which train.py analyses the networks during training.
+        looks: The overrides of the analysis during training, such as analysis=hessian.
     """
 
     overrides: tuple[str, ...]
@@ -159,7 +159,7 @@ def read_plans(path: Path) -> dict[str, FigurePlan]:
 
 
 def commands_of(name: str, plan: FigurePlan, preset: Preset) -> list[str]:
-    """Return all commands of a preset, for the default outputs folder; composes no config, so it is fast."""
+    """Return all commands of a preset, for the default outputs folder; fast, since no config is composed."""
     commands = [part.command(plan.folder(name, "outputs")) for part in preset.parts]
     if preset.evaluate is not None:
         commands.append(shlex.join(["python", "evaluate.py", "run=RUN_DIRECTORY", *preset.evaluate]))

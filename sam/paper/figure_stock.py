@@ -35,8 +35,9 @@ class Stock(NamedTuple):
 def take_stock(name: str, plan: FigurePlan, preset: Preset, runs: Iterable[Run], outputs: str) -> Stock:
     """Compare the runs that were found with those of a preset.
 
-    train.py cannot analyse the training of a run that has already ended. Training this run again would delete
-    the files that other figures need. So runs that are analysed during training have their own folder.
+    train.py cannot add analyses during training to a run that has already ended. To train this run again
+    would delete files that other figures need. So runs that are analysed during training have their own
+    folder.
 
     Args:
         name: The figure's name.

@@ -126,7 +126,7 @@ def num_evaluated(config: TrainConfig) -> int:
 def made_up(
     config: TrainConfig, *, m: int, num_micro_batches: int, num_batches: int, largest_size: int | None = None
 ) -> TrainConfig:
-    """Return the config of a similar run on random images, in the given number and size.
+    """Return the config of a similar run on random images; the arguments set their number and size.
 
     The labels and the initial weights are random too, so the run needs no files and no other run. For
     datasets that are read from image folders, the caller must set dataset.root.

@@ -53,7 +53,7 @@ def read_result(directory: pathlib.Path) -> dict[str, Any] | None:
 
 
 def result_if_any(directory: pathlib.Path) -> dict[str, Any] | None:
-    """Return the result of an ended run; None also if it cannot be read, which the run itself reports."""
+    """Return the result of an ended run, or None; also None for an unreadable file, which the run reports."""
     try:
         return read_result(directory)
     except OSError:

@@ -13,7 +13,7 @@ PATHS = ("dataset.root", "dataset.label_file", "dataset.relabel_from", "model.we
 
 
 def science(config: TrainConfig) -> dict[str, Any]:
-    """Return the keys that decide a run's numbers and differ from their default, without the seed.
+    """Return the keys that decide a run's numbers, without the seed and without keys at their defaults.
 
     - Defaults are left out, so that a new key does not change the identity of older runs.
     - Keys that only SAM reads are left out for SGD.

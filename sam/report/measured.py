@@ -1,4 +1,4 @@
-"""Gathers the analyses of the runs of each condition, and checks the numbers in their files."""
+"""Reads the analyses of the runs of each condition, and checks the numbers in their files."""
 
 from collections import Counter
 from collections.abc import Sequence

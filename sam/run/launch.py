@@ -1,4 +1,4 @@
-"""Train one run in several processes on this machine; the user sees them as one program.
+"""Train one run in several processes on this machine; for the user they are one program.
 
     python train.py runtime=ddp runtime.processes=2 m=64
 
@@ -57,7 +57,8 @@ def start(config: TrainConfig, command: str) -> dict[str, Any]:
     Raises:
         ConfigError: As in sam.run.worker.run. Also if torchrun has started another number of processes, or
             if it may restart a run that has force=true.
-        SystemExit: As in sam.run.worker.run. Also 1 if another process of this machine reports the failure.
+        SystemExit: As in sam.run.worker.run. Also with code 1 if another process of this machine reports the
+            failure.
     """
     wanted, place = config.runtime.processes or 1, own_place()
     if not place.is_launched and wanted > 1:
@@ -137,7 +138,7 @@ def _end_unless_rank_0() -> None:
 
 
 def launch(config: TrainConfig, command: str) -> dict[str, Any]:
-    """Train one run in runtime.processes new processes; otherwise like start().
+    """Train one run in runtime.processes new processes, and return the contents of result.json.
 
     Raises:
         ConfigError: If a process found a mistake of the user.
@@ -246,7 +247,7 @@ def work(task: WorkerTask) -> tuple[dict[str, Any] | None, int]:
 
 
 def _end_if_launcher_died(signal_number: int = 0, frame: FrameType | None = None) -> None:
-    """End at once if the launcher has died, since a process waits for it at its end; also handles SIGINT."""
+    """End at once if the launcher has died: this process would wait for it at exit. Also handles SIGINT."""
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
         os._exit(1)

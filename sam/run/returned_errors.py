@@ -7,12 +7,12 @@ from typing import Any
 
 @contextmanager
 def errors_returned(owner: Any, name: str, made: Callable[[Exception], Any]) -> Iterator[None]:
-    """Make a function return a value for an error instead of raising it.
+    """Make a function return a value instead of raising an error.
 
     Args:
         owner: The module or class of the function.
         name: The function's name.
-        made: Called with an error whose message is one line; the function returns its result.
+        made: Makes the returned value from the error, whose message is then one line.
     """
     original = getattr(owner, name)
 

@@ -272,7 +272,7 @@ def summary(ended: Iterable[pathlib.Path], num_failed: int) -> str:
 
 
 def _continuing_overrides(run: SweepRun) -> list[str]:
-    """Return the overrides that continue a run: without force if it has already deleted the old result."""
+    """Return the overrides that continue a run: without force once the old result has been deleted."""
     has_begun = run.force and result_if_any(run.directory) is None
     return [word for word in run.overrides if not (has_begun and word.startswith("force="))]
 

@@ -87,9 +87,9 @@ def _begin(
     world: World,
     command: str,
 ) -> None:
-    """Load the checkpoint, or with force clear the directory; write the config and changed labels."""
+    """Load the checkpoint, or with force delete the old run; write the config, and the labels if changed."""
     if not config.force:
-        # Load with the store that will save: it must know if the newest checkpoint is damaged.
+        # Load with the same store that saves later: it must know whether the newest checkpoint is damaged.
         state = load_checkpoint(trainer.store)
         if state is not None:
             check_labels(directory, data.train)

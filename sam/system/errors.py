@@ -23,7 +23,7 @@ class ProcessError(RuntimeError):
 
 
 class ConfigError(ValueError):
-    """A mistake of the user; the message says everything. The exit code is 2, without a traceback."""
+    """A mistake of the user. The program prints the message, without a traceback, and exits with code 2."""
 
 
 class MissingDataset(FileNotFoundError):

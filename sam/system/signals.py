@@ -49,7 +49,7 @@ class StopRequest:
 
 @contextmanager
 def stopped_by_signals() -> Iterator[StopRequest]:
-    """While a run trains, turn signals into a stop request; at the end, send the signal to the scheduler."""
+    """While a run trains, turn signals into a stop request; at the end, resend the signal (see resend)."""
     request = StopRequest()
     before = {number: signal.signal(number, request.handle) for number in STOPS}
     try:
@@ -61,11 +61,11 @@ def stopped_by_signals() -> Iterator[StopRequest]:
 
 
 def resend(signal_number: int, before: Mapping[int, Any]) -> None:
-    """Send the signal that asked to stop again, to the handler of a scheduler's library, if there is one.
+    """Raise a stop signal a second time, for the handler of a scheduler's library, if there is one.
 
     Args:
         signal_number: The signal that asked to stop; 0 for none.
-        before: The handlers that were installed before this program's; they must be installed again.
+        before: The handlers from before this program's; the caller must have installed them again.
     """
     if signal_number == signal.SIGTERM and "SLURM_JOB_ID" in os.environ and callable(before[signal_number]):
         signal.raise_signal(signal_number)
@@ -82,7 +82,7 @@ OTHERS = [getattr(signal, name) for name in ("SIGHUP", "SIGQUIT") if hasattr(sig
 
 
 class ForwardedStop:
-    """Sends a request to stop to the processes, which save and end; a second signal ends this process."""
+    """Sends SIGINT to the processes of a run, which save and end; a second signal ends this process."""
 
     def __init__(self) -> None:
         self.signal_number = 0
@@ -97,7 +97,7 @@ class ForwardedStop:
         is_first, self.signal_number = not self.signal_number, signal_number
         children = multiprocessing.active_children()
         for child in children:
-            # A terminal has sent it to them already, so they get it twice; see StopRequest.
+            # After Ctrl-C in a terminal, they get the signal twice; see StopRequest.
             os.kill(child.pid or os.getpid(), signal.SIGINT)
         if not children or not is_first:
             raise SystemExit(self.exit_code)

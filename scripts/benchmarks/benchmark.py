@@ -128,7 +128,7 @@ def update_of(config: TrainConfig, data: Dataset, resolved: Resolved) -> Update:
 
 @dataclasses.dataclass
 class Variant:
-    """One variant to time: a start, which takes memory, and then blocks of steps."""
+    """One variant to time: start() allocates memory and returns a function that runs a block of steps."""
 
     rule: str
     precision: str

@@ -153,7 +153,7 @@ def _ours(sample: SampleLoss, task: str, length: int, memory_bytes: int = 2**30)
 
 
 def _curvlinops(sample: SampleLoss, task: str, length: int) -> list[float]:
-    """Compute those of curvlinops, with scipy's eigsh as in its documentation."""
+    """Compute the eigenvalues with curvlinops, and scipy's eigsh as in its documentation."""
     library = importlib.import_module("curvlinops")
     hessian = library.HessianLinearOperator(
         sample.network, nn.CrossEntropyLoss(), sample.weights, list(sample.chunks())
@@ -169,7 +169,7 @@ def _curvlinops(sample: SampleLoss, task: str, length: int) -> list[float]:
 
 
 def _eigenthings(sample: SampleLoss, task: str, length: int) -> list[float]:
-    """Compute those of hessian-eigenthings; for the task iterations, the number of Lanczos steps it needs."""
+    """Compute them with hessian-eigenthings; for the task iterations, its number of Lanczos steps."""
     library = importlib.import_module("hessian_eigenthings")
     loss = library.supervised_loss(functional.cross_entropy)
     hessian = library.HessianOperator(sample.network, list(sample.chunks()), loss)

@@ -72,7 +72,7 @@ def test_workers_are_as_many_as_all_cores_where_no_one_tells_which_are_ours(monk
 @pytest.mark.parametrize(
     ("m", "message"),
     [
-        (None, r"^m=null: each of 2 processes would take its share .*; say m=64, or a divisor of it$"),
+        (None, r"^m=null: with 2 processes, a micro-batch would be .*; set m=64, or a divisor of it$"),
         (48, r"^m=48 does not divide the 64 images of each of 2 processes; choose a divisor$"),
     ],
 )
@@ -102,7 +102,7 @@ def test_images_of_a_process_in_a_micro_batch_are_m_or_its_share_of_m_where_eps_
 
 def test_m_that_processes_share_is_a_multiple_of_their_number():
     config = changed({"batch_size": 48, "m": 6, "optimizer.sync_ascent": True})
-    told = r"^m=6 is shared by 4 processes, since optimizer\.sync_ascent=true; choose a multiple$"
+    told = r"^m=6 is shared by 4 processes, since optimizer\.sync_ascent=true; choose a multiple of 4$"
     with pytest.raises(ConfigError, match=told):
         resolve(config, Place(0, 4))
 

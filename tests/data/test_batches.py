@@ -235,7 +235,7 @@ def test_train_batches_refuse_fewer_images_than_a_batch() -> None:
 
 def test_train_batches_refuse_processes_that_cannot_share_a_batch() -> None:
     with pytest.raises(
-        ValueError, match=r"^batch_size=4 cannot be shared by 3 processes; choose a multiple$"
+        ValueError, match=r"^batch_size=4 cannot be shared by 3 processes; choose a multiple of 3$"
     ):
         train_batches(random_images(9), world_size=3)
 

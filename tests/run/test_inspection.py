@@ -259,8 +259,8 @@ def test_second_order_term_is_that_of_the_plain_ball(command, tmp_path, variant,
     code, _, error = command("evaluate.py", f"run={path.parent}", "analysis=second_order", *QUICK)
     assert (code, error) == (
         2,
-        f"error: analysis=second_order: this run has optimizer.{told}, and the second-order term is that of "
-        "the plain ball (Eq. 3)\n",
+        f"error: analysis=second_order: this run has optimizer.{told}, and the second-order term is defined "
+        "for adaptive=false, p=2 and direction=gradient (Eq. 3)\n",
     )
 
 
@@ -277,8 +277,8 @@ def test_split_of_an_evaluation_is_refused_for_an_analysis(analyse):
     code, _, error = analyse("analysis=sharpness", "split=train")
     assert (code, error) == (
         2,
-        "error: split=train is that of an evaluation; for analysis=sharpness say analysis.split=train or "
-        "test\n",
+        "error: split=train applies only without an analysis; with analysis=sharpness, set "
+        "analysis.split=train or test\n",
     )
 
 

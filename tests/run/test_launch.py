@@ -95,7 +95,7 @@ def test_sweep_trains_each_run_like_torchrun_to_the_bit_and_skips_it_later(tmp_p
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["m=null"], "m=null: each of 2 processes would take its share for a micro-batch"),
+        (["m=null"], "m=null: with 2 processes, a micro-batch would be one process's share of the batch"),
         # Only rank 0 reads this, while the other process waits.
         (["dataset.label_file=no.npz"], "dataset=synthetic: there is no file no.npz"),
     ],

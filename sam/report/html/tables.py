@@ -1,4 +1,4 @@
-"""Prepares tables for the templates of the report, and groups many blocks in shelves."""
+"""Prepares tables for the templates of the report, and groups blocks by dataset and model ("shelves")."""
 
 import re
 from collections.abc import Iterable
