@@ -1,4 +1,4 @@
-"""Mixup: each image is blended with another image, and their labels likewise (Zhang et al. 2018).
+"""Mixup: each image is blended with another image, and so are their labels (Zhang et al. 2018).
 
 x = lam * x_i + (1 - lam) * x_j and y = lam * y_i + (1 - lam) * y_j with lam ~ Beta(alpha, alpha), where j is
 given by a random permutation. One lam per batch, as in the authors' code.

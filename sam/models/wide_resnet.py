@@ -46,7 +46,7 @@ class WideResNetBlock(nn.Module):
         convolve_shortcut: Whether the shortcut is a 1 x 1 convolution instead of having no parameters.
         batch_norm: False leaves BN out and gives the convolutions a bias.
         branch_scale: Factor of the branch before it is added to the shortcut.
-        activation: The activation function, in the place of ReLU.
+        activation: The activation function; ReLU by default.
     """
 
     def __init__(
