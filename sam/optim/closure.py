@@ -100,5 +100,5 @@ class WatchedCall:
 
     def _is_kept(self, weight: Tensor) -> bool:
         grad, version = self._before[weight]
-        # The version counter of a sharded gradient does not count changes of its shard.
+        # The version counter of a sharded gradient does not count what fully_shard adds to its shard.
         return weight.grad is grad and (any_sharded([weight]) or grad._version == version)

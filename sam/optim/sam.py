@@ -386,9 +386,10 @@ class SAM(AroundOptimizer):
     def step(self, closure: Callable[[], Any] | None = None, *, first_pass_done: bool = False) -> Any:
         """Make one update with a closure; after perturbed_weights(), make only the base optimizer's step.
 
-        The closure may clear the gradients, in any way, or leave that to SAM. It is an error if `.grad` holds
-        gradients before the call and the closure does not clear them: SAM cannot know whether they are left
-        over, are those of a first pass, or are accumulated over micro-batches.
+        The closure may clear the gradients, in any way (of sharded weights, only by setting them to None), or
+        leave that to SAM. It is an error if `.grad` holds gradients before the call and the closure does not
+        clear them: SAM cannot know whether they are left over, are those of a first pass, or are accumulated
+        over micro-batches.
 
         After perturbed_weights(), a wrapper may pass a closure that makes no gradients, as Lightning does. It
         is called once, the base optimizer steps, and the gradients are not cleared.
