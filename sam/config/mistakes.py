@@ -152,7 +152,7 @@ def _explain_value(cause: OmegaConfBaseException, told: str) -> str:
         if key.startswith("hydra."):
             return f"{key}: Hydra has no such key; see {os.path.basename(sys.argv[0])} --hydra-help"
         return explain_key(key)
-    reason = str(cause).splitlines()[0]
+    reason = next(iter(str(cause).splitlines()), type(cause).__name__)
     return told if reason == told else f"{told}: {reason}"
 
 

@@ -91,7 +91,8 @@ def read_config(directory: pathlib.Path, key: str = "run") -> TrainConfig:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     except Exception as error:  # yaml and omegaconf raise many kinds, all with this meaning
-        raise ConfigError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ConfigError(f"{path} is damaged: {reason}") from error
     assert isinstance(config, TrainConfig)
     try:
         check(config)

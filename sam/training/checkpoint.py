@@ -92,7 +92,8 @@ class CheckpointStore:
             except Exception as error:  # torch can raise almost anything for a file of unknown origin
                 if isinstance(error, OSError) and error.errno != errno.EIO:
                     raise  # the file is not damaged, and may well be the newest checkpoint
-                damages.append(f"{path} is damaged: {str(error).splitlines()[0]}")
+                reason = next(iter(str(error).splitlines()), type(error).__name__)
+                damages.append(f"{path} is damaged: {reason}")
                 self._newest_is_damaged = True
                 continue
             for message in damages:
