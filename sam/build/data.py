@@ -5,6 +5,7 @@ Errors in files and values that can only be found here become a ConfigError.
 
 import dataclasses
 import pathlib
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -27,6 +28,7 @@ from sam.data.loading import Loader, Prepare
 from sam.data.policies import auto_augment, centre_crop, inception_crop
 from sam.models.timm_network import pretrained_statistics
 from sam.system.errors import user_errors
+from sam.system.processes import own_place
 
 
 def given(value: int | None) -> int:
@@ -52,10 +54,10 @@ def read_files(name: str, config: DatasetConfig, root: pathlib.Path) -> Dataset:
 
 READERS: dict[str, Callable[[DatasetConfig, pathlib.Path], Dataset]] = {
     "fashion_mnist_mini": lambda _, root: datasets.fashion_mnist_mini(),
-    "fashion_mnist": lambda config, root: datasets.fashion_mnist(root, config.download),
-    "cifar10": lambda config, root: datasets.cifar("cifar10", root, config.download),
-    "cifar100": lambda config, root: datasets.cifar("cifar100", root, config.download),
-    "svhn": lambda config, root: datasets.svhn(root, config.download, config.extra),
+    "fashion_mnist": lambda config, root: datasets.fashion_mnist(root, config.download, config.verify),
+    "cifar10": lambda config, root: datasets.cifar("cifar10", root, config.download, config.verify),
+    "cifar100": lambda config, root: datasets.cifar("cifar100", root, config.download, config.verify),
+    "svhn": lambda config, root: datasets.svhn(root, config.download, config.verify, config.extra),
     "image_folder": lambda config, root: file_datasets.image_folder(root, **file_options(config)),
     "synthetic": lambda config, _: datasets.synthetic(
         given(config.num_train),
@@ -71,6 +73,8 @@ EVALUATION_PIXELS = 500 * 64 * 64
 
 def load_dataset(config: DatasetConfig, seed: int) -> Dataset:
     """Read the config's dataset, split off validation images, take subsets, and change labels."""
+    if not config.verify and own_place().is_main:
+        print(_unverified(config), file=sys.stderr, flush=True)
     with user_errors(f"dataset={config.name}"):
         full = READERS[config.reader](config, pathlib.Path(config.root).expanduser())
         if config.label_file is not None:
@@ -95,6 +99,14 @@ def load_dataset(config: DatasetConfig, seed: int) -> Dataset:
             # Image files and synthetic images already have this size.
             train, test = shrink(train, config.image_size), shrink(test, config.image_size)
     return dataclasses.replace(full, train=train, test=test)
+
+
+def _unverified(config: DatasetConfig) -> str:
+    folder = pathlib.Path(config.root).expanduser().absolute()
+    return (
+        f"warning: dataset.verify=false: the checksums of {config.reader} in {folder} are not verified; "
+        "results are marked as not verified"
+    )
 
 
 def make_normalization(config: ModelConfig, data: Dataset, where: torch.device) -> Normalization:

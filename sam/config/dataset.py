@@ -14,6 +14,8 @@ FILE_READERS = (
     "stanford_cars",
     "food101",
 )
+# Readers that verify the checksums of files of the user, unless dataset.verify=false.
+VERIFYING_READERS = ("fashion_mnist", "cifar10", "cifar100", "svhn")
 
 
 @dataclasses.dataclass
@@ -39,6 +41,9 @@ class DatasetConfig:
     root: str = setting("data", science=False)
     # Download missing files, if torchvision can.
     download: bool = setting(True, science=False)
+    # Refuse files of fashion_mnist, cifar10, cifar100 and svhn whose checksums are not those of the original.
+    # false reads a copy that is right but packed in another way; its results are marked as not verified.
+    verify: bool = True
     # Number of training images: a fixed subset with equal shares of the classes. null means all.
     num_train: int | None = setting(None, at_least=1)
     # The same for test images.
@@ -89,6 +94,8 @@ def dataset_clashes(dataset: DatasetConfig, batch_size: int) -> Iterator[str]:
             yield f"dataset.{key} does not apply to {dataset.reader}; leave it out"
     if not dataset.extra and dataset.reader != "svhn":
         yield f"dataset.extra does not apply to {dataset.reader}; leave it out"
+    if not dataset.verify and dataset.reader not in VERIFYING_READERS:
+        yield f"dataset.verify does not apply to {dataset.reader}; leave it out"
     if dataset.num_classes is not None and dataset.reader != "synthetic":
         yield f"dataset.num_classes is known for {dataset.reader}; leave it null"
     needed: dict[str, tuple[str, ...]] = {"synthetic": ("num_train", "num_test", "image_size", "num_classes")}
@@ -120,3 +127,9 @@ def label_clashes(dataset: DatasetConfig) -> Iterator[str]:
         yield f"{told}: labels come from one of these; leave the others out"
     if dataset.label_name and not dataset.label_file:
         yield f"dataset.label_name={dataset.label_name} needs dataset.label_file=PATH"
+    if dataset.label_file and not dataset.verify:
+        yield (
+            f"dataset.label_file={dataset.label_file} has labels in the order of the original images, which "
+            "dataset.verify=false does not check: the noise could be right per class and wrong per image; "
+            "use verified files, or dataset.label_noise"
+        )

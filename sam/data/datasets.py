@@ -4,7 +4,7 @@ Datasets of image files are in file_datasets.py.
 
 Each file is verified by checksum before it is read. A reader raises MissingDataset (a FileNotFoundError) if
 a file is missing; the message says which one, where, and how to provide it. It raises ValueError if a file
-is corrupt.
+is corrupt. With verify=False, a reader checks numbers, shapes and labels instead, and downloads nothing.
 
 mean and std: for CIFAR and SVHN, those of the released code of the SAM paper. For Fashion-MNIST, its own;
 that code uses those of MNIST (0.1307 / 0.3081). The two differ by a linear map that the first batch norm
@@ -18,11 +18,14 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torchvision
+from torch import Tensor
 from torchvision.datasets.mnist import read_image_file, read_label_file
 from torchvision.datasets.utils import check_integrity, download_url
 
+from sam.data.cifar_files import read_batches, read_names
 from sam.data.fashion_mnist_mini import PATH as MINI_PATH
 from sam.data.images import Dataset, Images
+from sam.data.unverified import check_copy, readable
 from sam.system.errors import MissingDataset
 
 FASHION_MNIST_CLASSES = tuple(torchvision.datasets.FashionMNIST.classes)
@@ -59,7 +62,7 @@ def fashion_mnist_mini() -> Dataset:
     return Dataset(train, test, FASHION_MNIST_CLASSES, *FASHION_MNIST_STATISTICS)
 
 
-def fashion_mnist(root: pathlib.Path, download: bool) -> Dataset:
+def fashion_mnist(root: pathlib.Path, download: bool, verify: bool) -> Dataset:
     """Read Fashion-MNIST from ROOT/FashionMNIST/raw: 60,000 + 10,000 images, 28 x 28 x 1."""
     folder = root / "FashionMNIST" / "raw"
     _ensure_files(
@@ -67,26 +70,33 @@ def fashion_mnist(root: pathlib.Path, download: bool) -> Dataset:
         root,
         {folder / name: md5 for name, md5 in FASHION_MNIST_FILES.items()},
         download,
+        verify,
         lambda: torchvision.datasets.FashionMNIST(root, download=True),
     )
     # Not torchvision's class: it prefers unverified files that an old torchvision left in `processed`.
-    train, test = (
-        Images(
-            read_image_file(str(folder / f"{prefix}-images-idx3-ubyte")).unsqueeze(3),
-            read_label_file(str(folder / f"{prefix}-labels-idx1-ubyte")),
-        )
-        for prefix in ("train", "t10k")
-    )
-    return Dataset(train, test, FASHION_MNIST_CLASSES, *FASHION_MNIST_STATISTICS)
+    train, test = (_fashion_mnist_images(folder, prefix) for prefix in ("train", "t10k"))
+    data = Dataset(train, test, FASHION_MNIST_CLASSES, *FASHION_MNIST_STATISTICS)
+    if not verify:
+        check_copy("fashion_mnist", folder, data)
+    return data
 
 
-def cifar(name: str, root: pathlib.Path, download: bool) -> Dataset:
+def _fashion_mnist_images(folder: pathlib.Path, prefix: str) -> Images:
+    images, labels = (folder / f"{prefix}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1"))
+    with readable(images):
+        pixels = read_image_file(str(images)).unsqueeze(3)
+    with readable(labels):
+        return Images(pixels, read_label_file(str(labels)))
+
+
+def cifar(name: str, root: pathlib.Path, download: bool, verify: bool) -> Dataset:
     """Read CIFAR-10 or CIFAR-100 in its python version from ROOT: 50,000 + 10,000 images, 32 x 32 x 3.
 
     Args:
         name: cifar10 or cifar100.
         root: The folder above cifar-10-batches-py or cifar-100-python.
         download: Whether torchvision may download missing files.
+        verify: Whether the files must have the known checksums.
     """
     reader = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}[name]
     folder = root / reader.base_folder
@@ -96,14 +106,22 @@ def cifar(name: str, root: pathlib.Path, download: bool) -> Dataset:
         root,
         {folder / file: md5 for file, md5 in known},
         download,
+        verify,
         lambda: reader(root, download=True),
     )
-    parts = [reader(root, train=split) for split in (True, False)]
-    train, test = (Images(torch.from_numpy(part.data), torch.tensor(part.targets)) for part in parts)
-    return Dataset(train, test, tuple(parts[0].classes), *CIFAR_STATISTICS[name])
+    # Not torchvision's class: it unpickles anything, so that an unverified file could run code.
+    parts = [
+        read_batches([folder / file for file, _ in part]) for part in (reader.train_list, reader.test_list)
+    ]
+    train, test = (Images(torch.from_numpy(pixels), torch.tensor(labels)) for pixels, labels in parts)
+    names = read_names(folder / reader.meta["filename"], reader.meta["key"])
+    data = Dataset(train, test, names, *CIFAR_STATISTICS[name])
+    if not verify:
+        check_copy(name, folder, data)
+    return data
 
 
-def svhn(root: pathlib.Path, download: bool, extra: bool) -> Dataset:
+def svhn(root: pathlib.Path, download: bool, verify: bool, extra: bool) -> Dataset:
     """Read SVHN's cropped digits from ROOT/*_32x32.mat: 604,388 or 73,257 + 26,032 images, 32 x 32 x 3.
 
     The extra images come first. The last images are then those that the released code holds out.
@@ -111,27 +129,42 @@ def svhn(root: pathlib.Path, download: bool, extra: bool) -> Dataset:
     Args:
         root: The folder of train_32x32.mat, test_32x32.mat and, with extra, extra_32x32.mat.
         download: Whether to download missing files.
+        verify: Whether the files must have the known checksums.
         extra: Whether to add the 531,131 extra images to the training images, as in the paper.
     """
     training = ("extra", "train") if extra else ("train",)
-    reader = torchvision.datasets.SVHN
-    sources = [reader.split_list[split] for split in (*training, "test")]
+    known = torchvision.datasets.SVHN.split_list
+    sources = [known[split] for split in (*training, "test")]
     _ensure_files(
         "SVHN",
         root,
         {root / file: md5 for _, file, md5 in sources},
         download,
+        verify,
         lambda: [download_url(url, root, file, md5) for url, file, md5 in sources],
     )
-    train, test = (_svhn_images([reader(root, split) for split in part]) for part in (training, ("test",)))
+    train, test = (_svhn_images([root / known[split][1] for split in part]) for part in (training, ("test",)))
     names = tuple(str(digit) for digit in range(10))
-    return Dataset(train, test, names, *SVHN_STATISTICS, num_validation=SVHN_NUM_VALIDATION)
+    data = Dataset(train, test, names, *SVHN_STATISTICS, num_validation=SVHN_NUM_VALIDATION)
+    if not verify:
+        check_copy("svhn with extra" if extra else "svhn", root, data)
+    return data
 
 
-def _svhn_images(parts: list[torchvision.datasets.SVHN]) -> Images:
+def _svhn_images(paths: list[pathlib.Path]) -> Images:
     # With extra, one copy is 1.9 GB. Permuting the views before joining them avoids a second copy.
-    pixels = torch.cat([torch.from_numpy(part.data).permute(0, 2, 3, 1) for part in parts])
-    return Images(pixels, torch.cat([torch.from_numpy(part.labels) for part in parts]))
+    parts = [_svhn_part(path) for path in paths]
+    return Images(torch.cat([pixels for pixels, _ in parts]), torch.cat([labels for _, labels in parts]))
+
+
+def _svhn_part(path: pathlib.Path) -> tuple[Tensor, Tensor]:
+    """Return pixels [N, H, W, C] and labels [N] of one file, in which the digit 0 has the label 10."""
+    from scipy.io import loadmat  # most runs do not use SVHN
+
+    with readable(path):
+        content = loadmat(path)
+        labels = torch.from_numpy(content["y"].astype(np.int64)).flatten()
+        return torch.from_numpy(content["X"]).permute(3, 0, 1, 2), labels.where(labels != 10, 0)
 
 
 def _ensure_files(
@@ -139,12 +172,15 @@ def _ensure_files(
     root: pathlib.Path,
     files: dict[pathlib.Path, str],
     download: bool,
+    verify: bool,
     fetch: Callable[[], object],
 ) -> None:
     """Make sure that every file exists and has its md5; download missing files if that is allowed."""
     missing = [path for path in files if not path.exists()]
-    problem = "dataset.download=false"
-    if missing and download:
+    # A download could replace the other files of an unverified copy.
+    needed = "dataset.download" if verify else "dataset.verify"
+    problem = f"{needed}=false"
+    if missing and download and verify:
         try:
             fetch()
         except (OSError, RuntimeError) as error:
@@ -153,12 +189,13 @@ def _ensure_files(
         if not path.exists():
             raise MissingDataset(
                 f"{name} is not there: {path.absolute()} is missing ({problem}). Download it "
-                f"(network and dataset.download=true), or put a copy there, or name the folder above "
+                f"(network and {needed}=true), or put a copy there, or name the folder above "
                 f"{path.relative_to(root).parts[0]} with dataset.root=..."
             )
-        if not check_integrity(str(path), md5):
+        if verify and not check_integrity(str(path), md5):
             raise ValueError(
-                f"{path.absolute()} is corrupt (its md5 is not {md5}); replace it with an intact copy"
+                f"{path.absolute()} is corrupt (its md5 is not {md5}); replace it with an intact copy, "
+                "or, if it is a right copy that is packed in another way, say dataset.verify=false"
             )
 
 

@@ -49,6 +49,7 @@ DEPARTURE_KEYS = (
     "dataset.num_train",
     "dataset.num_test",
     "dataset.extra",
+    "dataset.verify",
     "dataset.repeats",
     "dataset.image_size",
     "model.input_size",

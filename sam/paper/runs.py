@@ -155,6 +155,7 @@ def made_up(
         label_file=None,
         label_name=None,
         extra=True,
+        verify=True,
     )
     model = dataclasses.replace(
         config.model, weights=None, input_size=_at_most(config.model.input_size, largest_size)

@@ -33,6 +33,7 @@ CHANGED_TITLE_KEYS = {
     "dataset.num_train": "{} training images",
     "dataset.num_test": "{} test images",
     "dataset.validation": "validation on {}",
+    "dataset.verify": "not verified",
 }
 HELD_OUT = {"last": "the last tenth", "random": "a random tenth"}
 SPOILED_LABELS = ("dataset.label_noise", "dataset.label_file", "dataset.relabel_from")

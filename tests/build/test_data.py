@@ -63,13 +63,14 @@ def make(config):
 
 
 IN_ROOT = {"root": Path("/some/where"), "download": False}
+AS_ARRAYS = {**IN_ROOT, "verify": False}
 AS_FILES = {"image_size": 8, "resize_size": 9, "interpolation": "bicubic", "in_memory": False}
 # The function behind every reader, and what it is given.
 CALLS = {
-    "fashion_mnist": (datasets, "fashion_mnist", IN_ROOT),
-    "cifar10": (datasets, "cifar", {"name": "cifar10", **IN_ROOT}),
-    "cifar100": (datasets, "cifar", {"name": "cifar100", **IN_ROOT}),
-    "svhn": (datasets, "svhn", {"extra": False, **IN_ROOT}),
+    "fashion_mnist": (datasets, "fashion_mnist", AS_ARRAYS),
+    "cifar10": (datasets, "cifar", {"name": "cifar10", **AS_ARRAYS}),
+    "cifar100": (datasets, "cifar", {"name": "cifar100", **AS_ARRAYS}),
+    "svhn": (datasets, "svhn", {"extra": False, **AS_ARRAYS}),
     "image_folder": (file_datasets, "image_folder", {"root": IN_ROOT["root"], **AS_FILES}),
     **{
         name: (file_datasets, "torchvision_files", {"name": name, **IN_ROOT, **AS_FILES})
@@ -90,7 +91,14 @@ def received(monkeypatch, module, function, changes):
 @pytest.mark.parametrize("name", CALLS)
 def test_readers_are_given_what_the_config_says(monkeypatch, name):
     module, function, arguments = CALLS[name]
-    keys = {"download": False, "extra": False, **AS_FILES, "reader": name, "root": "/some/where"}
+    keys = {
+        "download": False,
+        "verify": False,
+        "extra": False,
+        **AS_FILES,
+        "reader": name,
+        "root": "/some/where",
+    }
     reader = received(monkeypatch, module, function, {f"dataset.{key}": keys[key] for key in keys})
     reader.assert_called_once_with(**arguments)
 
@@ -107,7 +115,7 @@ def test_readers_are_given_the_defaults_of_a_config_that_says_little(monkeypatch
         in_memory=True,
     )
     reader = received(monkeypatch, datasets, "svhn", {"dataset.reader": "svhn"})
-    reader.assert_called_once_with(Path("data"), download=True, extra=True)
+    reader.assert_called_once_with(Path("data"), download=True, verify=True, extra=True)
 
 
 def test_readers_are_all_tested():
@@ -378,3 +386,19 @@ def test_trained_weights_bring_their_own_normalisation():
     grey = make(changed({}))
     of_grey = make_normalization(changed({**keys, "model.weights": "x.pt"}).model, grey, CPU)
     assert (of_grey.mean, of_grey.std) == (grey.mean, grey.std)
+
+
+def test_unverified_data_are_announced_once_by_the_main_process(monkeypatch, capsys):
+    keys = {"dataset.reader": "cifar100", "dataset.root": "/some/where", "dataset.verify": False}
+    data = make(changed(SYNTHETIC))
+    monkeypatch.setattr(datasets, "cifar", lambda *_: data)
+    make(changed(keys))
+    assert capsys.readouterr().err == (
+        "warning: dataset.verify=false: the checksums of cifar100 in /some/where are not verified; "
+        "results are marked as not verified\n"
+    )
+    monkeypatch.setenv("RANK", "1")
+    make(changed(keys))
+    monkeypatch.delenv("RANK")
+    make(changed({**keys, "dataset.verify": True}))
+    assert capsys.readouterr().err == ""

@@ -253,6 +253,15 @@ def test_check_tests_above_cover_every_key_with_a_rule() -> None:
         ({"dataset.reader": "cifar10", "dataset.resize_size": 40}, "dataset.resize_size cifar10"),
         ({"dataset.reader": "cifar10", "dataset.in_memory": False}, "dataset.in_memory cifar10"),
         ({"dataset.extra": False}, "dataset.extra fashion_mnist_mini"),
+        ({"dataset.verify": False}, "dataset.verify fashion_mnist_mini"),
+        (
+            {"dataset.verify": False, "dataset.reader": "flowers102", "dataset.image_size": 32},
+            "dataset.verify flowers102",
+        ),
+        (
+            {"dataset.verify": False, "dataset.reader": "cifar100", "dataset.label_file": "x.npy"},
+            "dataset.label_file=x.npy dataset.verify=false dataset.label_noise",
+        ),
         ({"dataset.label_noise_over": "all_classes"}, "dataset.label_noise_over=all_classes > 0"),
         ({"optimizer.ascent_step_size": 0.5}, "optimizer.ascent_step_size=0.5 optimizer.ascent_steps"),
         ({"dataset.label_name": "worse_label"}, "dataset.label_name=worse_label dataset.label_file=PATH"),
@@ -369,6 +378,7 @@ def test_check_names_keys_that_clash_and_what_to_use(changes: dict[str, Any], wo
         {"dataset.reader": "image_folder", "dataset.image_size": 64},
         {"dataset.num_train": 40, "dataset.repeats": 4},
         {"dataset.label_file": "x.npz", "dataset.label_name": "worse_label"},
+        {"dataset.verify": False, "dataset.reader": "cifar100", "dataset.label_noise": 0.4},
         {"model.shortcut": "conv"},
         {"model.architecture": "timm", "model.timm_name": "resnet50", "runtime.grad_checkpointing": True},
         {"optimizer.name": "sgd", "optimizer.p": 3.0, "optimizer.adaptive": True},

@@ -130,7 +130,7 @@ def assert_is_the_fashion_set(dataset: Dataset, arrays: dict[str, np.ndarray]) -
 
 def test_fashion_mnist_returns_what_was_written(fashion_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torchvision.datasets.FashionMNIST, "download", must_not_fetch)
-    dataset = datasets.fashion_mnist(fashion_root, download=False)
+    dataset = datasets.fashion_mnist(fashion_root, download=False, verify=True)
     assert_is_the_fashion_set(dataset, write_fashion_mnist(fashion_root))
     assert dataset.class_names[1] == "Trouser"
 
@@ -142,7 +142,7 @@ def test_fashion_mnist_reads_the_verified_files_not_leftovers_of_an_old_torchvis
     processed.mkdir()
     for name in ("training.pt", "test.pt"):
         torch.save((torch.zeros(6, 28, 28, dtype=torch.uint8), torch.zeros(6).long()), processed / name)
-    dataset = datasets.fashion_mnist(fashion_root, download=False)
+    dataset = datasets.fashion_mnist(fashion_root, download=False, verify=True)
     assert_is_the_fashion_set(dataset, write_fashion_mnist(fashion_root))
 
 
@@ -154,13 +154,13 @@ def test_fashion_mnist_tells_what_is_missing(tmp_path: Path, monkeypatch: pytest
         r"or put a copy there, or name the folder above FashionMNIST with dataset\.root=\.\.\.$"
     )
     with pytest.raises(FileNotFoundError, match=message):
-        datasets.fashion_mnist(tmp_path, download=False)
+        datasets.fashion_mnist(tmp_path, download=False, verify=True)
 
 
 def test_fashion_mnist_tells_why_the_download_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torchvision.datasets.FashionMNIST, "download", fail_to_fetch)
     with pytest.raises(FileNotFoundError, match=r"the download failed: <urlopen error no route to host>"):
-        datasets.fashion_mnist(tmp_path, download=True)
+        datasets.fashion_mnist(tmp_path, download=True, verify=True)
 
 
 def test_fashion_mnist_reads_what_it_fetched(fashion_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +171,7 @@ def test_fashion_mnist_reads_what_it_fetched(fashion_root: Path, monkeypatch: py
         write_fashion_mnist(fashion_root)
 
     monkeypatch.setattr(torchvision.datasets.FashionMNIST, "download", fetch)
-    dataset = datasets.fashion_mnist(fashion_root, download=True)
+    dataset = datasets.fashion_mnist(fashion_root, download=True, verify=True)
     assert dataset.test.targets.tolist() == [5, 2, 8]
 
 
@@ -181,10 +181,11 @@ def test_fashion_mnist_refuses_a_corrupt_file(fashion_root: Path, download: bool
     expected = md5(path)
     path.write_bytes(path.read_bytes()[:-1] + b"\x00")
     message = (
-        rf"t10k-images-idx3-ubyte is corrupt \(its md5 is not {expected}\); replace it with an intact copy$"
+        rf"t10k-images-idx3-ubyte is corrupt \(its md5 is not {expected}\); replace it with an intact copy, "
+        r"or, if it is a right copy that is packed in another way, say dataset\.verify=false$"
     )
     with pytest.raises(ValueError, match=message):
-        datasets.fashion_mnist(fashion_root, download=download)
+        datasets.fashion_mnist(fashion_root, download=download, verify=True)
 
 
 # --- CIFAR
@@ -244,7 +245,7 @@ def cifar_root(cifar_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_cifar_returns_what_was_written(cifar_name: str, cifar_root: Path) -> None:
-    dataset = datasets.cifar(cifar_name, cifar_root, download=True)
+    dataset = datasets.cifar(cifar_name, cifar_root, download=True, verify=True)
     for split, (pixels, labels) in write_cifar(cifar_name, cifar_root).items():
         images: Images = getattr(dataset, split)
         # A record has 1024 red bytes, then 1024 green, then 1024 blue, each row by row.
@@ -274,11 +275,11 @@ def walk(dataset: Dataset) -> None:
 
 
 def test_cifar_images_can_be_batched(cifar_name: str, cifar_root: Path) -> None:
-    walk(datasets.cifar(cifar_name, cifar_root, download=True))
+    walk(datasets.cifar(cifar_name, cifar_root, download=True, verify=True))
 
 
 def test_fashion_mnist_images_can_be_batched(fashion_root: Path) -> None:
-    walk(datasets.fashion_mnist(fashion_root, download=False))
+    walk(datasets.fashion_mnist(fashion_root, download=False, verify=True))
 
 
 def test_cifar_tells_what_is_missing(cifar_name: str, tmp_path: Path) -> None:
@@ -291,14 +292,14 @@ def test_cifar_tells_what_is_missing(cifar_name: str, tmp_path: Path) -> None:
         rf"or name the folder above {folder} with dataset\.root=\.\.\.$"
     )
     with pytest.raises(FileNotFoundError, match=message):
-        datasets.cifar(cifar_name, tmp_path, download=False)
+        datasets.cifar(cifar_name, tmp_path, download=False, verify=True)
 
 
 def test_cifar_tells_which_file_of_a_tree_is_missing(cifar_name: str, cifar_root: Path) -> None:
     meta_name = CIFAR[cifar_name][3]
     next(cifar_root.glob(f"*/{meta_name}")).unlink()
     with pytest.raises(FileNotFoundError, match=rf"/{meta_name} is missing \(dataset\.download=false\)"):
-        datasets.cifar(cifar_name, cifar_root, download=False)
+        datasets.cifar(cifar_name, cifar_root, download=False, verify=True)
 
 
 def test_cifar_tells_why_the_download_failed(
@@ -306,7 +307,7 @@ def test_cifar_tells_why_the_download_failed(
 ) -> None:
     monkeypatch.setattr(CIFAR[cifar_name][0], "download", fail_to_fetch)
     with pytest.raises(FileNotFoundError, match=r"the download failed: <urlopen error no route to host>"):
-        datasets.cifar(cifar_name, tmp_path, download=True)
+        datasets.cifar(cifar_name, tmp_path, download=True, verify=True)
 
 
 def test_cifar_reads_what_it_fetched(
@@ -314,7 +315,7 @@ def test_cifar_reads_what_it_fetched(
 ) -> None:
     next(cifar_root.glob("*/test*")).unlink()
     monkeypatch.setattr(CIFAR[cifar_name][0], "download", lambda _: write_cifar(cifar_name, cifar_root))
-    assert len(datasets.cifar(cifar_name, cifar_root, download=True).test) == NUM_PER_FILE
+    assert len(datasets.cifar(cifar_name, cifar_root, download=True, verify=True).test) == NUM_PER_FILE
 
 
 def test_cifar_refuses_every_corrupt_file_before_it_is_unpickled(cifar_name: str, cifar_root: Path) -> None:
@@ -323,7 +324,7 @@ def test_cifar_refuses_every_corrupt_file_before_it_is_unpickled(cifar_name: str
         path.write_bytes(content[:-2])
         expected = hashlib.md5(content).hexdigest()
         with pytest.raises(ValueError, match=rf"{path.name} is corrupt \(its md5 is not {expected}\)"):
-            datasets.cifar(cifar_name, cifar_root, download=True)
+            datasets.cifar(cifar_name, cifar_root, download=True, verify=True)
         path.write_bytes(content)
 
 
@@ -361,7 +362,7 @@ def svhn_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("extra", [True, False])
 def test_svhn_returns_what_was_written_and_extra_images_come_first(svhn_root: Path, extra: bool) -> None:
     pixels = svhn_pixels()
-    dataset = datasets.svhn(svhn_root, download=True, extra=extra)
+    dataset = datasets.svhn(svhn_root, download=True, verify=True, extra=extra)
     training = ("extra", "train") if extra else ("train",)
     for images, splits in ((dataset.train, training), (dataset.test, ("test",))):
         assert np.array_equal(images.pixels.numpy(), np.concatenate([pixels[split] for split in splits]))
@@ -374,30 +375,30 @@ def test_svhn_returns_what_was_written_and_extra_images_come_first(svhn_root: Pa
 
 @pytest.mark.parametrize("extra", [True, False])
 def test_svhn_holds_out_what_follows_the_first_65929_images_of_train(svhn_root: Path, extra: bool) -> None:
-    dataset = datasets.svhn(svhn_root, download=False, extra=extra)
+    dataset = datasets.svhn(svhn_root, download=False, verify=True, extra=extra)
     assert dataset.num_validation == 73_257 - 65_929
 
 
 def test_svhn_images_can_be_batched(svhn_root: Path) -> None:
-    walk(datasets.svhn(svhn_root, download=False, extra=True))
+    walk(datasets.svhn(svhn_root, download=False, verify=True, extra=True))
 
 
 def test_svhn_needs_the_extra_images_only_with_extra(svhn_root: Path) -> None:
     (svhn_root / "extra_32x32.mat").unlink()
-    assert len(datasets.svhn(svhn_root, download=False, extra=False).train) == 3
+    assert len(datasets.svhn(svhn_root, download=False, verify=True, extra=False).train) == 3
     message = (
         r"^SVHN is not there: /.*/extra_32x32\.mat is missing \(dataset\.download=false\)\. Download it "
         r"\(network and dataset\.download=true\), or put a copy there, or name the folder above "
         r"extra_32x32\.mat with dataset\.root=\.\.\.$"
     )
     with pytest.raises(FileNotFoundError, match=message):
-        datasets.svhn(svhn_root, download=False, extra=True)
+        datasets.svhn(svhn_root, download=False, verify=True, extra=True)
 
 
 def test_svhn_tells_why_the_download_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "download_url", fail_to_fetch)
     with pytest.raises(FileNotFoundError, match=r"the download failed: <urlopen error no route to host>"):
-        datasets.svhn(tmp_path, download=True, extra=True)
+        datasets.svhn(tmp_path, download=True, verify=True, extra=True)
 
 
 def test_svhn_fetches_each_wanted_file(svhn_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -411,9 +412,9 @@ def test_svhn_fetches_each_wanted_file(svhn_root: Path, monkeypatch: pytest.Monk
         assert md5(root / name) == expected
 
     monkeypatch.setattr(datasets, "download_url", fetch)
-    assert len(datasets.svhn(svhn_root, download=True, extra=False).train) == 3
+    assert len(datasets.svhn(svhn_root, download=True, verify=True, extra=False).train) == 3
     assert not (svhn_root / "extra_32x32.mat").exists()
-    assert len(datasets.svhn(svhn_root, download=True, extra=True).train) == 8
+    assert len(datasets.svhn(svhn_root, download=True, verify=True, extra=True).train) == 8
 
 
 @pytest.mark.parametrize("split", SVHN_FILES)
@@ -422,7 +423,7 @@ def test_svhn_refuses_a_corrupt_file(svhn_root: Path, split: str) -> None:
     expected = md5(path)
     path.write_bytes(path.read_bytes()[:-1] + b"\x00\x00")
     with pytest.raises(ValueError, match=rf"{path.name} is corrupt \(its md5 is not {expected}\)"):
-        datasets.svhn(svhn_root, download=True, extra=True)
+        datasets.svhn(svhn_root, download=True, verify=True, extra=True)
 
 
 # --- synthetic

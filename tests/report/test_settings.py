@@ -53,6 +53,7 @@ def test_setting_does_not_depend_on(change: dict[str, Any]) -> None:
         {"optimizer__clip_norm": None},
         {"dataset__validation": "last"},
         {"dataset__relabel_from": "outputs/sgd/seed0-12345678"},
+        {"dataset__verify": False},
         {"dataset__label_file": "labels.npy"},
         {"augmentation__mixup_alpha": 1.0},
     ],
@@ -157,6 +158,8 @@ def test_setting_title_tells_label_noise_and_subsets() -> None:
         ),
         ({"label_file": "c10n.npz", "label_name": "worse_label"}, ", labels of c10n.npz, worse_label"),
         ({"relabel_from": "seed3-1234"}, ", labels predicted by seed*-1234"),
+        ({"verify": False}, ", m 32, not verified"),
+        ({"verify": True}, ", m 32"),
         ({"validation": "none", "label_noise_over": "other_classes", "label_file": None}, ", m 32"),
     ],
 )
