@@ -7,6 +7,7 @@ resident memory in MiB, open files, threads, milliseconds per epoch since the li
 the checkpoint.
 """
 
+import contextlib
 import csv
 import os
 import pathlib
@@ -82,15 +83,21 @@ def look(process, folder, epoch, milliseconds):
     """Measure a process."""
     lines = pathlib.Path(f"/proc/{process}/status").read_text().splitlines()
     status = dict(line.split(":", 1) for line in lines)
-    (checkpoint,) = folder.glob("*/*/*/*/*/checkpoint.pt")
     return Look(
         epoch,
         int(status["VmRSS"].split()[0]) / 1024,
         len(os.listdir(f"/proc/{process}/fd")),
         int(status["Threads"]),
         milliseconds,
-        checkpoint.stat().st_size,
+        checkpoint_bytes(folder),
     )
+
+
+def checkpoint_bytes(folder):
+    """Return the size of the checkpoint; for a moment in each epoch, while it is replaced, there is none."""
+    while True:
+        with contextlib.suppress(StopIteration, FileNotFoundError):
+            return next(folder.glob("*/*/*/*/*/checkpoint.pt")).stat().st_size
 
 
 if __name__ == "__main__":
