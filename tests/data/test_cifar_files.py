@@ -79,7 +79,9 @@ def test_no_code_in_a_file_runs(tmp_path: Path, protocol: int, place: str) -> No
 
 
 @pytest.mark.parametrize(
-    "function", [eval, getattr, np.load, np.fromfile, np.frombuffer, os.system, __import__], ids=str
+    "function",
+    [eval, getattr, np.load, np.fromfile, np.frombuffer, os.system, __import__],
+    ids=lambda function: function.__name__,
 )
 def test_functions_other_than_those_of_an_array_are_refused(tmp_path: Path, function: Any) -> None:
     path = written(tmp_path, Call(function, "1"))
