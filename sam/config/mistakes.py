@@ -36,7 +36,7 @@ from sam.config.overrides import (
     unreadable,
 )
 from sam.config.schema import TrainConfig
-from sam.system.errors import ConfigError
+from sam.system.errors import ConfigError, first_line
 
 MISTAKES = (ConfigError, OmegaConfBaseException, OSError)
 
@@ -127,7 +127,7 @@ def explain(error: BaseException) -> str:
         return f"{group}={choice}: {_allowed(choice, error.options or ())}"
     if isinstance(error, OverrideParseException):
         return unreadable(error)
-    told = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    told = first_line(error)
     for cause in chain:
         if isinstance(cause, OmegaConfBaseException):
             return _explain_value(cause, told)
@@ -152,7 +152,7 @@ def _explain_value(cause: OmegaConfBaseException, told: str) -> str:
         if key.startswith("hydra."):
             return f"{key}: Hydra has no such key; see {os.path.basename(sys.argv[0])} --hydra-help"
         return explain_key(key)
-    reason = next(iter(str(cause).splitlines()), type(cause).__name__)
+    reason = first_line(cause)
     return told if reason == told else f"{told}: {reason}"
 
 

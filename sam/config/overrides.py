@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 
 from sam.config.schema import GROUPS, EvaluateConfig, TrainConfig, leaves
-from sam.system.errors import ConfigError
+from sam.system.errors import ConfigError, first_line
 
 GROUPS_OF: dict[type[Any], tuple[str, ...]] = {TrainConfig: GROUPS, EvaluateConfig: ("analysis",)}
 # The type of every key, and a config that accepts only values of the right type.
@@ -133,6 +133,6 @@ def _value_faults(key: str, value: Any, text: Any, schema: type[Any]) -> Iterato
     try:
         OmegaConf.update(TYPED[schema], key, value, merge=True)
     except GrammarParseError as error:
-        yield f"{key}={text}: {str(error).splitlines()[0]}; {HINT_ON_INTERPOLATION}"
+        yield f"{key}={text}: {first_line(error)}; {HINT_ON_INTERPOLATION}"
     except OmegaConfBaseException:
         yield explain_type(key, text, schema)

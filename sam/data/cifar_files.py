@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from sam.data.unverified import readable
 from sam.system.foreign_files import open_regular
 
 NUM_BYTES = 3 * 32 * 32
@@ -96,13 +97,9 @@ def _read_batch(path: Path) -> tuple[np.ndarray[Any, Any], list[int]]:
 
 
 def _read(path: Path) -> dict[Any, Any]:
-    try:
-        with open_regular(path) as file:
-            # The originals are of Python 2, whose text is bytes.
-            content = _Unpickler(file, encoding="latin1").load()
-    except Exception as error:  # a damaged pickle can raise almost anything
-        reason = str(error) or type(error).__name__
-        raise ValueError(f"{path.absolute()} cannot be read as a file of CIFAR: {reason}") from error
+    with readable(path, " as a file of CIFAR"), open_regular(path) as file:
+        # The originals are of Python 2, whose text is bytes.
+        content = _Unpickler(file, encoding="latin1").load()
     if not isinstance(content, dict):
         raise ValueError(f"{path.absolute()} holds a {type(content).__name__}; a file of CIFAR holds a dict")
     return content

@@ -66,10 +66,15 @@ def _check_images(title: str, images: Images, expected: tuple[int, ...]) -> None
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Turn every error of a library that reads a file into a ValueError that names the file."""
+def readable(path: Path, kind: str = "") -> Iterator[None]:
+    """Turn every error of a library that reads a file into a ValueError that names the file.
+
+    Args:
+        path: The file.
+        kind: What it is read as, for the message, such as " as a file of CIFAR".
+    """
     try:
         yield
-    except Exception as error:  # torchvision and scipy raise a dozen types for a damaged file
+    except Exception as error:  # torchvision, scipy and pickle raise a dozen types for a damaged file
         reason = str(error) or type(error).__name__
-        raise ValueError(f"{path.absolute()} cannot be read: {reason}") from error
+        raise ValueError(f"{path.absolute()} cannot be read{kind}: {reason}") from error

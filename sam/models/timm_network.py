@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sam.models.timm_weights import head_layers, load_weights
+from sam.system.errors import first_line
 
 if TYPE_CHECKING:
     from timm.models import PretrainedCfg
@@ -205,8 +206,7 @@ def fetch(timm_name: str, trained_channels: int, options: dict[str, Any]) -> nn.
     try:
         return timm.create_model(timm_name, pretrained=True, **options)
     except Exception as error:  # the hub's client also raises the errors of its HTTP library
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise OSError(
-            f"weights=hub: timm could not download {timm_name} ({reason}); name a file on this machine with "
-            "model.weights=PATH, or check the connection"
+            f"weights=hub: timm could not download {timm_name} ({first_line(error)}); name a file on this "
+            "machine with model.weights=PATH, or check the connection"
         ) from error

@@ -13,6 +13,7 @@ from itertools import zip_longest
 
 from torch import Tensor, nn
 
+from sam.system.errors import first_line
 from sam.system.foreign_files import check_torch_file
 
 COUNTER = "num_batches_tracked"
@@ -72,10 +73,9 @@ def read_tensors(path: str) -> dict[str, Tensor]:
         check_torch_file(path)
         tensors: dict[str, Tensor] = load_state_dict(path, weights_only=True)
     except Exception as error:  # torch and safetensors can raise almost anything for a file of unknown origin
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"weights={path} cannot be read ({reason}); allowed are .safetensors files and torch checkpoints "
-            "that hold only tensors and numbers"
+            f"weights={path} cannot be read ({first_line(error)}); allowed are .safetensors files and torch "
+            "checkpoints that hold only tensors and numbers"
         ) from error
     strange = [name for name, tensor in tensors.items() if not isinstance(tensor, Tensor)]
     if strange or not tensors:

@@ -154,6 +154,10 @@ class SAM(AroundOptimizer):
         check_settings(settings, self._p, self._random_direction)
         return settings
 
+    def _weights(self) -> list[Tensor]:
+        """Return the weights of all groups, perturbed or not."""
+        return [weight for group in self.param_groups for weight in group["params"]]
+
     def _perturbed_groups(self) -> list[dict[str, Any]]:
         """Return the groups that are perturbed; other code may have added groups or changed settings."""
         for group in self.param_groups:
@@ -419,12 +423,9 @@ class SAM(AroundOptimizer):
         self._check_not_perturbed()
         closure = torch.enable_grad()(closure)
         if not first_pass_done:
-            weights = [weight for group in self.param_groups for weight in group["params"]]
-            both_passes_done, self._between.has_gradient_of_update = (
-                self._between.has_gradient_of_update,
-                False,
-            )
-            loss, is_first_pass = first_pass(closure, weights, both_passes_done)
+            both_passes_done = self._between.has_gradient_of_update
+            self._between.has_gradient_of_update = False
+            loss, is_first_pass = first_pass(closure, self._weights(), both_passes_done)
             if not is_first_pass:
                 self._base_step()
                 return loss
@@ -446,8 +447,7 @@ class SAM(AroundOptimizer):
     def _own_state(self) -> dict[str, Any]:
         saved = {}
         if self._between.perturbed is not None:
-            weights = [weight for group in self.param_groups for weight in group["params"]]
-            number = {weight: number for number, weight in enumerate(weights)}
+            number = {weight: number for number, weight in enumerate(self._weights())}
             copies = zip(self._between.perturbed, self._saved.last, strict=True)
             # Other code may have removed a weight from the groups.
             saved = {number[weight]: copy for weight, copy in copies if weight in number}
@@ -461,7 +461,7 @@ class SAM(AroundOptimizer):
         for group in self.param_groups:
             self._adopt(group)
         self._between.perturbed, self._between.has_gradient_of_update = None, False
-        weights = [weight for group in self.param_groups for weight in group["params"]]
+        weights = self._weights()
         if own.get("is_perturbed"):
             self._save([weights[number] for number in own["saved"]])
             torch._foreach_copy_(self._saved.last, list(own["saved"].values()))

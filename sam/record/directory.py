@@ -18,7 +18,7 @@ from sam.config.check import check
 from sam.config.schema import TrainConfig
 from sam.record.checksums import check_file, sealed
 from sam.record.run_files import config_file, load_config, load_result, resolved
-from sam.system.errors import ConfigError
+from sam.system.errors import ConfigError, first_line
 from sam.system.files import finite_only, write_json, write_text
 from sam.system.foreign_files import find_link
 
@@ -91,8 +91,7 @@ def read_config(directory: pathlib.Path, key: str = "run") -> TrainConfig:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     except Exception as error:  # yaml and omegaconf raise many kinds, all with this meaning
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ConfigError(f"{path} is damaged: {reason}") from error
+        raise ConfigError(f"{path} is damaged: {first_line(error)}") from error
     assert isinstance(config, TrainConfig)
     try:
         check(config)

@@ -30,6 +30,11 @@ class MissingDataset(FileNotFoundError):
     """A dataset that could be downloaded is not in its folder, and was not downloaded."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or the name of its type if it has no text."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 @contextmanager
 def user_errors(key: str) -> Iterator[None]:
     """Turn the errors of readers and constructors into a ConfigError that names a key."""

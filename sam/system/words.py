@@ -8,4 +8,4 @@ def counted(number: int, noun: str) -> str:
         number: How many there are.
         noun: The singular of a noun whose plural ends with "s".
     """
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

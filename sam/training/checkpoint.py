@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from sam.system.errors import first_line
 from sam.system.files import naming
 from sam.system.foreign_files import check_torch_file, open_regular
 
@@ -92,8 +93,7 @@ class CheckpointStore:
             except Exception as error:  # torch can raise almost anything for a file of unknown origin
                 if isinstance(error, OSError) and error.errno != errno.EIO:
                     raise  # the file is not damaged, and may well be the newest checkpoint
-                reason = next(iter(str(error).splitlines()), type(error).__name__)
-                damages.append(f"{path} is damaged: {reason}")
+                damages.append(f"{path} is damaged: {first_line(error)}")
                 self._newest_is_damaged = True
                 continue
             for message in damages:

@@ -22,6 +22,16 @@ def test_statistics_move_once_by_the_mean_over_micro_batches():
     assert int(norm.num_batches_tracked) == 1
 
 
+def update(statistics, model):
+    """Make the clean passes of an update with three micro-batches."""
+    statistics.begin(3)
+    for part in torch.randn(3, 4, 2):
+        statistics.begin_micro_batch()
+        model(part)
+        statistics.keep()
+    statistics.write()
+
+
 def test_statistics_of_frozen_layers_and_other_buffers_are_left_alone_to_the_bit():
     model = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2))
     model.register_buffer("filter", torch.tensor([0.1, 0.7]))
@@ -29,12 +39,7 @@ def test_statistics_of_frozen_layers_and_other_buffers_are_left_alone_to_the_bit
     model[1].running_mean.fill_(0.1)
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     statistics = RunningStatistics(model)
-    statistics.begin(3)
-    for part in torch.randn(3, 4, 2):
-        statistics.begin_micro_batch()
-        model(part)
-        statistics.keep()
-    statistics.write()
+    update(statistics, model)
     for name, buffer in model.named_buffers():
         assert torch.equal(buffer, before[name]) == (not name.startswith("0.")), name
 
@@ -73,12 +78,7 @@ def test_layers_that_are_frozen_later_are_left_alone():
     statistics = RunningStatistics(model)
     model.eval()
     model[0].running_mean.fill_(0.1)
-    statistics.begin(3)
-    for part in torch.randn(3, 4, 2):
-        statistics.begin_micro_batch()
-        model(part)
-        statistics.keep()
-    statistics.write()
+    update(statistics, model)
     assert torch.equal(model[0].running_mean, torch.full((2,), 0.1))
 
 

@@ -253,6 +253,24 @@ def test_load_goes_back_only_where_the_newest_is_damaged(
             store.load()
 
 
+def test_error_without_a_text_is_called_by_its_type(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = checkpoint.find_damage
+
+    def refuse(path: Path) -> str | None:
+        if path == store.newest:
+            raise MemoryError
+        return find(path)
+
+    monkeypatch.setattr(checkpoint, "find_damage", refuse)
+    state, told = load_quietly(store)
+    assert equal(state, OLD)
+    assert [str(warning) for warning in told] == [
+        f"{store.newest} is damaged: MemoryError; going back to checkpoint.previous.pt"
+    ]
+
+
 def test_load_takes_the_one_before_while_the_newest_is_being_moved(
     store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
