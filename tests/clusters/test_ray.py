@@ -21,9 +21,12 @@ RUNS = [*TINY, "epochs=20", "dataset.num_train=512", "optimizer=sam", "seed=0,1,
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.xdist_group("ray"),
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(900),
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="no Ray here"),
 ]
+
+# Ray gives its workers a lower priority than every other process: next to other tests they would starve.
+ENVIRONMENT = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
 
 # In a process of its own, since Ray leaves files open, which are errors here.
 CLUSTER = """
@@ -42,17 +45,40 @@ cluster.shutdown()
 @pytest.fixture
 def cluster():
     """Start two nodes; give a process that says their address, and ends one for each line it is told."""
-    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
     process = subprocess.Popen(
         [sys.executable, "-c", CLUSTER],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env=environment,
+        env=ENVIRONMENT,
     )
     yield process
     process.communicate(timeout=60)
+
+
+@pytest.fixture
+def sweep(tmp_path, cluster):
+    """Start a sweep of three runs on the cluster; end it if the test ends before it does."""
+    process = subprocess.Popen(
+        [
+            *TRAIN,
+            "hydra/launcher=ray",
+            f"hydra.launcher.ray.init.address='{cluster.stdout.readline().strip()}'",
+            # A thread of Ray prints what runs say, and may do so in the middle of a line of ours.
+            "hydra.launcher.ray.init.log_to_driver=false",
+            *RUNS,
+            f"outputs={tmp_path / 'outputs'}",
+        ],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=ENVIRONMENT,
+    )
+    with process:
+        yield process
+        process.kill()
 
 
 def workers(outputs):
@@ -71,25 +97,8 @@ def workers(outputs):
     return found
 
 
-def test_sweep_ends_complete_although_a_worker_and_a_node_are_killed(tmp_path, cluster):
+def test_sweep_ends_complete_although_a_worker_and_a_node_are_killed(tmp_path, cluster, sweep):
     undisturbed, outputs = tmp_path / "undisturbed", tmp_path / "outputs"
-    address = cluster.stdout.readline().strip()
-    sweep = subprocess.Popen(
-        [
-            *TRAIN,
-            "hydra/launcher=ray",
-            f"hydra.launcher.ray.init.address='{address}'",
-            # A thread of Ray prints what runs say, and may do so in the middle of a line of ours.
-            "hydra.launcher.ray.init.log_to_driver=false",
-            *RUNS,
-            f"outputs={outputs}",
-        ],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "RAY_AUTH_MODE": "disabled"},
-    )
     wait_until(lambda: min(rows(outputs, 0), rows(outputs, 1)) > 2)
     killed = workers(outputs)[directory_of(outputs, 0)]
     os.kill(killed, signal.SIGKILL)

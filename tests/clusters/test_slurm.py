@@ -32,7 +32,7 @@ def directory_of(folder, seed):
     return next(iter(folder.rglob(f"seed{seed}-*")), folder / "none")
 
 
-def wait_until(condition, seconds=120):
+def wait_until(condition, seconds=300):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "nothing came of it"
