@@ -2,16 +2,54 @@
 
 import dataclasses
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from sam.config.runtime import RuntimeConfig
 from sam.config.setting import setting
+
+
+class SAMRuleKeys(NamedTuple):
+    """What the config says about one rule of SAM's family.
+
+    Attributes:
+        label: Its name in tables.
+        keys: The keys with sam_only=True that it reads, without KEYS_OF_ALL_RULES.
+    """
+
+    label: str
+    keys: tuple[str, ...]
+
+
+# Allowed with every rule. Recipes set the last two, also for rules with one pass, which do not read them.
+KEYS_OF_ALL_RULES = ("rule", "rho", "true_gradient", "replay")
+# By the value of optimizer.rule. sam/build/rules.py makes the rules.
+SAM_RULES = {
+    "sam": SAMRuleKeys(
+        "SAM",
+        (
+            "adaptive",
+            "p",
+            "direction",
+            "ascent_steps",
+            "ascent_step_size",
+            "second_order",
+            "sync_ascent",
+            "perturb",
+            "ascent_fraction",
+            "interval",
+            "reuse",
+            "start",
+            "stop",
+        ),
+    ),
+}
 
 
 @dataclasses.dataclass
 class OptimizerConfig:
     """SGD, alone or as the base optimizer of SAM."""
 
-    # The rule: plain SGD, or SAM around SGD.
+    # Plain SGD, or SAM around SGD.
     name: str = setting("sam", choices=("sgd", "sam"))
     # Learning rate of the first step. It falls to 0 along a cosine, step by step, without warm-up.
     lr: float = setting(0.1, above=0)
@@ -27,6 +65,8 @@ class OptimizerConfig:
     weight_decay_in: str = setting("optimizer", choices=("optimizer", "loss"))
     # Largest 2-norm of the final gradient. null means no clipping.
     clip_norm: float | None = setting(5.0, above=0)
+    # SAM, or another rule of its family (docs/variants.md). A rule refuses the keys that it does not read.
+    rule: str = setting("sam", choices=tuple(SAM_RULES), sam_only=True)
     # Radius of the ball in which SAM looks for the highest loss, in weight units.
     rho: float = setting(0.05, at_least=0, sam_only=True)
     # ASAM (Kwon et al. 2021): scale the ball by |w|, weight by weight.
@@ -76,8 +116,9 @@ def optimizer_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig, micro_
     """
     if optimizer.nesterov and optimizer.momentum == 0:
         yield "optimizer.nesterov=true needs optimizer.momentum > 0; set optimizer.nesterov=false"
-    if optimizer.name != "sam":
-        return
+    if optimizer.name != "sam" or optimizer.rule not in SAM_RULES:
+        return  # range_fault() reports an unknown rule
+    yield from rule_clashes(optimizer)
     if optimizer.ascent_fraction * micro_batch < 1:
         yield (
             f"optimizer.ascent_fraction={optimizer.ascent_fraction} of {micro_batch} images (m) is less than "
@@ -103,6 +144,25 @@ def optimizer_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig, micro_
         yield from second_order_clashes(optimizer, runtime)
     if runtime.parallel == "fsdp":
         yield from sharding_clashes(optimizer)
+
+
+def rule_clashes(optimizer: OptimizerConfig) -> Iterator[str]:
+    """Yield one message for each key of SAM's family that the chosen rule does not read."""
+    read = (*KEYS_OF_ALL_RULES, *SAM_RULES[optimizer.rule].keys)
+    for field in dataclasses.fields(optimizer):
+        if not field.metadata.get("sam_only") or field.name in read:
+            continue
+        value = getattr(optimizer, field.name)
+        if value != field.default:
+            readers = " or ".join(rule for rule, one in SAM_RULES.items() if field.name in one.keys)
+            yield (
+                f"optimizer.{field.name}={_text(value)} does not apply to optimizer.rule={optimizer.rule}; "
+                f"leave it out, or set optimizer.rule={readers}"
+            )
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def cheaper_rule_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig) -> Iterator[str]:

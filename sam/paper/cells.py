@@ -32,6 +32,7 @@ CONDITION_KEYS = (
     "dataset.label_noise",
     "dataset.label_file",
     "model.freeze_statistics",
+    "optimizer.rule",
     "optimizer.adaptive",
     "optimizer.p",
     "optimizer.direction",

@@ -49,7 +49,7 @@ def path_of(config: TrainConfig) -> pathlib.Path:
     optimizer = config.optimizer
     rule = optimizer.name
     if optimizer.name == "sam":
-        rule += f"-rho{optimizer.rho:g}" + ("-adaptive" if optimizer.adaptive else "")
+        rule = f"{optimizer.rule}-rho{optimizer.rho:g}" + ("-adaptive" if optimizer.adaptive else "")
     return pathlib.Path(
         os.path.expanduser(config.outputs),
         config.dataset.name,

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from sam.config.optimizer import SAM_RULES
 from sam.config.schema import TrainConfig, leaves
 
 
@@ -15,6 +16,7 @@ def _plain(value: Any) -> Any:
 DEFAULTS = {name: default for name, default, _ in leaves(TrainConfig())}
 PLAIN_DEFAULTS = {name: _plain(default) for name, default in DEFAULTS.items()}
 RULES = {name: field.metadata for name, _, field in leaves(TrainConfig())}
+RULE_LABELS = {rule: one.label for rule, one in SAM_RULES.items()}
 
 
 def number(value: object) -> float | None:

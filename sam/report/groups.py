@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sam.record.reader import Run
-from sam.record.values import DEFAULTS, RULES, number, values_of
+from sam.record.values import DEFAULTS, RULE_LABELS, RULES, number, values_of
 from sam.report.settings import Setting, setting_of
 
-# Keys of SAM that a label shows as "adaptive SAM" and "rho=...".
-NAMED_KEYS = ("optimizer.rho", "optimizer.adaptive")
+# Keys of SAM that a label shows as "adaptive SAM" and "rho=...", and the key that gives the name of the rule.
+NAMED_KEYS = ("optimizer.rho", "optimizer.adaptive", "optimizer.rule")
 PHRASES = {
     "optimizer.p": "p={}",
     "optimizer.direction": "{} direction",
@@ -141,7 +141,7 @@ def _label(config: dict[str, Any]) -> str:
 
 
 def _method(config: dict[str, Any]) -> list[str]:
-    """Return the name of the optimizer, then a phrase for each key of SAM that departs from plain SAM."""
+    """Return the name of the optimizer, then a phrase for each key of SAM that is not at its default."""
     if config["optimizer"]["name"] != "sam":
         return [str(config["optimizer"]["name"]).upper()]
     values = values_of(config)
@@ -150,7 +150,9 @@ def _method(config: dict[str, Any]) -> list[str]:
         for name, rules in RULES.items()
         if rules.get("sam_only") and name not in NAMED_KEYS and values[name] != DEFAULTS[name]
     ]
-    return ["adaptive SAM" if values["optimizer.adaptive"] else "SAM", *departures]
+    rule = values["optimizer.rule"]
+    label = RULE_LABELS.get(rule, str(rule))  # a newer version may know more rules
+    return [f"adaptive {label}" if values["optimizer.adaptive"] else label, *departures]
 
 
 def _phrase(name: str, value: object) -> str:

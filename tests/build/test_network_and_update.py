@@ -1,4 +1,4 @@
-"""Tests of sam/build/update.py."""
+"""Tests of sam/build/update.py and sam/build/rules.py."""
 
 import inspect
 import math
@@ -142,7 +142,7 @@ UPDATES = [
 ]
 # Tested elsewhere: the loop gives every update its learning rate; there is a test of the gates above; and
 # what several processes share.
-OTHER_KEYS = {"optimizer.lr", "optimizer.true_gradient", "optimizer.sync_ascent"}
+OTHER_KEYS = {"optimizer.lr", "optimizer.rule", "optimizer.true_gradient", "optimizer.sync_ascent"}
 
 
 def weights_after_all_updates(update_of):

@@ -83,6 +83,7 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("augmentation.mixup_alpha", -1.0, "a number >= 0"),
     ("augmentation.mixup_alpha", float("inf"), "a finite number"),
     ("optimizer.name", "adam", "one of sgd, sam"),
+    ("optimizer.rule", "asam", "one of sam"),
     ("optimizer.lr", 0.0, "a number > 0"),
     ("optimizer.momentum", 1.0, "a number >= 0 and < 1"),
     ("optimizer.momentum", -0.1, "a number >= 0 and < 1"),

@@ -70,6 +70,7 @@ SCIENCE: dict[str, Any] = {
     "augmentation.inception_crop": True,
     "augmentation.mixup_alpha": 1.0,
     "optimizer.name": "sgd",
+    "optimizer.rule": "msam",
     "optimizer.lr": 0.05,
     "optimizer.momentum": 0.8,
     "optimizer.nesterov": False,

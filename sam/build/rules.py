@@ -1,0 +1,108 @@
+"""From a config to a rule. Each value of optimizer.rule has one entry in MAKERS."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from sam.config.optimizer import OptimizerConfig
+from sam.models.gates import Gate, set_true_gradient
+from sam.optim import SAM
+from sam.optim.schedule import Ascents
+from sam.training.forward_backward import ForwardBackward
+from sam.training.look_sam import OrthogonalReuse
+from sam.training.rule import Rule, SAMRule, SGDRule
+from sam.training.second_order import SecondOrderSAMRule
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """The parts that a rule is made of.
+
+    Attributes:
+        chosen: The optimizer section of the config.
+        network: The network that holds the parameters.
+        forward_backward: Makes the passes.
+        base: The arguments of SGD, the base optimizer.
+        num_steps: Number of updates in the whole run.
+    """
+
+    chosen: OptimizerConfig
+    network: nn.Module
+    forward_backward: ForwardBackward
+    base: dict[str, Any]
+    num_steps: int
+
+    def sgd(self) -> torch.optim.Optimizer:
+        """Return SGD of all parameters."""
+        return torch.optim.SGD(self.network.parameters(), **self.base)
+
+    def passes(self) -> dict[str, Any]:
+        """Return what the two passes of a rule share: true_gradient and replay, as in SAMRule."""
+        # set_true_gradient() visits all layers in every micro-batch, so it is used only if there is a gate.
+        gated = any(isinstance(layer, Gate) for layer in self.network.modules())
+        switch = partial(set_true_gradient, self.network) if gated and self.chosen.true_gradient else None
+        return {"true_gradient": switch, "replay": self.chosen.replay}
+
+
+def make_rule(parts: Parts) -> Rule:
+    """Return the rule that a config names.
+
+    Raises:
+        ValueError: If the network or the number of updates does not fit the rule.
+    """
+    if parts.chosen.name == "sgd":
+        return SGDRule(parts.forward_backward, parts.sgd())
+    return MAKERS[parts.chosen.rule](parts)
+
+
+def _sam(parts: Parts) -> Rule:
+    chosen = parts.chosen
+    if chosen.second_order:
+        return SecondOrderSAMRule(parts.forward_backward, parts.sgd(), rho=chosen.rho, **parts.passes())
+    sam = SAM(
+        _groups(chosen, parts.network),
+        torch.optim.SGD,
+        rho=chosen.rho,
+        adaptive=chosen.adaptive,
+        p=chosen.p,
+        random_direction=chosen.direction == "random",
+        **parts.base,
+    )
+    return SAMRule(
+        parts.forward_backward,
+        sam,
+        **parts.passes(),
+        ascent_steps=chosen.ascent_steps,
+        ascent_step_size=chosen.ascent_step_size,
+        ascent_fraction=chosen.ascent_fraction,
+        ascents=Ascents.between(chosen.start, chosen.stop, parts.num_steps, chosen.interval),
+        reuse=OrthogonalReuse(sam, chosen.reuse) if chosen.reuse else None,
+        sync_ascent=chosen.sync_ascent,
+    )
+
+
+def _groups(chosen: OptimizerConfig, network: nn.Module) -> list[dict[str, Any]]:
+    """Return the parameters in one group; with perturb=norm, those that are not perturbed in a second one.
+
+    Raises:
+        ValueError: If the network has no normalisation layer to perturb.
+    """
+    if chosen.perturb == "all":
+        return [{"params": list(network.parameters())}]
+    layers = [layer for layer in network.modules() if "norm" in type(layer).__name__.lower()]
+    norm = {weight for layer in layers for weight in layer.parameters(recurse=False)}
+    if not norm:
+        raise ValueError("perturb=norm: this model has no normalisation layer with weights; use perturb=all")
+    others = [weight for weight in network.parameters() if weight not in norm]
+    return [
+        {"params": [weight for weight in network.parameters() if weight in norm]},
+        {"params": others, "perturbed": False},
+    ]
+
+
+# By the value of optimizer.rule.
+MAKERS: dict[str, Callable[[Parts], Rule]] = {"sam": _sam}
