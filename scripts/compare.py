@@ -1,11 +1,14 @@
 """Compare runs: SGD and SAM at equal epochs and at equal compute, the paper's numbers, all values of rho.
 
 python scripts/compare.py [FOLDER ...] [--out FOLDER] [--no-figure]
+python scripts/compare.py [FOLDER ...] --json [FILE]
+python scripts/compare.py [FOLDER ...] --diff A B
 
 It only reads files. So it works without torch, for runs of other machines, and during training.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,10 +17,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, w
 
 from sam.figures.curves import draw_error_curves
 from sam.paper.cells import CELLS
+from sam.report.as_json import comparison_data
 from sam.report.comparison import Comparison, read_comparison
+from sam.report.config_diff import differences, find_side, render_differences
 from sam.report.groups import Group
 from sam.report.markdown import render_comparison
 from sam.report.markdown_sections import render_families, render_paper_rows, render_sweeps
+
+STANDARD_OUTPUT = "-"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,11 +42,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
+        if options.diff:
+            first, second = (find_side(name, options.outputs) for name in options.diff)
+            print(render_differences(first, second, differences(first, second)))
+            return 0
         comparison = read_comparison(options.outputs, CELLS)
     except ValueError as error:
         return _fail(str(error))
     for warning in comparison.warnings:
         print(f"warning: {warning}", file=sys.stderr)
+    if options.json:
+        return _write_json(comparison, options.json)
     text = _render(comparison)
     print(text)
     out = options.out or options.outputs[0]
@@ -66,6 +79,20 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="folder for comparison.md and comparison.png (default: the first FOLDER)",
     )
     parser.add_argument("--no-figure", action="store_true", help="do not write comparison.png")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--json",
+        nargs="?",
+        const=STANDARD_OUTPUT,
+        metavar="FILE",
+        help="write all data of the tables as JSON, and nothing else, to FILE or to standard output",
+    )
+    instead.add_argument(
+        "--diff",
+        nargs=2,
+        metavar=("A", "B"),
+        help="show only how two configs differ; A and B are run directories or identities of conditions",
+    )
     return parser.parse_args(arguments)
 
 
@@ -92,6 +119,21 @@ def _write(out: Path, text: str, groups: Sequence[Group], with_figure: bool) -> 
         return
     drawn.savefig(figure, format="png")
     print(f"wrote {figure}")
+
+
+def _write_json(comparison: Comparison, target: str) -> int:
+    text = json.dumps(comparison_data(comparison), indent=2, allow_nan=False)
+    if target == STANDARD_OUTPUT:
+        print(text)
+        return 0
+    try:
+        Path(target).write_text(f"{text}\n", encoding="utf-8")
+    except OSError as error:
+        reason = error.strerror or error
+        return _fail(
+            f"cannot write to {target} ({reason}); name a file after --json, and folders of runs before it"
+        )
+    return 0
 
 
 def _fail(message: str) -> int:

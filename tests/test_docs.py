@@ -39,6 +39,7 @@ ELSEWHERE = {
     "python -m tests.report.many_runs": "tests/report/test_many_runs.py",
     "python tests/faults/campaign.py": "tests/faults/test_faults.py",
     "python tests/faults/long_run.py": "tests/faults/test_long_run.py",
+    "python scripts/compare.py outputs --diff": "tests/scripts/test_compare.py",
     "python scripts/figure.py NAME": "tests/scripts/test_figure.py",
     "python scripts/benchmarks/precision.py RUN": "tests/scripts/benchmarks/test_precision.py",
     "python scripts/reproduce.py": "tests/scripts/test_reproduce.py",

@@ -1,5 +1,6 @@
 """Tests of scripts/compare.py as a command."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -141,3 +142,29 @@ def test_compare_with_a_file_in_the_place_of_out_says_what_to_do(outputs: Path) 
 
 def test_compare_with_unknown_option_exits_with_2(tmp_path: Path) -> None:
     assert _compare(tmp_path, "--unknown").returncode == 2
+
+
+def test_compare_json_writes_the_data_and_nothing_else(outputs: Path, tmp_path: Path) -> None:
+    before = sorted(outputs.rglob("*"))
+    done = _compare(tmp_path, outputs, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    data = json.loads(done.stdout)
+    assert [row["label"] for row in data["settings"][0]["rows"]] == ["SGD", "SAM rho=0.05"]
+    done = _compare(tmp_path, outputs, "--json", tmp_path / "data.json")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert json.loads((tmp_path / "data.json").read_text(encoding="utf-8")) == data
+    assert sorted(outputs.rglob("*")) == before
+
+
+def test_compare_json_before_the_folder_says_what_to_do(outputs: Path) -> None:
+    _assert_fails(
+        _compare(outputs.parent, "--json", outputs), "name a file after --json, and folders of runs"
+    )
+
+
+def test_compare_diff_shows_the_keys_of_two_runs(outputs: Path) -> None:
+    (sgd,), (sam,) = (list(outputs.rglob(f"{name}*/seed0-*")) for name in ("sgd", "sam"))
+    done = _compare(outputs.parent, "--diff", sgd, sam.name.rpartition("-")[2])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "| optimizer.rho  | (not read) | 0.05 |" in done.stdout
+    _assert_fails(_compare(outputs.parent, "--diff", sgd, "0123abcd"), "no run in outputs has this identity")

@@ -1,0 +1,144 @@
+"""The differences between the configs of two runs, or of two conditions (runs that differ only in seed)."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sam.record.reader import Run, find_runs, read_config
+from sam.record.values import DEFAULTS, RULES, values_of
+from sam.report.markup import render_table
+
+NOT_READ = "(not read)"
+NO_NUMBERS = "Keys that decide no number"
+
+
+class Side(NamedTuple):
+    """One of the two configs.
+
+    Attributes:
+        name: The text that the user gave.
+        config: The resolved config.
+        is_condition: Whether the user named a condition, so that the seed is not compared.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    is_condition: bool
+
+
+class Difference(NamedTuple):
+    """A key with two values.
+
+    Attributes:
+        key: The dotted key.
+        first: Its value in the first config; NOT_READ if SGD does not read it.
+        second: Its value in the second config.
+        decides_numbers: Whether the key is part of the identity of a run, or the seed.
+    """
+
+    key: str
+    first: Any
+    second: Any
+    decides_numbers: bool
+
+
+def find_side(name: str, roots: Sequence[Path]) -> Side:
+    """Return the config of a run directory, or of the condition with an identity.
+
+    Args:
+        name: A run directory, or the identity of a condition: the 8 hexadecimal digits at the end of the name
+            of its run directories.
+        roots: Folders in which the condition is searched.
+
+    Raises:
+        ValueError: If the run cannot be read, or no run has the identity.
+    """
+    if not re.fullmatch("[0-9a-f]{8}", name) or Path(name).is_dir():
+        try:
+            return Side(name, read_config(Path(name)), is_condition=False)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"--diff {name}: {error}; name a run directory, or the identity of a condition (the 8 "
+                "hexadecimal digits at the end of the name of its run directories)"
+            ) from error
+    found = next((run for run in find_runs(roots)[0] if _identity(run) == name), None)
+    if found is None:
+        folders = ", ".join(map(str, roots))
+        raise ValueError(
+            f"--diff {name}: no run in {folders} has this identity; name the folder of your runs"
+        )
+    return Side(name, found.config, is_condition=True)
+
+
+def differences(first: Side, second: Side) -> list[Difference]:
+    """Return the keys whose values differ, in the order of the schema.
+
+    A key that a config lacks has its default. SGD does not read the keys of SAM. If one side is SGD, such a
+    key is shown only if the other side has changed it, and rho always. If one side is a condition, the seed
+    and the keys that decide no number are left out.
+
+    Args:
+        first: A config.
+        second: The other config.
+    """
+    values, others = _read_values(first.config), _read_values(second.config)
+    has_condition = first.is_condition or second.is_condition
+    found = []
+    for key in dict.fromkeys([*values, *others]):
+        left = _comparable(key, values.get(key), has_condition)
+        right = _comparable(key, others.get(key), has_condition)
+        is_shown = left != right and not (has_condition and (key == "seed" or not _decides(key)))
+        is_unread = NOT_READ in (left, right) and DEFAULTS.get(key) in (left, right)
+        if is_shown and (key == "optimizer.rho" or not is_unread):
+            found.append(Difference(key, left, right, _decides(key)))
+    return found
+
+
+def render_differences(first: Side, second: Side, found: Iterable[Difference]) -> str:
+    """Write two tables as Markdown: keys that decide the numbers, then the others; a table may be missing.
+
+    Args:
+        first: The config of the first column of values.
+        second: The config of the second column.
+        found: The return value of `differences`.
+    """
+    parts = ["# Difference of two configs", f"- A: {first.name}\n- B: {second.name}"]
+    by_kind: dict[bool, list[list[str]]] = {True: [], False: []}
+    for key, old, new, decides in found:
+        by_kind[decides].append([key, _text(old), _text(new)])
+    for decides, rows in by_kind.items():
+        heading = "Key" if decides else NO_NUMBERS
+        parts += [render_table([heading, "A", "B"], rows)] if rows else []
+    if not by_kind[True]:
+        parts.append("All keys that decide the numbers are equal.")
+    return "\n\n".join(parts)
+
+
+def _identity(run: Run) -> str:
+    # A run that has not ended has no result yet.
+    return str(run.result["identity"]) if run.result else run.directory.name.rpartition("-")[2]
+
+
+def _read_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    values = values_of(config)
+    if values["optimizer.name"] != "sam":
+        values |= {key: NOT_READ for key, rules in RULES.items() if rules.get("sam_only")}
+    return values
+
+
+def _decides(key: str) -> bool:
+    if key not in RULES:  # a key of a later version
+        return not key.startswith("runtime.")
+    return bool(RULES[key].get("science", True))
+
+
+def _comparable(key: str, value: Any, has_condition: bool) -> Any:
+    if key == "dataset.relabel_from" and has_condition and value is not None:
+        return re.sub(r"seed\d+-", "seed*-", str(value))
+    return value
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
