@@ -260,6 +260,7 @@ def test_read_config_returns_what_was_written(tmp_path: Path, command: str) -> N
     alone = ("dataset.label_noise", "dataset.label_file", "dataset.label_name", "optimizer.adaptive")
     alone += ("optimizer.direction", "optimizer.ascent_steps", "optimizer.second_order", "runtime.compile")
     alone += (
+        "optimizer.rule",
         "optimizer.ascent_step_size",
         "dataset.label_noise_over",
         "dataset.extra",
