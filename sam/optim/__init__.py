@@ -1,6 +1,9 @@
-"""SAM around any torch optimizer, batch-norm statistics of its first pass, and the learning-rate schedule."""
+"""SAM and its variants around any torch optimizer, batch-norm statistics, and the learning-rate schedule."""
 
+from sam.optim.f_sam import FSAM
+from sam.optim.le_sam import LESAM
 from sam.optim.running_statistics import RunningStatistics
 from sam.optim.sam import SAM
+from sam.optim.vasso import VaSSO
 
-__all__ = ["SAM", "RunningStatistics"]
+__all__ = ["FSAM", "LESAM", "SAM", "RunningStatistics", "VaSSO"]

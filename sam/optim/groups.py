@@ -30,6 +30,32 @@ def check_number(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be a number, got {value!r}")
 
 
+def check_positive(name: str, value: Any) -> None:
+    """Make sure that a setting is a finite number above 0.
+
+    Raises:
+        TypeError: If it is not a number.
+        ValueError: If it is out of range.
+    """
+    check_number(name, value)
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{name} must be finite and > 0, got {value}")
+
+
+def check_ball(p: Any, random_direction: bool) -> None:
+    """Make sure that p is a number in its range, and fits random_direction.
+
+    Raises:
+        TypeError: If p is not a number.
+        ValueError: If p is out of range, or is not 2 with a random direction.
+    """
+    check_number("p", p)
+    if not p > 1:
+        raise ValueError(f"p must be greater than 1, infinity included, got {p}")
+    if p != 2 and random_direction:
+        raise ValueError(f"random_direction=True needs p=2, got p={p}; a random direction has length rho")
+
+
 def check_rho(rho: Any) -> None:
     """Make sure that rho is a number in its range.
 
@@ -105,6 +131,16 @@ def sign_of(group: dict[str, Any]) -> int:
     return -1 if group.get("maximize") else 1
 
 
+def ascents(weights: Sequence[Tensor], groups: Iterable[dict[str, Any]]) -> list[Tensor]:
+    """Return the gradients of the objectives that the base optimizer minimizes.
+
+    That is the gradient in `.grad`, zero if there is none, and with maximize=True its negative.
+    """
+    maximized = {weight for group in groups if sign_of(group) < 0 for weight in group["params"]}
+    grads = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
+    return [-grad if w in maximized else grad for w, grad in zip(weights, grads, strict=True)]
+
+
 def parts_that_move(
     groups: Iterable[dict[str, Any]], among: set[Tensor] | None = None, is_signed: bool = True
 ) -> dict[tuple[float, int], list[Tensor]]:
@@ -150,18 +186,23 @@ def check_base(base: Optimizer) -> None:
         )
 
 
-def check_arguments(base_class: type[Optimizer]) -> None:
+def check_arguments(base_class: type[Optimizer], sam_class: type[Optimizer]) -> None:
     """Make sure that no argument of a base optimizer's class has the name of an argument of SAM.
+
+    Args:
+        base_class: The class of the base optimizer.
+        sam_class: SAM, or a variant of it.
 
     Raises:
         ValueError: If one has.
     """
-    own = {"adaptive", "p", "random_direction", "rho"}
-    taken = sorted(own & inspect.signature(base_class).parameters.keys())
+    own, others = (inspect.signature(one).parameters.keys() for one in (sam_class, base_class))
+    taken = sorted(own & others - {"params", "base_optimizer", "base_arguments"})
     if taken:
+        name = sam_class.__name__
         raise ValueError(
-            f"{base_class.__name__} has an argument with the name {taken[0]!r}, and so has SAM; create the "
-            "base optimizer yourself and give it to SAM"
+            f"{base_class.__name__} has an argument with the name {taken[0]!r}, and so has {name}; create "
+            f"the base optimizer yourself and give it to {name}"
         )
 
 

@@ -28,15 +28,16 @@ from torch.optim import Optimizer
 from sam.optim.closure import first_pass
 from sam.optim.groups import (
     SETTINGS,
+    ascents,
     check_arguments,
+    check_ball,
     check_base,
-    check_number,
+    check_positive,
     check_same_parameters,
     check_settings,
     check_weights,
     checked_gradients,
     parts_that_move,
-    sign_of,
 )
 from sam.optim.memory import Copies, local_parts
 from sam.optim.perturbation import cosine_of_move_, find_directions, global_norm, move_, project_
@@ -101,11 +102,7 @@ class SAM(AroundOptimizer):
         random_direction: bool = False,
         **base_arguments: Any,
     ) -> None:
-        check_number("p", p)
-        if not p > 1:
-            raise ValueError(f"p must be greater than 1, infinity included, got {p}")
-        if p != 2 and random_direction:
-            raise ValueError(f"random_direction=True needs p=2, got p={p}; a random direction has length rho")
+        check_ball(p, random_direction)
         self._p = p
         self._random_direction = random_direction
         self._saved = Copies()
@@ -117,7 +114,7 @@ class SAM(AroundOptimizer):
             base = base_optimizer(params, **base_arguments)
         check_base(base)
         if base is not base_optimizer:
-            check_arguments(type(base))
+            check_arguments(type(base), type(self))
         super().__init__(base, {"rho": rho, "adaptive": adaptive, "perturbed": True})
         for group in self.param_groups:
             self._adopt(group)
@@ -216,7 +213,7 @@ class SAM(AroundOptimizer):
             raise RuntimeError("no parameter has a gradient; call backward() before the first step")
         grads = checked_gradients(weights, self._is_plain)
         adaptive = {weight for group in groups if group["adaptive"] for weight in group["params"]}
-        directions, length, norm = find_directions(weights, grads, adaptive, self._p, self._random_direction)
+        directions, length, norm = self._find_directions(weights, grads, adaptive)
         self._save(weights)
         try:
             remaining = iter(directions)
@@ -227,6 +224,12 @@ class SAM(AroundOptimizer):
             raise
         self._count(norm)
         return norm
+
+    def _find_directions(
+        self, weights: list[Tensor], grads: list[Tensor], adaptive: set[Tensor]
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Return the directions of eps, their norm, and that of g; variants of SAM change this."""
+        return find_directions(weights, grads, adaptive, self._p, self._random_direction)
 
     def _count(self, norm: Tensor) -> None:
         if self._between.num_not_finite is None:
@@ -256,9 +259,7 @@ class SAM(AroundOptimizer):
             ValueError: If step_size is out of range; if p != 2, adaptive or random_direction is used; or if
                 rho differs between groups.
         """
-        check_number("step_size", step_size)
-        if not 0 < step_size < float("inf"):
-            raise ValueError(f"step_size must be finite and > 0, got {step_size}")
+        check_positive("step_size", step_size)
         if not self.follows_gradient:
             raise ValueError("climb() needs p=2, adaptive=False and random_direction=False")
         groups = self._perturbed_groups()
@@ -317,11 +318,8 @@ class SAM(AroundOptimizer):
             A 0-dimensional tensor; nan if eps or the gradient is zero.
         """
         weights = self._perturbed_weights()
-        maximized = {w for group in self.param_groups if sign_of(group) < 0 for w in group["params"]}
-        grads = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
-        grads = [-grad if w in maximized else grad for w, grad in zip(weights, grads, strict=True)]
         try:
-            return cosine_of_move_(weights, self._saved.last, grads)
+            return cosine_of_move_(weights, self._saved.last, ascents(weights, self.param_groups))
         finally:
             self.restore()
 

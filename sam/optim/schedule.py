@@ -1,4 +1,4 @@
-"""The learning rate, and the updates in which SAM perturbs, as pure functions of the step (no state)."""
+"""The learning rate, LE-SAM's sigma, and the updates that perturb, as functions of the step (no state)."""
 
 import dataclasses
 import math
@@ -16,6 +16,27 @@ def cosine(step: int, num_steps: int) -> float:
         1 at the first step; it falls to 0 after the last step.
     """
     return 0.5 * (1 + math.cos(math.pi * step / num_steps))
+
+
+def rise_and_fall(step: int, num_steps: int, warm_up: float = 0.05, fall: float = 0.8) -> float:
+    """Return the factor of sigma in LE-SAM: it rises along a line, stays, and falls along a cosine.
+
+    The defaults are the schedule of the authors' code (arXiv 2605.10183): a rise in the first 10 of 200
+    epochs, and a fall in the last 40.
+
+    Args:
+        step: Number of updates already made, 0 .. num_steps.
+        num_steps: Number of updates in the whole run, at least 1.
+        warm_up: Share of the updates with the rise; 0 <= warm_up <= fall.
+        fall: Share of the updates before the fall; <= 1.
+
+    Returns:
+        0 at the first step (1 without a rise); 1 between rise and fall; 0 after the last step if it falls.
+    """
+    share = step / num_steps
+    if share < warm_up:
+        return share / warm_up
+    return 1.0 if share <= fall else 0.5 * (1 + math.cos(math.pi * (share - fall) / (1 - fall)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from sam.optim import SAM
+from sam.optim import FSAM, LESAM, SAM, VaSSO
 
 
 @pytest.fixture
@@ -76,3 +76,25 @@ def test_sharded_weights_come_back_and_autograd_is_told_both_times(mesh):
         assert all(new > old for new, old in zip(moved, versions))
         versions = moved
     assert all(torch.equal(new, old) for new, old in zip(values(model), before))
+
+
+@pytest.mark.parametrize("kind", [FSAM, VaSSO])
+def test_an_average_of_sharded_weights_is_refused_before_anything_moves(mesh, kind):
+    model, _, inputs = make(mesh)
+    optimizer = kind(model.parameters(), torch.optim.SGD, lr=0.1)
+    before = [value.clone() for value in values(model)]
+    model(inputs).sum().backward()
+    with pytest.raises(ValueError, match=f"{kind.__name__} does not work with sharded parameters; use SAM"):
+        optimizer.first_step()
+    assert all(torch.equal(new, old) for new, old in zip(values(model), before))
+
+
+def test_le_sam_moves_sharded_weights_like_whole_ones(mesh):
+    models = []
+    for mesh_or_none in (mesh, None):
+        model, _, inputs = make(mesh_or_none)
+        optimizer = LESAM(model.parameters(), torch.optim.SGD, rho=9.0, sigma=0.2, lr=0.1)
+        optimizer.step(closure_of(model, inputs))
+        models.append(model)
+    for weight, expected in zip(*map(values, models)):
+        torch.testing.assert_close(weight, expected, rtol=1e-5, atol=1e-6)
