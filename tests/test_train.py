@@ -200,6 +200,14 @@ def test_run_that_diverges_ends_with_its_own_status(command, tmp_path):
     assert "skipped" in command("train.py", *arguments)[1]
 
 
+def test_run_that_learns_nothing_warns_after_the_third_epoch(command, monkeypatch):
+    monkeypatch.setattr("sam.logs.trouble.TOLERANCE", 1.0)  # any error from 50 % on counts as chance
+    code, _, err = command("train.py", *TINY, "epochs=3", "optimizer.rho=100")
+    assert code == 0
+    assert "after epoch 3" in err and "a constant prediction has 75.00 %" in err
+    assert err.endswith("; try optimizer.rho below 100 or optimizer.lr below 0.1\n")
+
+
 @pytest.mark.parametrize(
     ("signal_number", "code"),
     [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],

@@ -5,18 +5,20 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sam.build.data import make_train_batches
 from sam.build.evaluation import make_evaluation
 from sam.build.resolved import Resolved
 from sam.build.update import make_update
+from sam.config.optimizer import OptimizerConfig
 from sam.config.runtime import RuntimeConfig
 from sam.config.schema import TrainConfig, leaves
 from sam.data.images import Dataset
 from sam.logs.console import ConsoleLog
 from sam.logs.csv_log import CsvLog
 from sam.logs.tensorboard import TensorBoardLog
+from sam.logs.trouble import TroubleLog
 from sam.record.identity import science
 from sam.system.errors import ConfigError
 from sam.training.checkpoint import CheckpointStore
@@ -40,7 +42,9 @@ USUAL_KEYS = (
 )
 
 
-def make_loggers(config: TrainConfig, directory: pathlib.Path, steps_per_epoch: int) -> list[Logger]:
+def make_loggers(
+    config: TrainConfig, directory: pathlib.Path, train_targets: Tensor, steps_per_epoch: int
+) -> list[Logger]:
     """Return the loggers of the main process."""
     validation = config.dataset.validation
     label = "/".join(directory.parts[-5:-1]) + f" seed {config.seed}"
@@ -48,7 +52,20 @@ def make_loggers(config: TrainConfig, directory: pathlib.Path, steps_per_epoch: 
         CsvLog(directory / "metrics.csv"),
         TensorBoardLog(directory / "tensorboard", _hyperparameters(config), directory / "analysis"),
         ConsoleLog(label, config.epochs, steps_per_epoch, "test" if validation == "none" else "validation"),
+        TroubleLog(label, _chance_pct(train_targets), _advice(config.optimizer)),
     ]
+
+
+def _chance_pct(targets: Tensor) -> float:
+    """Return the error of always predicting the most frequent class, in percent."""
+    return 100 - 100 * float(targets.bincount().max()) / len(targets)
+
+
+def _advice(optimizer: OptimizerConfig) -> str:
+    """Return what to change in a run that learns nothing."""
+    if optimizer.name == "sam" and optimizer.rho > 0:
+        return f"try optimizer.rho below {optimizer.rho:g} or optimizer.lr below {optimizer.lr:g}"
+    return f"try optimizer.lr below {optimizer.lr:g}"
 
 
 def _hyperparameters(config: TrainConfig) -> dict[str, float | str]:
@@ -102,7 +119,9 @@ def make_trainer(
         epochs=config.epochs,
         base_lr=config.optimizer.lr,
         store=CheckpointStore(directory),
-        loggers=make_loggers(config, directory, batches.steps_per_epoch) if world.is_main else [],
+        loggers=make_loggers(config, directory, data.train.targets, batches.steps_per_epoch)
+        if world.is_main
+        else [],
         world=world,
         device=resolved.device,
         checkpoint_seconds=60 * config.runtime.checkpoint_minutes,

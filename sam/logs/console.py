@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from typing import SupportsFloat
 
 from tqdm import tqdm
 
@@ -50,7 +51,7 @@ class ConsoleLog:
             speed = f", {row['images_per_second']:.0f} images/s" if "images_per_second" in row else ""
             say(f"{self._label}: epoch {row['epoch']:.0f} of {self._epochs}, error {errors}{speed}")
 
-    def advance(self, epoch: int, step: int) -> None:
+    def advance(self, epoch: int, step: int, loss: SupportsFloat) -> None:
         """Move the bar to a step of an epoch."""
         if self._bar is not None:
             self._bar.update(epoch * self._steps_per_epoch + step - self._bar.n)

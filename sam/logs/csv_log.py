@@ -5,6 +5,7 @@ import io
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import SupportsFloat
 
 from sam.system.files import naming, replaced
 
@@ -54,7 +55,7 @@ class CsvLog:
             file.flush()
             os.fsync(file.fileno())
 
-    def advance(self, epoch: int, step: int) -> None:
+    def advance(self, epoch: int, step: int, loss: SupportsFloat) -> None:
         """Ignore single updates."""
 
     def close(self) -> None:

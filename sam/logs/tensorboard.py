@@ -3,6 +3,7 @@
 import pathlib
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from typing import SupportsFloat
 
 from PIL import Image
 
@@ -48,7 +49,7 @@ class TensorBoardLog:
         self._show_new_pictures()
         self._opened.flush()
 
-    def advance(self, epoch: int, step: int) -> None:
+    def advance(self, epoch: int, step: int, loss: SupportsFloat) -> None:
         """Ignore single updates."""
 
     def close(self) -> None:

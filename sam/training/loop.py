@@ -40,8 +40,8 @@ class Logger(Protocol):
     def log(self, row: Row) -> None:
         """Add the row of the epoch that just ended."""
 
-    def advance(self, epoch: int, step: int) -> None:
-        """Report progress: `step` updates of the epoch are done."""
+    def advance(self, epoch: int, step: int, loss: Tensor) -> None:
+        """Report progress: `step` updates of the epoch are done; the sum of their losses is on the device."""
 
     def close(self) -> None:
         """Finish the log; it is not used afterwards."""
@@ -164,12 +164,13 @@ class Trainer:
             progress.sums = torch.zeros(num_sums, dtype=torch.float64, device=self._device)
         started = time.monotonic() - progress.epoch_seconds
         num_steps = self._epochs * self._batches.steps_per_epoch
+        loss = self._update.rule.sums.index("loss")
         for images, targets, clean_targets in self._batches.epoch(progress.epoch, progress.step):
             lr = self._base_lr * cosine(self.num_steps_done, num_steps)
             progress.sums += self._update(images, targets, lr, clean_targets, self.num_steps_done)
             progress.step += 1
             for logger in self._loggers:
-                logger.advance(progress.epoch, progress.step)
+                logger.advance(progress.epoch, progress.step, progress.sums[loss])
             progress.epoch_seconds = time.monotonic() - started
             self._save_if_due()
         progress.sums.tolist()  # waits for the device, so that epoch_seconds includes all of its work

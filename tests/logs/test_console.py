@@ -21,7 +21,7 @@ def test_console_without_terminal_prints_a_line_per_epoch(capsys: pytest.Capture
     log = ConsoleLog("mini/resnet8 seed 0", epochs=20, steps_per_epoch=39)
     log.restart([])
     for step in range(39):
-        log.advance(1, step)
+        log.advance(1, step, 1.0)
     log.log(ROW)
     log.close()
     captured = capsys.readouterr()
@@ -45,8 +45,8 @@ def test_console_on_a_terminal_shows_a_bar_with_the_last_errors(
     monkeypatch.setattr(sys, "stderr", terminal)
     log = ConsoleLog("run", epochs=4, steps_per_epoch=10)
     log.restart([])
-    log.advance(0, 10)
-    log.advance(1, 10)
+    log.advance(0, 10, 1.0)
+    log.advance(1, 10, 1.0)
     log.log(ROW)
     log.close()
     last = terminal.getvalue().rstrip("\n").split("\r")[-1]
@@ -62,7 +62,7 @@ def test_console_on_a_terminal_goes_on_in_the_middle_of_an_epoch(
     monkeypatch.setattr(sys, "stderr", terminal)
     log = ConsoleLog("run", epochs=4, steps_per_epoch=10)
     log.restart([ROW, ROW])
-    log.advance(2, 5)
+    log.advance(2, 5, 1.0)
     log.close()
     bars = terminal.getvalue().split("\r")
     assert any(" 50%|" in bar for bar in bars)

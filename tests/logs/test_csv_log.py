@@ -45,7 +45,7 @@ def test_csv_log_every_row_is_on_disk_at_once(tmp_path: Path) -> None:
     log = CsvLog(path)
     log.restart([])
     for epoch in (1, 2, 3):
-        log.advance(epoch - 1, 1)
+        log.advance(epoch - 1, 1, 1.0)
         log.log({"epoch": epoch})
         assert path.read_text() == HEADER + "".join(f"{n}{',' * 18}\n" for n in range(1, epoch + 1))
 

@@ -112,7 +112,7 @@ def test_tensorboard_log_every_row_is_on_disk_at_once(tmp_path: Path) -> None:
     log.restart([])
     try:
         for epoch in (1, 2, 3):
-            log.advance(epoch - 1, 1)
+            log.advance(epoch - 1, 1, 1.0)
             log.log({"epoch": epoch, "test_loss": 2.0})
             assert read(tmp_path / "tensorboard") == {"test/loss": [(n, 2.0) for n in range(1, epoch + 1)]}
     finally:

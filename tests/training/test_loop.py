@@ -45,7 +45,8 @@ class Recorder:
     def log(self, row):
         self.rows.append(row)
 
-    def advance(self, epoch, step):
+    def advance(self, epoch, step, loss):
+        assert math.isfinite(loss)
         self.steps.append((epoch, step))
 
     def close(self):
