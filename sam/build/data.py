@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sam.build.resolved import Resolved
 from sam.config.augmentation import AugmentationConfig
@@ -23,7 +24,7 @@ from sam.data.batches import EvaluationBatches, TrainBatches
 from sam.data.image_files import ImageFiles
 from sam.data.images import Dataset, Images, Split, hold_out, shrink, spoil_labels, stratified_subset
 from sam.data.label_files import labels_from_file
-from sam.data.label_noise import symmetric_noise
+from sam.data.label_noise import SIMILAR_CLASSES, asymmetric_noise, symmetric_noise
 from sam.data.loading import Loader, Prepare
 from sam.data.policies import auto_augment, centre_crop, inception_crop
 from sam.models.timm_network import pretrained_statistics
@@ -92,13 +93,17 @@ def load_dataset(config: DatasetConfig, seed: int) -> Dataset:
         if config.num_test is not None and not is_made:
             test = test.take(stratified_subset(test.targets, config.num_test))
         if config.label_noise:
-            over = config.label_noise_over
-            noisy = symmetric_noise(train.targets, full.num_classes, config.label_noise, seed, over)
-            train = spoil_labels(train, noisy)
+            train = spoil_labels(train, _noisy_labels(config, train.targets, full.num_classes, seed))
         if config.image_size is not None and isinstance(train, Images) and isinstance(test, Images):
             # Image files and synthetic images already have this size.
             train, test = shrink(train, config.image_size), shrink(test, config.image_size)
     return dataclasses.replace(full, train=train, test=test)
+
+
+def _noisy_labels(config: DatasetConfig, targets: Tensor, num_classes: int, seed: int) -> Tensor:
+    if config.label_noise_kind == "asymmetric":
+        return asymmetric_noise(targets, SIMILAR_CLASSES[config.reader], config.label_noise, seed)
+    return symmetric_noise(targets, num_classes, config.label_noise, seed, config.label_noise_over)
 
 
 def _unverified(config: DatasetConfig) -> str:

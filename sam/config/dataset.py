@@ -16,6 +16,8 @@ FILE_READERS = (
 )
 # Readers that verify the checksums of files of the user, unless dataset.verify=false.
 VERIFYING_READERS = ("fashion_mnist", "cifar10", "cifar100", "svhn")
+# Readers whose classes have a known similar class.
+ASYMMETRIC_READERS = ("cifar10", "cifar100")
 
 
 @dataclasses.dataclass
@@ -53,9 +55,13 @@ class DatasetConfig:
     validation: str = setting("none", choices=("none", "last", "random"))
     # How often one epoch uses each training image. For training sets of a few batches.
     repeats: int = setting(1, at_least=1)
-    # Share of training labels that are replaced by random ones. The draw depends on the seed of the run.
+    # Share of training labels that are replaced. The draw depends on the seed of the run.
     label_noise: float = setting(0.0, at_least=0, below=1)
-    # Classes to draw from: the other classes, so that every replaced label is wrong, or all classes.
+    # symmetric: the new label is drawn at random. asymmetric, for cifar10 and cifar100: it is a fixed similar
+    # class. The share then counts in each class that has one: 5 of 10 classes of cifar10, all of cifar100.
+    label_noise_kind: str = setting("symmetric", choices=("symmetric", "asymmetric"))
+    # Symmetric noise: classes to draw from. The other classes, so that every replaced label is wrong, or all
+    # classes.
     label_noise_over: str = setting("other_classes", choices=("other_classes", "all_classes"))
     # File with training labels (.npz, .npy, .pt), such as the human labels of CIFAR-10N.
     label_file: str | None = None
@@ -115,8 +121,11 @@ def dataset_clashes(dataset: DatasetConfig, batch_size: int) -> Iterator[str]:
 
 def label_clashes(dataset: DatasetConfig) -> Iterator[str]:
     """Yield one message for each set of keys that give labels from two sources, or from no source."""
-    if dataset.label_noise_over != DatasetConfig().label_noise_over and not dataset.label_noise:
-        yield f"dataset.label_noise_over={dataset.label_noise_over} needs dataset.label_noise > 0"
+    for key in ("label_noise_over", "label_noise_kind"):
+        if getattr(dataset, key) != getattr(DatasetConfig(), key) and not dataset.label_noise:
+            yield f"dataset.{key}={getattr(dataset, key)} needs dataset.label_noise > 0"
+    if dataset.label_noise_kind == "asymmetric":
+        yield from _asymmetric_clashes(dataset)
     sources = {
         "dataset.label_noise": dataset.label_noise,
         "dataset.label_file": dataset.label_file,
@@ -132,4 +141,18 @@ def label_clashes(dataset: DatasetConfig) -> Iterator[str]:
             f"dataset.label_file={dataset.label_file} has labels in the order of the original images, which "
             "dataset.verify=false does not check: the noise could be right per class and wrong per image; "
             "use verified files, or dataset.label_noise"
+        )
+
+
+def _asymmetric_clashes(dataset: DatasetConfig) -> Iterator[str]:
+    if dataset.reader not in ASYMMETRIC_READERS:
+        yield (
+            f"dataset.label_noise_kind=asymmetric is defined for {' and '.join(ASYMMETRIC_READERS)}, not for "
+            f"{dataset.reader}; use dataset.label_noise_kind=symmetric, or write your labels to a "
+            "dataset.label_file"
+        )
+    if dataset.label_noise_over != DatasetConfig().label_noise_over:
+        yield (
+            f"dataset.label_noise_over={dataset.label_noise_over} applies only to "
+            "dataset.label_noise_kind=symmetric; leave it out"
         )

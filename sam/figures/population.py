@@ -72,8 +72,8 @@ def generalisation_gap(run: Run) -> float | None:
 
     Both errors refer to labels from the distribution that the run was trained on: with dataset.label_noise,
     the test error is the expected error against test labels with the same noise. For other noisy labels, the
-    noise depends on the image, and there is no gap. The training error is the mean over the last epoch, with
-    augmentation, as the run recorded it.
+    noise depends on the image or its class, and there is no gap. The training error is the mean over the last
+    epoch, with augmentation, as the run recorded it.
 
     Args:
         run: A complete run.
@@ -100,13 +100,15 @@ def _error_with_noise(error_pct: float, values: Mapping[str, Any]) -> float | No
         values: The values of the config by dotted key.
 
     Returns:
-        The expected error in percent; None if the labels have another source or K is not known.
+        The expected error in percent; None if the labels have another source, the noise is asymmetric, or K
+        is not known.
     """
     noise = float(values["dataset.label_noise"])
     num_classes: int | None = values["dataset.num_classes"]
     num_classes = num_classes or NUM_CLASSES.get(values["dataset.reader"])
     from_elsewhere = any(values[key] for key in ("dataset.label_file", "dataset.relabel_from"))
-    if from_elsewhere or num_classes is None:
+    depends_on_class = values["dataset.label_noise_kind"] == "asymmetric"
+    if from_elsewhere or depends_on_class or num_classes is None:
         return None
     over_all = values["dataset.label_noise_over"] == "all_classes"
     to_each = noise / (num_classes if over_all else num_classes - 1)

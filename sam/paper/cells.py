@@ -30,6 +30,7 @@ OTHER_MODELS = {"resnet32_wide": "resnet32"}
 CONDITION_KEYS = (
     "dataset.validation",
     "dataset.label_noise",
+    "dataset.label_noise_kind",
     "dataset.label_file",
     "model.freeze_statistics",
     "optimizer.rule",

@@ -26,6 +26,7 @@ TITLE_KEYS = {
 # Keys that a title shows only if their value is not the default.
 CHANGED_TITLE_KEYS = {
     "dataset.label_noise": "label noise {}",
+    "dataset.label_noise_kind": "{}",
     "dataset.label_noise_over": "drawn over {}",
     "dataset.label_file": "labels of {}",
     "dataset.label_name": "{}",

@@ -173,6 +173,23 @@ def test_label_noise_follows_the_convention_that_is_asked_for(over):
     assert wrong == 500 if over == "other_classes" else 345 < wrong < 455
 
 
+def test_asymmetric_label_noise_replaces_labels_by_similar_classes(monkeypatch):
+    monkeypatch.setitem(READERS, "cifar10", READERS["synthetic"])
+    keys = {
+        **SYNTHETIC,
+        "dataset.num_train": 1000,
+        "dataset.num_classes": 10,
+        "dataset.reader": "cifar10",
+        "dataset.label_noise": 0.4,
+        "dataset.label_noise_kind": "asymmetric",
+    }
+    train = make(changed(keys)).train
+    wrong = train.targets != train.clean_targets
+    pairs = set(zip(train.clean_targets[wrong].tolist(), train.targets[wrong].tolist(), strict=True))
+    assert pairs == {(9, 1), (2, 0), (4, 7), (3, 5), (5, 3)}
+    assert int(wrong.sum()) == 200
+
+
 @pytest.mark.parametrize("validation", ["none", "last"])
 def test_labels_from_a_file_are_those_of_the_whole_training_set(tmp_path, validation):
     labels = np.arange(100) % 3

@@ -55,6 +55,7 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("dataset.label_noise", -0.1, "a number >= 0 and < 1"),
     ("dataset.label_noise", 1.0, "a number >= 0 and < 1"),
     ("dataset.label_noise", float("nan"), "a finite number"),
+    ("dataset.label_noise_kind", "pairs", "one of symmetric, asymmetric"),
     ("dataset.label_noise_over", "classes", "one of other_classes, all_classes"),
     ("dataset.image_size", 7, "a number >= 8 and <= 1024"),
     ("dataset.image_size", 1025, "a number >= 8 and <= 1024"),
@@ -122,6 +123,7 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("seed", -1, SEED),
     ("seed", 2**31, SEED),
 ]
+CIFAR = {"dataset.reader": "cifar100"}
 # The outermost values that are allowed.
 ALLOWED: list[tuple[str, Any]] = [
     ("dataset.name", "_CIFAR-10.v2"),
@@ -264,6 +266,20 @@ def test_check_tests_above_cover_every_key_with_a_rule() -> None:
             "dataset.label_file=x.npy dataset.verify=false dataset.label_noise",
         ),
         ({"dataset.label_noise_over": "all_classes"}, "dataset.label_noise_over=all_classes > 0"),
+        ({"dataset.label_noise_kind": "asymmetric", **CIFAR}, "dataset.label_noise_kind=asymmetric > 0"),
+        (
+            {"dataset.label_noise_kind": "asymmetric", "dataset.label_noise": 0.4, "dataset.reader": "svhn"},
+            "dataset.label_noise_kind=asymmetric cifar10 cifar100 svhn dataset.label_file",
+        ),
+        (
+            {
+                "dataset.label_noise_kind": "asymmetric",
+                "dataset.label_noise": 0.4,
+                "dataset.label_noise_over": "all_classes",
+                **CIFAR,
+            },
+            "dataset.label_noise_over=all_classes dataset.label_noise_kind=symmetric",
+        ),
         ({"optimizer.ascent_step_size": 0.5}, "optimizer.ascent_step_size=0.5 optimizer.ascent_steps"),
         ({"dataset.label_name": "worse_label"}, "dataset.label_name=worse_label dataset.label_file=PATH"),
         ({"model.architecture": "timm"}, "model.timm_name=null model.timm_name=resnet50"),
@@ -380,6 +396,7 @@ def test_check_names_keys_that_clash_and_what_to_use(changes: dict[str, Any], wo
         {"dataset.num_train": 40, "dataset.repeats": 4},
         {"dataset.label_file": "x.npz", "dataset.label_name": "worse_label"},
         {"dataset.verify": False, "dataset.reader": "cifar100", "dataset.label_noise": 0.4},
+        {"dataset.label_noise_kind": "asymmetric", "dataset.label_noise": 0.4, **CIFAR},
         {"model.shortcut": "conv"},
         {"model.architecture": "timm", "model.timm_name": "resnet50", "runtime.grad_checkpointing": True},
         {"optimizer.name": "sgd", "optimizer.p": 3.0, "optimizer.adaptive": True},

@@ -8,8 +8,35 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
-from sam.data.label_noise import symmetric_noise
+from sam.data.label_noise import SIMILAR_CLASSES, asymmetric_noise, symmetric_noise
 
+CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck".split()
+FLIPS = {"truck": "automobile", "bird": "airplane", "deer": "horse", "cat": "dog", "dog": "cat"}
+# The superclasses of CIFAR-100, one a line; the number of a class is its place in the alphabet.
+CIFAR100 = [
+    line.split()
+    for line in """\
+beaver dolphin otter seal whale
+aquarium_fish flatfish ray shark trout
+orchid poppy rose sunflower tulip
+bottle bowl can cup plate
+apple mushroom orange pear sweet_pepper
+clock keyboard lamp telephone television
+bed chair couch table wardrobe
+bee beetle butterfly caterpillar cockroach
+bear leopard lion tiger wolf
+bridge castle house road skyscraper
+cloud forest mountain plain sea
+camel cattle chimpanzee elephant kangaroo
+fox porcupine possum raccoon skunk
+crab lobster snail spider worm
+baby boy girl man woman
+crocodile dinosaur lizard snake turtle
+hamster mouse rabbit shrew squirrel
+maple_tree oak_tree palm_tree pine_tree willow_tree
+bicycle bus motorcycle pickup_truck train
+lawn_mower rocket streetcar tank tractor""".splitlines()
+]
 any_noise = given(
     size=st.integers(1, 60),
     num_classes=st.integers(2, 7),
@@ -135,3 +162,50 @@ def test_symmetric_noise_refuses_unknown_classes_to_draw_from() -> None:
         ValueError, match=r"^label noise is drawn over one of other_classes, all_classes, got some$"
     ):
         symmetric_noise(torch.zeros(5, dtype=torch.long), 2, 0.2, seed=0, over="some")
+
+
+def test_similar_classes_of_cifar10_are_the_usual_ones() -> None:
+    named = {CIFAR10[c]: CIFAR10[new] for c, new in enumerate(SIMILAR_CLASSES["cifar10"]) if new != c}
+    assert named == FLIPS
+
+
+def test_similar_class_of_cifar100_is_the_next_of_its_superclass() -> None:
+    names = sorted(name for group in CIFAR100 for name in group)
+    expected = {name: group[(place + 1) % 5] for group in CIFAR100 for place, name in enumerate(group)}
+    assert {names[c]: names[new] for c, new in enumerate(SIMILAR_CLASSES["cifar100"])} == expected
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "cifar100"])
+@pytest.mark.parametrize("fraction", [0.0, 0.2, 0.45])
+def test_asymmetric_noise_replaces_exactly_the_share_of_each_class(dataset: str, fraction: float) -> None:
+    similar = torch.tensor(SIMILAR_CLASSES[dataset])
+    num_classes = len(similar)
+    # Classes of 41, 42, ... images, in an order that is not that of the classes.
+    true = torch.repeat_interleave(torch.arange(num_classes), 41 + torch.arange(num_classes))
+    true = true[torch.randperm(len(true), generator=torch.Generator().manual_seed(1))]
+    noisy = asymmetric_noise(true, SIMILAR_CLASSES[dataset], fraction, seed=0)
+    counts = torch.bincount(num_classes * true + noisy, minlength=num_classes**2).view(num_classes, -1)
+    for c, new in enumerate(similar.tolist()):
+        replaced = 0 if new == c else round(fraction * (41 + c))
+        expected = {c: 41 + c - replaced} | ({new: replaced} if replaced else {})
+        assert {other: int(n) for other, n in enumerate(counts[c]) if n} == expected
+
+
+def test_asymmetric_noise_of_40_percent_in_cifar10_makes_20_percent_of_the_labels_wrong() -> None:
+    true = torch.arange(5000) % 10
+    assert int((asymmetric_noise(true, SIMILAR_CLASSES["cifar10"], 0.4, seed=3) != true).sum()) == 1000
+
+
+def test_asymmetric_noise_depends_on_the_seed_and_falls_anywhere() -> None:
+    true = torch.full((10_000,), 9)
+    noisy = asymmetric_noise(true, SIMILAR_CLASSES["cifar10"], 0.5, seed=0)
+    assert torch.equal(noisy, asymmetric_noise(true, SIMILAR_CLASSES["cifar10"], 0.5, seed=0))
+    assert not torch.equal(noisy, asymmetric_noise(true, SIMILAR_CLASSES["cifar10"], 0.5, seed=1))
+    # Hypergeometric: 2500 of the 5000 wrong labels are expected in the first half, standard deviation 25.
+    assert abs(int((noisy[:5000] == 1).sum()) - 2500) < 6 * 25
+    assert torch.equal(true, torch.full((10_000,), 9))
+
+
+def test_asymmetric_noise_refuses_a_fraction_out_of_range() -> None:
+    with pytest.raises(ValueError, match=r"^label noise must be a fraction with 0 <= fraction < 1, got 1.0$"):
+        asymmetric_noise(torch.zeros(5, dtype=torch.long), SIMILAR_CLASSES["cifar10"], 1.0, seed=0)

@@ -31,6 +31,7 @@ def _run(numbers: dict[str, Any], **changes: Any) -> Run:
         ({}, -35.0),
         # Of 90 % correct predictions, 60 % stay correct; of 10 % wrong ones, a ninth of 40 % become correct.
         ({"dataset__label_noise": 0.4}, pytest.approx(100 - 54 - 4 / 9 - 45)),
+        ({"dataset__label_noise": 0.4, "dataset__label_noise_kind": "asymmetric"}, None),
         # Labels from another source may also have label noise.
         ({"dataset__label_file": "human.npz"}, None),
         ({"dataset__label_noise": 0.4, "dataset__label_file": "human.npz"}, None),

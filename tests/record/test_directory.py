@@ -34,6 +34,7 @@ SCIENCE: dict[str, Any] = {
     "dataset.validation": "random",
     "dataset.repeats": 2,
     "dataset.label_noise": 0.4,
+    "dataset.label_noise_kind": "asymmetric",
     "dataset.label_noise_over": "all_classes",
     "dataset.label_file": "labels.npy",
     "dataset.label_name": "worse_label",
@@ -262,6 +263,7 @@ def test_read_config_returns_what_was_written(tmp_path: Path, command: str) -> N
     alone += (
         "optimizer.rule",
         "optimizer.ascent_step_size",
+        "dataset.label_noise_kind",
         "dataset.label_noise_over",
         "dataset.extra",
         "dataset.verify",

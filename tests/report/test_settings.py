@@ -156,6 +156,7 @@ def test_setting_title_tells_label_noise_and_subsets() -> None:
             {"label_noise": 0.4, "label_noise_over": "all_classes"},
             ", label noise 0.4, drawn over all_classes",
         ),
+        ({"label_noise": 0.4, "label_noise_kind": "asymmetric"}, ", label noise 0.4, asymmetric"),
         ({"label_file": "c10n.npz", "label_name": "worse_label"}, ", labels of c10n.npz, worse_label"),
         ({"relabel_from": "seed3-1234"}, ", labels predicted by seed*-1234"),
         ({"verify": False}, ", m 32, not verified"),
