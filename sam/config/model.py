@@ -19,7 +19,7 @@ DEPTHS = {
 MODEL_OPTIONS = {
     "cifar_resnet": ("depth", "width", "init", "skip"),
     "wide_cifar_resnet": ("depth", "width", "init"),
-    "wide_resnet": ("depth", "width", "init", "shortcut", "batch_norm"),
+    "wide_resnet": ("depth", "width", "init", "shortcut", "batch_norm", "dropout"),
     "shake_shake": ("depth", "width", "init"),
     "pyramidnet": ("depth", "width", "init", "alpha", "shakedrop"),
     "timm": ("timm_name", "weights", "freeze_statistics", "input_size"),
@@ -47,6 +47,8 @@ class ModelConfig:
     shortcut: str = setting("pool", choices=("pool", "conv"))
     # wide_resnet: false for the network of the paper's Figure 3.
     batch_norm: bool = True
+    # wide_resnet: probability of dropping an entry between the two convolutions of a block.
+    dropout: float = setting(0.0, at_least=0, below=1)
     # cifar_resnet: false for the network without shortcuts of the paper's Figure 1.
     skip: bool = True
     # pyramidnet: channels added from the first block to the last.

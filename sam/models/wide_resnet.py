@@ -5,7 +5,10 @@ That code departs from Zagoruyko and Komodakis, and so does this file:
 - shortcuts have no parameters: average pooling and zeros for the new channels instead of 1 x 1
   convolutions. WRN-28-10 has 36.22 M parameters instead of 36.48 M;
 - in the first block, the shortcut starts after the first BN and ReLU.
-No dropout. Initialisation: see layers.initialise.
+Initialisation: see layers.initialise.
+
+With dropout > 0, each block drops entries between its ReLU and its second convolution, as in Zagoruyko and
+Komodakis (section 3.3), who use 0.3 for CIFAR and 0.4 for SVHN. The SAM paper uses no dropout.
 
 shortcut="conv" is the form of Zagoruyko and Komodakis. If a block changes the shape, its shortcut is a 1 x 1
 convolution of the input after BN and ReLU. (With k = 1, the first stage has no such block.) All other
@@ -36,7 +39,7 @@ def norm(num_channels: int, batch_norm: bool) -> nn.Module:
 
 
 class WideResNetBlock(nn.Module):
-    """BN - ReLU - conv - BN - ReLU - conv, plus the shortcut.
+    """BN - ReLU - conv - BN - ReLU - dropout - conv, plus the shortcut.
 
     Args:
         in_channels: Input channels.
@@ -46,6 +49,7 @@ class WideResNetBlock(nn.Module):
         convolve_shortcut: Whether the shortcut is a 1 x 1 convolution instead of having no parameters.
         batch_norm: False leaves BN out and gives the convolutions a bias.
         branch_scale: Factor of the branch before it is added to the shortcut.
+        dropout: Probability of dropping an entry, 0 <= dropout < 1; 0 makes no draw.
         activation: The activation function; ReLU by default.
     """
 
@@ -59,12 +63,14 @@ class WideResNetBlock(nn.Module):
         convolve_shortcut: bool = False,
         batch_norm: bool = True,
         branch_scale: float = 1.0,
+        dropout: float = 0.0,
         activation: Callable[[Tensor], Tensor] = functional.relu,
     ) -> None:
         super().__init__()
         self.bn1 = norm(in_channels, batch_norm)
         self.conv1 = conv3x3(in_channels, out_channels, stride, bias=not batch_norm)
         self.bn2 = norm(out_channels, batch_norm)
+        self.dropout = nn.Dropout(dropout)
         self.conv2 = conv3x3(out_channels, out_channels, bias=not batch_norm)
         self.shortcut: nn.Module = PooledShortcut(out_channels, stride)
         if convolve_shortcut:
@@ -77,7 +83,8 @@ class WideResNetBlock(nn.Module):
         """Map [N, in_channels, H, W] to [N, out_channels, H / stride, W / stride]."""
         activated = self.activation(self.bn1(x))
         shortcut: Tensor = self.shortcut(activated if self.activate_before_shortcut else x)
-        residual: Tensor = self.conv2(self.activation(self.bn2(self.conv1(activated))))
+        hidden = self.activation(self.bn2(self.conv1(activated)))
+        residual: Tensor = self.conv2(self.dropout(hidden))
         return torch.add(shortcut, residual, alpha=self.branch_scale)
 
 
@@ -91,6 +98,7 @@ class WideResNet(nn.Module):
         num_classes: Length of the logits.
         shortcut: "pool" has no parameters; "conv" uses 1 x 1 convolutions.
         batch_norm: False leaves all batch norms out.
+        dropout: Probability of dropping an entry before the second convolution of a block.
         init: Initialisation of the weights, see layers.initialise.
 
     Raises:
@@ -106,6 +114,7 @@ class WideResNet(nn.Module):
         num_classes: int,
         shortcut: str = "pool",
         batch_norm: bool = True,
+        dropout: float = 0.0,
         init: str = "released_code",
     ) -> None:
         super().__init__()
@@ -126,6 +135,7 @@ class WideResNet(nn.Module):
                 convolve_shortcut=convolve,
                 batch_norm=batch_norm,
                 branch_scale=branch_scale,
+                dropout=dropout,
             )
             blocks.append(block)
         self.blocks = nn.Sequential(*blocks)

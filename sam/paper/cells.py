@@ -56,6 +56,7 @@ DEPARTURE_KEYS = (
     "dataset.image_size",
     "model.input_size",
     "model.batch_norm",
+    "model.dropout",
     "model.skip",
     "model.alpha",
     "augmentation.mixup_alpha",

@@ -1,4 +1,4 @@
-"""Tests of sam/models/wide_resnet.py: shortcut="conv" and batch_norm=False."""
+"""Tests of sam/models/wide_resnet.py: shortcut="conv", batch_norm=False and dropout."""
 
 import pytest
 import torch
@@ -97,6 +97,35 @@ def test_block_without_norms_computes_its_formula() -> None:
     shortcut = torch.zeros(2, 4, 3, 3, dtype=torch.float64)
     shortcut[:, :3] = images.view(2, 3, 3, 2, 3, 2).mean((3, 5))
     torch.testing.assert_close(block(images), shortcut + 0.3 * branch, rtol=0, atol=1e-12)
+
+
+def test_block_drops_entries_between_relu_and_second_convolution() -> None:
+    torch.manual_seed(0)
+    block = WideResNetBlock(2, 2, 1, activate_before_shortcut=False, dropout=0.4).double()
+    nn.init.dirac_(block.conv1.weight)
+    nn.init.dirac_(block.conv2.weight)
+    images = torch.randn(8, 2, 40, 40, dtype=torch.float64)
+    branch = block(images) - images
+    # The two convolutions change nothing, so the branch shows what dropout leaves of the hidden values.
+    hidden = block.bn2(block.bn1(images).clamp(min=0)).clamp(min=0)
+    is_kept = branch.abs() > 1e-12
+    torch.testing.assert_close(branch, hidden * is_kept / 0.6, rtol=0, atol=1e-12)
+    share = float(is_kept[hidden > 1e-12].double().mean())
+    # A binomial share of about 12,800 entries; 0.03 is 7 standard deviations.
+    assert abs(share - 0.6) < 0.03
+
+
+def test_wide_resnet_passes_dropout_to_every_block_and_makes_no_draw_without_it() -> None:
+    images = torch.randn(2, 3, 8, 8)
+    for dropout in (0.0, 0.3):
+        model = wide_resnet(16, dropout=dropout)
+        assert [block.dropout.p for block in model.blocks] == [dropout] * 6
+        torch.manual_seed(1)
+        before = torch.get_rng_state()
+        model(images)
+        assert torch.equal(torch.get_rng_state(), before) == (dropout == 0)
+        model.eval()
+        torch.testing.assert_close(model(images), model(images), rtol=0, atol=0)
 
 
 def test_wide_resnet_without_norms_has_none_and_biases_of_zero() -> None:
