@@ -154,12 +154,13 @@ def _second_order(
     chosen: AnalysisConfig, subject: Subject, sample: SampleLoss, arrays: pathlib.Path, tell: Tell
 ) -> dict[str, Any]:
     config = subject.config
-    variants = {"adaptive": False, "p": 2.0, "direction": "gradient"}
+    variants = {"rule": "sam", "adaptive": False, "p": 2.0, "direction": "gradient"}
     for key, plain_value in variants.items() if config.optimizer.name == "sam" else ():
         if getattr(config.optimizer, key) != plain_value:
             raise ConfigError(
                 f"analysis=second_order: this run has optimizer.{key}={getattr(config.optimizer, key)}, and "
-                "the second-order term is defined for adaptive=false, p=2 and direction=gradient (Eq. 3)"
+                "the second-order term is defined for rule=sam, adaptive=false, p=2 and direction=gradient "
+                "(Eq. 3)"
             )
     # SAM with the run's own rho, but without the options that make it cheaper or different.
     kept = ("lr", "momentum", "nesterov", "weight_decay", "weight_decay_in", "rho", "true_gradient", "replay")

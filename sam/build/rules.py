@@ -10,10 +10,11 @@ from torch import nn
 
 from sam.config.optimizer import OptimizerConfig
 from sam.models.gates import Gate, set_true_gradient
-from sam.optim import SAM
+from sam.optim import MSAM, SAM
 from sam.optim.schedule import Ascents
 from sam.training.forward_backward import ForwardBackward
 from sam.training.look_sam import OrthogonalReuse
+from sam.training.one_pass import OnePassRule
 from sam.training.rule import Rule, SAMRule, SGDRule
 from sam.training.second_order import SecondOrderSAMRule
 
@@ -104,5 +105,14 @@ def _groups(chosen: OptimizerConfig, network: nn.Module) -> list[dict[str, Any]]
     ]
 
 
+def _msam(parts: Parts) -> Rule:
+    weights = parts.network.parameters()
+    msam = MSAM(weights, torch.optim.SGD, rho=parts.chosen.rho, **parts.base)
+    return OnePassRule(parts.forward_backward, msam)
+
+
 # By the value of optimizer.rule.
-MAKERS: dict[str, Callable[[Parts], Rule]] = {"sam": _sam}
+MAKERS: dict[str, Callable[[Parts], Rule]] = {
+    "sam": _sam,
+    "msam": _msam,
+}

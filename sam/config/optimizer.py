@@ -42,6 +42,7 @@ SAM_RULES = {
             "stop",
         ),
     ),
+    "msam": SAMRuleKeys("MSAM", ()),
 }
 
 
@@ -119,6 +120,8 @@ def optimizer_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig, micro_
     if optimizer.name != "sam" or optimizer.rule not in SAM_RULES:
         return  # range_fault() reports an unknown rule
     yield from rule_clashes(optimizer)
+    if optimizer.rule == "msam" and optimizer.momentum == 0:
+        yield "optimizer.rule=msam perturbs along the momentum: it needs optimizer.momentum > 0"
     if optimizer.ascent_fraction * micro_batch < 1:
         yield (
             f"optimizer.ascent_fraction={optimizer.ascent_fraction} of {micro_batch} images (m) is less than "
@@ -219,6 +222,8 @@ def second_order_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig) -> 
 
 def sharding_clashes(optimizer: OptimizerConfig) -> Iterator[str]:
     """Yield one message for each optimizer key that cannot be combined with sharded weights."""
+    if optimizer.rule == "msam":
+        return  # its only state is that of SGD, which is sharded
     if not optimizer.sync_ascent:
         yield (
             "runtime.parallel=fsdp needs optimizer.sync_ascent=true: the processes share one set of weights, "

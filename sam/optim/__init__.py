@@ -2,8 +2,9 @@
 
 from sam.optim.f_sam import FSAM
 from sam.optim.le_sam import LESAM
+from sam.optim.msam import MSAM
 from sam.optim.running_statistics import RunningStatistics
 from sam.optim.sam import SAM
 from sam.optim.vasso import VaSSO
 
-__all__ = ["FSAM", "LESAM", "SAM", "RunningStatistics", "VaSSO"]
+__all__ = ["FSAM", "LESAM", "MSAM", "SAM", "RunningStatistics", "VaSSO"]

@@ -118,12 +118,21 @@ def checked_gradients(weights: Sequence[Tensor], is_plain: bool) -> list[Tensor]
         )
     if not is_plain and any_sharded(weights):
         raise ValueError("sharded parameters need p=2 and random_direction=False")
+    check_memory(weights)
+    return grads
+
+
+def check_memory(weights: Sequence[Tensor]) -> None:
+    """Make sure that SAM can move these weights in place.
+
+    Raises:
+        RuntimeError: If entries of a weight share memory.
+    """
     if any_overlaps(local_parts(weights)):
         raise RuntimeError(
             "the entries of a parameter share memory, as those of an expanded tensor do, so SAM cannot move "
             "them; make a copy of the parameter with clone() first"
         )
-    return grads
 
 
 def sign_of(group: dict[str, Any]) -> int:

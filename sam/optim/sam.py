@@ -135,7 +135,7 @@ class SAM(AroundOptimizer):
         self.base_optimizer.add_param_group(param_group)
         try:
             self._adopt(param_group)
-        except TypeError:
+        except (TypeError, ValueError):
             self.param_groups.pop()
             raise
 
@@ -214,7 +214,21 @@ class SAM(AroundOptimizer):
         grads = checked_gradients(weights, self._is_plain)
         adaptive = {weight for group in groups if group["adaptive"] for weight in group["params"]}
         directions, length, norm = self._find_directions(weights, grads, adaptive)
-        self._save(weights)
+        self._move(moves, directions, length)
+        self._count(norm)
+        return norm
+
+    def _move(
+        self, moves: dict[tuple[float, int], list[Tensor]], directions: list[Tensor], length: Tensor
+    ) -> None:
+        """Save the weights, and move those of each (rho, sign) by sign * rho * direction / length.
+
+        Args:
+            moves: The weights to move, at least one.
+            directions: One per weight, in the order of `moves`.
+            length: 0-dimensional.
+        """
+        self._save([weight for part in moves.values() for weight in part])
         try:
             remaining = iter(directions)
             for (rho, sign), part in moves.items():
@@ -222,8 +236,6 @@ class SAM(AroundOptimizer):
         except BaseException:
             self._give_up()
             raise
-        self._count(norm)
-        return norm
 
     def _find_directions(
         self, weights: list[Tensor], grads: list[Tensor], adaptive: set[Tensor]

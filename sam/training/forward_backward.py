@@ -64,12 +64,14 @@ class ForwardBackward:
         share: float | Tensor,
         sync: bool,
         clean: bool,
+        with_decay: bool = True,
     ) -> Tensor:
         """Add share * gradient (times the loss scale) to `.grad`; return PASS_SUMS over the images."""
         with nullcontext() if sync or self._unsynced is None else self._unsynced():
             logits, loss = self.forward(self.model, images, targets, clean=clean)
-            # Before backward(), because at its end the processes exchange all that is in `.grad`.
-            self._add_weight_decay(share)
+            if with_decay:
+                # Before backward(), because at its end the processes exchange all that is in `.grad`.
+                self.add_weight_decay(share)
             self.precision.scaler.scale(loss * share).backward()
         return pass_sums(logits.detach(), loss.detach(), targets, clean_targets)
 
@@ -94,8 +96,8 @@ class ForwardBackward:
         return logits, functional.cross_entropy(logits, targets, label_smoothing=self._label_smoothing)
 
     @torch.no_grad()
-    def _add_weight_decay(self, share: float | Tensor) -> None:
-        """Add share * weight_decay * w (times the loss scale) to `.grad`, in place."""
+    def add_weight_decay(self, share: float | Tensor) -> None:
+        """Add share * weight_decay_in_loss * w (times the loss scale) to `.grad`, in place."""
         if not self.weight_decay_in_loss:
             return
         for weight in self._weights:

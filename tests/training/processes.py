@@ -7,8 +7,9 @@ from torch import distributed, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 from sam.models.cifar_resnet import CifarResNet
-from sam.optim import SAM
+from sam.optim import MSAM, SAM
 from sam.training.distributed import World, data_parallel, leave_world
+from sam.training.one_pass import OnePassRule
 from sam.training.rule import SAMRule, SGDRule
 from sam.training.sharding import gathered, load_model, shard, sharded_like
 from sam.training.update import Update
@@ -16,6 +17,7 @@ from tests.quick_process import start_server
 from tests.training.updates import RHO, SGD, make_pass
 
 NUM_IMAGES, M, NUM_STEPS = 256, 32, 3
+ONE_PASS = {"msam": MSAM}
 
 
 def make_images(num_images=NUM_IMAGES):
@@ -42,6 +44,9 @@ def make_update(model, name, called=None, m=M, adaptive=False, perturbed=lambda 
     passes = make_pass(model, called=called, weight_decay_in_loss=0.05)
     if name == "sgd":
         return Update(SGDRule(passes, torch.optim.SGD(model.parameters(), **SGD)), passes, m, 0.5)
+    if name in ONE_PASS:
+        optimizer = ONE_PASS[name](model.parameters(), torch.optim.SGD, rho=RHO, **SGD)
+        return Update(OnePassRule(passes, optimizer), passes, m, 0.5)
     groups = [{"params": [weight], "perturbed": perturbed(name)} for name, weight in model.named_parameters()]
     sam = SAM(groups, torch.optim.SGD, rho=RHO, adaptive=adaptive, **SGD)
     return Update(SAMRule(passes, sam, **rule), passes, m, 0.5)
@@ -159,6 +164,8 @@ def cases(world):
     """Return the results of all cases, by name."""
     found = {name: data_parallel_case(world, make_convolutions, name) for name in ("sgd", "sam")}
     if world.size == 2:
+        found |= {name: data_parallel_case(world, make_tanh, name) for name in ONE_PASS}
+        found["msam, sharded"] = sharded_case(world, make_tanh, "msam")
         shared = {"sync_ascent": True, "m": NUM_IMAGES // world.size}
         found["sam, shared"] = data_parallel_case(world, make_tanh, "sam", **shared)
         found["sam, shared, m"] = data_parallel_case(world, make_tanh, "sam", m=M // 2, sync_ascent=True)

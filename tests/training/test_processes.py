@@ -5,6 +5,7 @@ import functools
 import pytest
 import torch
 
+from sam.training.distributed import World
 from tests.reference import sam as reference
 from tests.training import processes
 from tests.training.processes import NUM_IMAGES, NUM_STEPS, M, make_convolutions, make_images, make_tanh
@@ -83,6 +84,16 @@ def test_shared_ascent_perturbs_once_for_m_images_of_all_processes(two, name, m)
 @pytest.mark.parametrize("name", ["sam, {}", "sam, {}, m", "sam, {}, statistics", "sam, {}, several"])
 def test_sharded_weights_equal_data_parallel_ones_with_a_shared_ascent(two, name):
     assert_all_close(two[0][name.format("sharded")]["model"], two[0][name.format("shared")]["model"])
+
+
+@pytest.mark.parametrize("name", [*processes.ONE_PASS, "msam, sharded"])
+def test_one_pass_rules_are_the_same_in_two_processes_as_in_one(two, name):
+    model = make_tanh()
+    processes.train(processes.make_update(model, name.partition(",")[0]), World())
+    assert_all_close(two[0][name]["model"], model.state_dict())
+    assert_all_close(two[1][name]["model"], model.state_dict())
+    if name in processes.ONE_PASS:
+        assert two[0][name]["exchanges"] == NUM_STEPS
 
 
 @pytest.mark.parametrize(
