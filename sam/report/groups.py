@@ -150,8 +150,8 @@ def _method(config: dict[str, Any]) -> list[str]:
         for name, rules in RULES.items()
         if rules.get("sam_only") and name not in NAMED_KEYS and values[name] != DEFAULTS[name]
     ]
-    rule = values["optimizer.rule"]
-    label = RULE_LABELS.get(rule, str(rule))  # a newer version may know more rules
+    rule = str(values["optimizer.rule"])
+    label = RULE_LABELS.get(rule, rule)  # a newer version may know more rules
     return [f"adaptive {label}" if values["optimizer.adaptive"] else label, *departures]
 
 

@@ -15,9 +15,10 @@ from sam.build.update import make_update
 from sam.config.model import MODEL_OPTIONS
 from sam.config.schema import leaves
 from sam.models.gates import Gate
-from sam.optim import SAM
+from sam.optim import MSAM, SAM
 from sam.optim.schedule import Ascents
 from sam.training.look_sam import OrthogonalReuse
+from sam.training.one_pass import OnePassRule
 from sam.training.rule import SAMRule, SGDRule
 from sam.training.second_order import SecondOrderSAMRule
 from sam.training.update import Update
@@ -81,6 +82,8 @@ def by_hand(
         others = [*network[1].parameters(), *network[5].parameters()]
         groups = [{"params": others, "perturbed": False}, {"params": norm}]
         chosen = SAMRule(forward_backward, SAM(groups, torch.optim.SGD, **ball, **base), **passes)
+    elif rule == "msam":
+        chosen = OnePassRule(forward_backward, MSAM(network.parameters(), torch.optim.SGD, **ball, **base))
     elif rule == "second_order":
         optimizer = torch.optim.SGD(network.parameters(), **base)
         chosen = SecondOrderSAMRule(forward_backward, optimizer, **ball, **passes)
@@ -95,6 +98,7 @@ SGD = {"optimizer.name": "sgd"}
 IN_LOSS = {"weight_decay": 0.0, "loss": {"weight_decay_in_loss": 5e-4}}
 UPDATES = [
     ("optimizer.name", "sgd", {"rule": "sgd"}, {}),
+    ("optimizer.rule", "msam", {"rule": "msam"}, {}),
     ("optimizer.momentum", 0.5, {"momentum": 0.5}, {}),
     ("optimizer.momentum", 0.5, {"rule": "sgd", "momentum": 0.5}, SGD),
     ("optimizer.momentum", 0.5, {"rule": "second_order", "momentum": 0.5}, SECOND_ORDER),
@@ -142,7 +146,7 @@ UPDATES = [
 ]
 # Tested elsewhere: the loop gives every update its learning rate; there is a test of the gates above; and
 # what several processes share.
-OTHER_KEYS = {"optimizer.lr", "optimizer.rule", "optimizer.true_gradient", "optimizer.sync_ascent"}
+OTHER_KEYS = {"optimizer.lr", "optimizer.true_gradient", "optimizer.sync_ascent"}
 
 
 def weights_after_all_updates(update_of):

@@ -86,7 +86,7 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("augmentation.mixup_alpha", -1.0, "a number >= 0"),
     ("augmentation.mixup_alpha", float("inf"), "a finite number"),
     ("optimizer.name", "adam", "one of sgd, sam"),
-    ("optimizer.rule", "asam", "one of sam"),
+    ("optimizer.rule", "asam", "one of sam, msam"),
     ("optimizer.lr", 0.0, "a number > 0"),
     ("optimizer.momentum", 1.0, "a number >= 0 and < 1"),
     ("optimizer.momentum", -0.1, "a number >= 0 and < 1"),
@@ -351,6 +351,14 @@ def test_check_tests_above_cover_every_key_with_a_rule() -> None:
         ),
         ({"optimizer.reuse": 0.7}, "optimizer.reuse=0.7 optimizer.interval=5"),
         (
+            {"optimizer.rule": "msam", "optimizer.momentum": 0.0, "optimizer.nesterov": False},
+            "optimizer.rule=msam optimizer.momentum > 0",
+        ),
+        (
+            {"optimizer.rule": "msam", "optimizer.adaptive": True},
+            "optimizer.adaptive=true optimizer.rule=msam optimizer.rule=sam",
+        ),
+        (
             {"optimizer.reuse": 0.7, "optimizer.interval": 5, "optimizer.ascent_fraction": 0.5},
             "optimizer.reuse optimizer.ascent_fraction=1",
         ),
@@ -406,6 +414,8 @@ def test_check_names_keys_that_clash_and_what_to_use(changes: dict[str, Any], wo
         {"optimizer.second_order": True, "runtime.precision": "tf32"},
         {"optimizer.second_order": True, "runtime.processes": 1},
         {"runtime.parallel": "fsdp", "optimizer.name": "sgd"},
+        {"runtime.parallel": "fsdp", "optimizer.rule": "msam"},
+        {"optimizer.rule": "msam", "optimizer.replay": False, "optimizer.true_gradient": False},
         {"runtime.parallel": "fsdp", "optimizer.sync_ascent": True, "runtime.precision": "bf16"},
         {"optimizer.name": "sgd", "optimizer.start": 0.5, "optimizer.stop": 0.5, "optimizer.reuse": 1.0},
     ],

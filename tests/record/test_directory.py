@@ -237,6 +237,7 @@ def test_identity_does_not_depend_on_the_order_of_keys(monkeypatch: pytest.Monke
         ({}, "sam-rho0.05"),
         ({"optimizer.rho": 1e-3}, "sam-rho0.001"),
         ({"optimizer.rho": 2.0, "optimizer.adaptive": True}, "sam-rho2-adaptive"),
+        ({"optimizer.rule": "msam", "optimizer.rho": 3.0}, "msam-rho3"),
         ({"optimizer.name": "sgd", "optimizer.rho": 2.0, "optimizer.adaptive": True}, "sgd"),
     ],
 )

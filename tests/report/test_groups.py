@@ -112,6 +112,8 @@ def test_groups_rho_is_that_of_sam_only(tmp_path: Path) -> None:
         ({"direction": "random"}, "SAM rho=0.05 random direction"),
         ({"ascent_steps": 3, "ascent_step_size": 0.5}, "SAM rho=0.05 3 ascent steps ascent step size 0.5"),
         ({"second_order": True}, "SAM rho=0.05 second order"),
+        ({"rule": "msam"}, "MSAM rho=0.05"),
+        ({"rule": "of_a_newer_version", "adaptive": True}, "adaptive of_a_newer_version rho=0.05"),
         ({"true_gradient": False, "replay": False}, "SAM rho=0.05 no true gradient no replay"),
         ({"adaptive": True, "p": float("inf"), "rho": 2.0}, "adaptive SAM rho=2 p=inf"),
         ({"p": 2.0, "ascent_steps": 1}, "SAM rho=0.05"),

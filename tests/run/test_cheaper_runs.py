@@ -31,6 +31,7 @@ LOOK_SAM = ["optimizer.interval=3", "optimizer.reuse=0.7"]
         (["optimizer.perturb=norm"], [2, 2, 2, 2]),
         (["optimizer.ascent_steps=3"], [4, 4, 4, 4]),
         (["optimizer.second_order=true"], [2, 2, 2, 2]),
+        (["optimizer.rule=msam", "m=8"], [1, 1, 1, 1]),
     ],
 )
 def test_run_counts_the_passes_that_it_makes(command, tmp_path, arguments, per_epoch):
@@ -41,7 +42,7 @@ def test_run_counts_the_passes_that_it_makes(command, tmp_path, arguments, per_e
     assert result["status"] == "complete"
     assert [float(row["passes"]) for row in rows] == per_epoch
     assert result["forward_backward_passes"] == 2 * sum(per_epoch)
-    assert {row["unperturbed"] for row in rows} == ({""} if "optimizer=sgd" in arguments else {"0.0"})
+    assert {row["unperturbed"] for row in rows} == ({""} if per_epoch == [1] * 4 else {"0.0"})
 
 
 @pytest.mark.slow
@@ -86,6 +87,14 @@ def test_look_sam_stopped_anywhere_goes_on_to_the_same_bits(command, tmp_path, m
     runs = stopped_and_continued(command, tmp_path, monkeypatch, arguments, ended_in)
     results = [read_result(directory) for directory in runs]
     assert [result["forward_backward_passes"] for result in results] == [11, 11]
+
+
+@pytest.mark.parametrize("rule", ["msam"])
+def test_rule_with_a_memory_stopped_in_the_middle_goes_on_to_the_same_bits(
+    command, tmp_path, monkeypatch, rule
+):
+    arguments = [*EIGHT_UPDATES, f"optimizer.rule={rule}", "optimizer.rho=0.5", "m=8", "augmentation=basic"]
+    stopped_and_continued(command, tmp_path, monkeypatch, arguments, 4)
 
 
 @pytest.mark.parametrize(

@@ -251,7 +251,8 @@ def test_picture_cut_short_is_drawn_again_and_stops_no_run(command, analyse, run
 
 
 @pytest.mark.parametrize(
-    ("variant", "told"), [("adaptive=true", "adaptive=True"), ("p=inf", "p=inf"), ("p=3", "p=3.0")]
+    ("variant", "told"),
+    [("adaptive=true", "adaptive=True"), ("p=inf", "p=inf"), ("p=3", "p=3.0"), ("rule=msam", "rule=msam")],
 )
 def test_second_order_term_is_that_of_the_plain_ball(command, tmp_path, variant, told):
     train(command, f"optimizer.{variant}")
@@ -260,7 +261,7 @@ def test_second_order_term_is_that_of_the_plain_ball(command, tmp_path, variant,
     assert (code, error) == (
         2,
         f"error: analysis=second_order: this run has optimizer.{told}, and the second-order term is defined "
-        "for adaptive=false, p=2 and direction=gradient (Eq. 3)\n",
+        "for rule=sam, adaptive=false, p=2 and direction=gradient (Eq. 3)\n",
     )
 
 
