@@ -10,7 +10,8 @@ from torch import nn
 
 from sam.config.optimizer import OptimizerConfig
 from sam.models.gates import Gate, set_true_gradient
-from sam.optim import MSAM, SAM
+from sam.optim import MSAM, S2SAM, SAM
+from sam.optim.one_pass import OnePassSAM
 from sam.optim.schedule import Ascents
 from sam.training.forward_backward import ForwardBackward
 from sam.training.look_sam import OrthogonalReuse
@@ -105,14 +106,15 @@ def _groups(chosen: OptimizerConfig, network: nn.Module) -> list[dict[str, Any]]
     ]
 
 
-def _msam(parts: Parts) -> Rule:
+def _one_pass(kind: type[OnePassSAM], parts: Parts) -> Rule:
     weights = parts.network.parameters()
-    msam = MSAM(weights, torch.optim.SGD, rho=parts.chosen.rho, **parts.base)
-    return OnePassRule(parts.forward_backward, msam)
+    optimizer = kind(weights, torch.optim.SGD, rho=parts.chosen.rho, **parts.base)
+    return OnePassRule(parts.forward_backward, optimizer)
 
 
 # By the value of optimizer.rule.
 MAKERS: dict[str, Callable[[Parts], Rule]] = {
     "sam": _sam,
-    "msam": _msam,
+    "msam": partial(_one_pass, MSAM),
+    "s2_sam": partial(_one_pass, S2SAM),
 }

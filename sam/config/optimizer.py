@@ -43,6 +43,7 @@ SAM_RULES = {
         ),
     ),
     "msam": SAMRuleKeys("MSAM", ()),
+    "s2_sam": SAMRuleKeys("S2-SAM", ()),
 }
 
 
@@ -224,6 +225,12 @@ def sharding_clashes(optimizer: OptimizerConfig) -> Iterator[str]:
     """Yield one message for each optimizer key that cannot be combined with sharded weights."""
     if optimizer.rule == "msam":
         return  # its only state is that of SGD, which is sharded
+    if optimizer.rule != "sam":
+        yield (
+            f"runtime.parallel=fsdp needs optimizer.rule=sam or msam, not {optimizer.rule}; use "
+            "runtime.parallel=ddp"
+        )
+        return
     if not optimizer.sync_ascent:
         yield (
             "runtime.parallel=fsdp needs optimizer.sync_ascent=true: the processes share one set of weights, "

@@ -15,7 +15,7 @@ from sam.build.update import make_update
 from sam.config.model import MODEL_OPTIONS
 from sam.config.schema import leaves
 from sam.models.gates import Gate
-from sam.optim import MSAM, SAM
+from sam.optim import MSAM, S2SAM, SAM
 from sam.optim.schedule import Ascents
 from sam.training.look_sam import OrthogonalReuse
 from sam.training.one_pass import OnePassRule
@@ -27,6 +27,7 @@ from tests.training.updates import make_pass
 
 CPU = torch.device("cpu")
 NUM_STEPS = 4
+ONE_PASS = {"msam": MSAM, "s2_sam": S2SAM}
 
 
 @pytest.mark.parametrize("second_order", [True, False])
@@ -82,8 +83,9 @@ def by_hand(
         others = [*network[1].parameters(), *network[5].parameters()]
         groups = [{"params": others, "perturbed": False}, {"params": norm}]
         chosen = SAMRule(forward_backward, SAM(groups, torch.optim.SGD, **ball, **base), **passes)
-    elif rule == "msam":
-        chosen = OnePassRule(forward_backward, MSAM(network.parameters(), torch.optim.SGD, **ball, **base))
+    elif rule in ONE_PASS:
+        optimizer = ONE_PASS[rule](network.parameters(), torch.optim.SGD, **ball, **base)
+        chosen = OnePassRule(forward_backward, optimizer)
     elif rule == "second_order":
         optimizer = torch.optim.SGD(network.parameters(), **base)
         chosen = SecondOrderSAMRule(forward_backward, optimizer, **ball, **passes)
@@ -99,6 +101,7 @@ IN_LOSS = {"weight_decay": 0.0, "loss": {"weight_decay_in_loss": 5e-4}}
 UPDATES = [
     ("optimizer.name", "sgd", {"rule": "sgd"}, {}),
     ("optimizer.rule", "msam", {"rule": "msam"}, {}),
+    ("optimizer.rule", "s2_sam", {"rule": "s2_sam"}, {}),
     ("optimizer.momentum", 0.5, {"momentum": 0.5}, {}),
     ("optimizer.momentum", 0.5, {"rule": "sgd", "momentum": 0.5}, SGD),
     ("optimizer.momentum", 0.5, {"rule": "second_order", "momentum": 0.5}, SECOND_ORDER),

@@ -1,17 +1,17 @@
-"""MSAM as an optimizer, with one pass per update."""
+"""MSAM and S2-SAM as optimizers, with one pass per update."""
 
 import io
 
 import pytest
 import torch
 
-from sam.optim import MSAM
+from sam.optim import MSAM, S2SAM
 from tests.optim.test_sam import SGD, functional_loss, loss_of, make_problem, weights_of
 from tests.reference import one_pass
 from tests.reference.sam import gradient, norm
 
 RHO = 0.4
-ORACLES = {MSAM: one_pass.MSAM}
+ORACLES = {MSAM: one_pass.MSAM, S2SAM: one_pass.S2SAM}
 KINDS = pytest.mark.parametrize("kind", ORACLES)
 
 
@@ -222,3 +222,59 @@ def test_msam_refuses_a_base_optimizer_whose_buffer_it_does_not_know():
     in_context(optimizer, model, *batch)
     with pytest.raises(RuntimeError, match=r"finds no momentum buffer \(momentum_buffer or exp_avg\)"):
         optimizer.first_step()
+
+
+def test_s2_sam_keeps_the_gradient_before_it_is_clipped_and_without_the_base_optimizers_decay():
+    model, *batch = make_problem()
+    optimizer = make(S2SAM, model, torch.optim.AdamW, lr=0.01, weight_decay=0.5)
+    expected = gradient(functional_loss(model, *batch), weights_of(model))
+    with optimizer.perturbed_weights():
+        loss_of(model, *batch).backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
+    optimizer.step()
+    before = weights_of(model)
+    optimizer.first_step()
+    for weight, old, grad in zip(model.parameters(), before, expected):
+        torch.testing.assert_close(weight.detach(), old + RHO * grad / norm(expected))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_s2_sam_does_not_keep_a_gradient_that_is_not_finite(value):
+    (model, *batch), (twin, *_) = make_problem(), make_problem()
+    pairs = [(model, make(S2SAM, model)), (twin, make(S2SAM, twin))]
+    for net, optimizer in pairs:
+        in_context(optimizer, net, *batch)
+    with pairs[0][1].perturbed_weights():
+        loss_of(model, *batch).backward()
+        model[0].weight.grad[0, 0] = value
+    pairs[0][1].zero_grad()  # no step
+    for net, optimizer in pairs:
+        in_context(optimizer, net, *batch)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters()))
+
+
+def test_s2_sam_without_any_gradient_keeps_the_earlier_one_and_moves_after_a_cast():
+    model, *batch = make_problem()
+    optimizer = make(S2SAM, model)
+    in_context(optimizer, model, *batch)
+    with optimizer.perturbed_weights():
+        pass
+    optimizer.zero_grad()
+    model.float()
+    before = weights_of(model)
+    length = norm([new - old for new, old in zip(perturbed(optimizer, model), before)])
+    assert length == pytest.approx(RHO, rel=1e-4)  # float32
+    assert all(torch.equal(old, weight) for old, weight in zip(before, model.parameters()))
+
+
+def perturbed(optimizer, model):
+    with optimizer.perturbed_weights():
+        return weights_of(model)
+
+
+def test_s2_sam_refuses_sparse_gradients():
+    embedding = torch.nn.Embedding(4, 2, sparse=True)
+    optimizer = S2SAM(embedding.parameters(), torch.optim.SGD, rho=RHO, lr=0.1)
+    with pytest.raises(TypeError, match="dense gradients"), optimizer.perturbed_weights():
+        embedding(torch.tensor([1])).sum().backward()
+    assert not optimizer.is_perturbed

@@ -32,6 +32,7 @@ LOOK_SAM = ["optimizer.interval=3", "optimizer.reuse=0.7"]
         (["optimizer.ascent_steps=3"], [4, 4, 4, 4]),
         (["optimizer.second_order=true"], [2, 2, 2, 2]),
         (["optimizer.rule=msam", "m=8"], [1, 1, 1, 1]),
+        (["optimizer.rule=s2_sam", "m=8"], [1, 1, 1, 1]),
     ],
 )
 def test_run_counts_the_passes_that_it_makes(command, tmp_path, arguments, per_epoch):
@@ -89,7 +90,7 @@ def test_look_sam_stopped_anywhere_goes_on_to_the_same_bits(command, tmp_path, m
     assert [result["forward_backward_passes"] for result in results] == [11, 11]
 
 
-@pytest.mark.parametrize("rule", ["msam"])
+@pytest.mark.parametrize("rule", ["msam", "s2_sam"])
 def test_rule_with_a_memory_stopped_in_the_middle_goes_on_to_the_same_bits(
     command, tmp_path, monkeypatch, rule
 ):

@@ -7,7 +7,7 @@ from torch import distributed, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 from sam.models.cifar_resnet import CifarResNet
-from sam.optim import MSAM, SAM
+from sam.optim import MSAM, S2SAM, SAM
 from sam.training.distributed import World, data_parallel, leave_world
 from sam.training.one_pass import OnePassRule
 from sam.training.rule import SAMRule, SGDRule
@@ -17,7 +17,7 @@ from tests.quick_process import start_server
 from tests.training.updates import RHO, SGD, make_pass
 
 NUM_IMAGES, M, NUM_STEPS = 256, 32, 3
-ONE_PASS = {"msam": MSAM}
+ONE_PASS = {"msam": MSAM, "s2_sam": S2SAM}
 
 
 def make_images(num_images=NUM_IMAGES):
