@@ -5,10 +5,8 @@ tests/test_wheel.py runs one as users do, with nothing but the wheel.
 
 import contextlib
 import copy
-import importlib.util
 import io
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,25 +16,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from sam.optim import SAM
 from tests.optim.test_sam import functional_loss
 from tests.reference import sam as reference
+from tests.scripts.loops import FOLDER, lightning_warns, load, trainer_warns
 
-FOLDER = Path(__file__).resolve().parents[2] / "scripts" / "examples"
 EXAMPLES = sorted(FOLDER.glob("*.py"))
-
-# Lightning 2.6.6 uses an old name in torch's pytree, and warns about the small number of worker processes. If
-# Slurm is installed, it warns that it was not started with srun. None of this matters for the example.
-lightning_warns = pytest.mark.filterwarnings(
-    "ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning",
-    "ignore:The 'train_dataloader' does not have many workers",
-    "ignore:The `srun` command is available on your system",
-)
-
-
-def load(name):
-    """Import an example by its path; imports of third parties may warn."""
-    spec = importlib.util.spec_from_file_location(f"examples_{name}", FOLDER / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def make_net(seed=0):
@@ -52,9 +34,10 @@ def equal(weights, others):
     return all(torch.equal(a, b) for a, b in zip(weights, others, strict=True))
 
 
-def test_examples_are_the_ones_tested_here():
-    names = ["lightning_module", "mixed_precision", "plain_loop", "transformer"]
-    assert [path.stem for path in EXAMPLES] == names
+def test_examples_are_the_ones_tested_here_and_in_test_loops():
+    here = {"lightning_module", "mixed_precision", "plain_loop", "transformer"}
+    of_loops = {"accelerate_loop", "ddp_accumulation", "hf_trainer", "lightning_accumulation"}
+    assert {path.stem for path in EXAMPLES} == here | of_loops
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -66,8 +49,9 @@ def test_example_is_shorter_than_60_lines_and_tells_what_to_watch_out_for(path):
 
 
 @lightning_warns
+@trainer_warns
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_example_runs_and_its_loss_falls(path, monkeypatch, tmp_path):
+def test_example_runs_and_its_loss_falls(path, monkeypatch, tmp_path, accelerate_state):
     monkeypatch.chdir(tmp_path)
     # Not capsys, because Lightning's log keeps the stderr of the time of its import.
     with contextlib.redirect_stdout(io.StringIO()) as out:
@@ -75,7 +59,8 @@ def test_example_runs_and_its_loss_falls(path, monkeypatch, tmp_path):
     assert sum(losses[-5:]) / 5 < losses[0] / 3
     assert out.getvalue().startswith(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}")
     assert out.getvalue().count("\n") == 1
-    assert not list(tmp_path.iterdir()), "an example writes nothing"
+    # The Trainer makes an empty folder.
+    assert not any(path.is_file() for path in tmp_path.rglob("*")), "an example writes nothing"
 
 
 def test_plain_loop_equals_the_formulas_and_keeps_the_statistics_of_the_first_pass():
