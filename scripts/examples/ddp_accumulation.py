@@ -41,9 +41,10 @@ def train(model: nn.Module, batches: list[tuple[Tensor, Tensor]], own_eps: bool 
 
 def main() -> list[float]:
     """Train on points whose class is the largest of their first three coordinates."""
-    of_torchrun = "RANK" in os.environ
-    start = {} if of_torchrun else {"rank": 0, "world_size": 1, "store": distributed.HashStore()}
-    distributed.init_process_group("gloo", **start)
+    if "RANK" in os.environ:  # torchrun sets it
+        distributed.init_process_group("gloo")
+    else:
+        distributed.init_process_group("gloo", init_method="tcp://localhost:0", rank=0, world_size=1)
     torch.manual_seed(distributed.get_rank())  # other points in each process; DDP makes the weights equal
     points = torch.randn(120, 64, 10)
     batches = [(batch, batch[:, :3].argmax(dim=1)) for batch in points]

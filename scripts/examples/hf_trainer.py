@@ -20,7 +20,7 @@ class SAMTrainer(Trainer):
     def create_optimizer(self, model: Any = None) -> Any:
         """Wrap the Trainer's own optimizer. With LoRA, only the LoRA weights are trained, and perturbed."""
         weights = [weight for weight in self.model.parameters() if weight.requires_grad]
-        self.optimizer, self.passes = SAM(weights, super().create_optimizer(model), rho=0.05), []
+        self.optimizer, self.passes = SAM(weights, super().create_optimizer(model), rho=0.05), list[Any]()
         return self.optimizer
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
