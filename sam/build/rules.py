@@ -10,10 +10,13 @@ from torch import nn
 
 from sam.config.optimizer import OptimizerConfig
 from sam.models.gates import Gate, set_true_gradient
-from sam.optim import MSAM, S2SAM, SAM
+from sam.optim import FSAM, LESAM, MSAM, S2SAM, SAM, VaSSO
+from sam.optim.averaged import AveragedSAM
 from sam.optim.one_pass import OnePassSAM
-from sam.optim.schedule import Ascents
+from sam.optim.schedule import Ascents, rise_and_fall
+from sam.training.averaged import AveragedSAMRule
 from sam.training.forward_backward import ForwardBackward
+from sam.training.le_sam import LESAMRule
 from sam.training.look_sam import OrthogonalReuse
 from sam.training.one_pass import OnePassRule
 from sam.training.rule import Rule, SAMRule, SGDRule
@@ -49,6 +52,21 @@ class Parts:
         switch = partial(set_true_gradient, self.network) if gated and self.chosen.true_gradient else None
         return {"true_gradient": switch, "replay": self.chosen.replay}
 
+    def geometry(self) -> dict[str, Any]:
+        """Return the arguments of every SAM: its parameters, base optimizer and ball."""
+        groups = _groups(self.chosen, self.network)
+        ball = {"rho": self.chosen.rho, "adaptive": self.chosen.adaptive}
+        return {"params": groups, "base_optimizer": torch.optim.SGD, **ball, **self.base}
+
+    def ascents(self) -> dict[str, Any]:
+        """Return which updates perturb, with which images, and in which processes, as in SAMRule."""
+        chosen = self.chosen
+        return {
+            "ascent_fraction": chosen.ascent_fraction,
+            "ascents": Ascents.between(chosen.start, chosen.stop, self.num_steps, chosen.interval),
+            "sync_ascent": chosen.sync_ascent,
+        }
+
 
 def make_rule(parts: Parts) -> Rule:
     """Return the rule that a config names.
@@ -65,26 +83,41 @@ def _sam(parts: Parts) -> Rule:
     chosen = parts.chosen
     if chosen.second_order:
         return SecondOrderSAMRule(parts.forward_backward, parts.sgd(), rho=chosen.rho, **parts.passes())
-    sam = SAM(
-        _groups(chosen, parts.network),
-        torch.optim.SGD,
-        rho=chosen.rho,
-        adaptive=chosen.adaptive,
-        p=chosen.p,
-        random_direction=chosen.direction == "random",
-        **parts.base,
-    )
+    sam = SAM(**parts.geometry(), p=chosen.p, random_direction=chosen.direction == "random")
     return SAMRule(
         parts.forward_backward,
         sam,
         **parts.passes(),
+        **parts.ascents(),
         ascent_steps=chosen.ascent_steps,
         ascent_step_size=chosen.ascent_step_size,
-        ascent_fraction=chosen.ascent_fraction,
-        ascents=Ascents.between(chosen.start, chosen.stop, parts.num_steps, chosen.interval),
         reuse=OrthogonalReuse(sam, chosen.reuse) if chosen.reuse else None,
-        sync_ascent=chosen.sync_ascent,
     )
+
+
+def _f_sam(parts: Parts) -> Rule:
+    chosen = parts.chosen
+    sam = FSAM(**parts.geometry(), p=chosen.p, sigma=chosen.f_sam_sigma, decay=chosen.f_sam_decay)
+    return _averaged(parts, sam)
+
+
+def _vasso(parts: Parts) -> Rule:
+    return _averaged(parts, VaSSO(**parts.geometry(), p=parts.chosen.p, theta=parts.chosen.vasso_theta))
+
+
+def _averaged(parts: Parts, sam: AveragedSAM) -> Rule:
+    return AveragedSAMRule(parts.forward_backward, sam, **parts.passes(), **parts.ascents())
+
+
+def _le_sam(parts: Parts) -> Rule:
+    chosen = parts.chosen
+
+    def sigma_at(step: int) -> float:
+        factor = rise_and_fall(step, parts.num_steps, chosen.le_sam_warm_up, chosen.le_sam_fall)
+        return chosen.le_sam_sigma * factor
+
+    sam = LESAM(**parts.geometry(), sigma=chosen.le_sam_sigma)
+    return LESAMRule(parts.forward_backward, sam, sigma_at, **parts.passes(), **parts.ascents())
 
 
 def _groups(chosen: OptimizerConfig, network: nn.Module) -> list[dict[str, Any]]:
@@ -117,4 +150,7 @@ MAKERS: dict[str, Callable[[Parts], Rule]] = {
     "sam": _sam,
     "msam": partial(_one_pass, MSAM),
     "s2_sam": partial(_one_pass, S2SAM),
+    "f_sam": _f_sam,
+    "vasso": _vasso,
+    "le_sam": _le_sam,
 }

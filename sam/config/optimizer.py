@@ -22,6 +22,10 @@ class SAMRuleKeys(NamedTuple):
 
 # Allowed with every rule. Recipes set the last two, also for rules with one pass, which do not read them.
 KEYS_OF_ALL_RULES = ("rule", "rho", "true_gradient", "replay")
+# Of the rules that make the two passes of SAM.
+TWO_PASS_KEYS = ("adaptive", "sync_ascent", "perturb", "ascent_fraction", "interval", "start", "stop")
+# Their eps depends on the scale of the gradient.
+RULES_WITHOUT_LOSS_SCALE = ("f_sam", "vasso", "le_sam")
 # By the value of optimizer.rule. sam/build/rules.py makes the rules.
 SAM_RULES = {
     "sam": SAMRuleKeys(
@@ -44,6 +48,9 @@ SAM_RULES = {
     ),
     "msam": SAMRuleKeys("MSAM", ()),
     "s2_sam": SAMRuleKeys("S2-SAM", ()),
+    "f_sam": SAMRuleKeys("F-SAM", (*TWO_PASS_KEYS, "p", "f_sam_sigma", "f_sam_decay")),
+    "vasso": SAMRuleKeys("VaSSO", (*TWO_PASS_KEYS, "p", "vasso_theta")),
+    "le_sam": SAMRuleKeys("LE-SAM", (*TWO_PASS_KEYS, "le_sam_sigma", "le_sam_warm_up", "le_sam_fall")),
 }
 
 
@@ -69,7 +76,7 @@ class OptimizerConfig:
     clip_norm: float | None = setting(5.0, above=0)
     # SAM, or another rule of its family (docs/variants.md). A rule refuses the keys that it does not read.
     rule: str = setting("sam", choices=tuple(SAM_RULES), sam_only=True)
-    # Radius of the ball in which SAM looks for the highest loss, in weight units.
+    # Radius of the ball in which SAM looks for the highest loss, in weight units. For le_sam, it is rho_max.
     rho: float = setting(0.05, at_least=0, sam_only=True)
     # ASAM (Kwon et al. 2021): scale the ball by |w|, weight by weight.
     adaptive: bool = setting(False, sam_only=True)
@@ -106,6 +113,18 @@ class OptimizerConfig:
     start: float = setting(0.0, at_least=0, below=1, sam_only=True)
     # Perturb only before this share of all updates; plain SGD after.
     stop: float = setting(1.0, above=0, at_most=1, sam_only=True)
+    # F-SAM: sigma, the share of the average gradient that is subtracted from the gradient.
+    f_sam_sigma: float = setting(1.0, at_least=0, sam_only=True)
+    # F-SAM: lambda, the weight of the old average in the new one.
+    f_sam_decay: float = setting(0.9, at_least=0, below=1, sam_only=True)
+    # VaSSO: theta, the weight of the newest gradient in the direction of eps. 1 is SAM.
+    vasso_theta: float = setting(0.4, above=0, at_most=1, sam_only=True)
+    # LE-SAM: sigma, the rise of the linearised loss from w to w + eps, in units of the loss.
+    le_sam_sigma: float = setting(0.35, at_least=0, sam_only=True)
+    # LE-SAM: share of all updates in which sigma rises from 0, along a line.
+    le_sam_warm_up: float = setting(0.05, at_least=0, at_most=1, sam_only=True)
+    # LE-SAM: share of all updates before sigma falls to 0, along a cosine. With 1, it does not fall.
+    le_sam_fall: float = setting(0.8, at_least=0, at_most=1, sam_only=True)
 
 
 def optimizer_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig, micro_batch: int) -> Iterator[str]:
@@ -123,6 +142,17 @@ def optimizer_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig, micro_
     yield from rule_clashes(optimizer)
     if optimizer.rule == "msam" and optimizer.momentum == 0:
         yield "optimizer.rule=msam perturbs along the momentum: it needs optimizer.momentum > 0"
+    if optimizer.rule in RULES_WITHOUT_LOSS_SCALE and runtime.precision == "fp16":
+        yield (
+            f"optimizer.rule={optimizer.rule} needs runtime.precision=fp32, tf32 or bf16: in fp16, gradients "
+            "have a loss scale, and eps would depend on it"
+        )
+    if optimizer.le_sam_warm_up > optimizer.le_sam_fall:
+        yield (
+            f"optimizer.le_sam_warm_up={optimizer.le_sam_warm_up} is larger than "
+            f"optimizer.le_sam_fall={optimizer.le_sam_fall}: sigma would fall before it has risen; make one "
+            "of them smaller or larger"
+        )
     if optimizer.ascent_fraction * micro_batch < 1:
         yield (
             f"optimizer.ascent_fraction={optimizer.ascent_fraction} of {micro_batch} images (m) is less than "
@@ -225,9 +255,9 @@ def sharding_clashes(optimizer: OptimizerConfig) -> Iterator[str]:
     """Yield one message for each optimizer key that cannot be combined with sharded weights."""
     if optimizer.rule == "msam":
         return  # its only state is that of SGD, which is sharded
-    if optimizer.rule != "sam":
+    if optimizer.rule not in ("sam", "le_sam"):
         yield (
-            f"runtime.parallel=fsdp needs optimizer.rule=sam or msam, not {optimizer.rule}; use "
+            f"runtime.parallel=fsdp needs optimizer.rule=sam, msam or le_sam, not {optimizer.rule}; use "
             "runtime.parallel=ddp"
         )
         return

@@ -16,6 +16,12 @@ PHRASES = {
     "optimizer.p": "p={}",
     "optimizer.direction": "{} direction",
     "optimizer.ascent_steps": "{} ascent steps",
+    "optimizer.f_sam_sigma": "sigma={}",
+    "optimizer.f_sam_decay": "decay={}",
+    "optimizer.vasso_theta": "theta={}",
+    "optimizer.le_sam_sigma": "sigma={}",
+    "optimizer.le_sam_warm_up": "warm-up={}",
+    "optimizer.le_sam_fall": "fall={}",
 }
 
 

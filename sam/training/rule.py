@@ -213,9 +213,7 @@ class SAMRule:
         sync = self._sync_ascent
         self._true_gradient(True)
         clean = self._pass(images, targets, clean_targets, share=1.0, sync=sync, clean=True)
-        if self._reuse is not None:
-            self._reuse.add_clean_gradient(share)
-        norms = [self._sam.perturb()]
+        norms = [self._perturb(share)]
         for _ in range(self._ascent_steps - 1):
             self._sam.zero_grad()
             self._replay_from(before)
@@ -224,6 +222,12 @@ class SAMRule:
             norms.append(self._sam.climb(self._ascent_step_size))
         self._true_gradient(False)
         return clean, norms
+
+    def _perturb(self, share: float) -> Tensor:
+        """Move to w + eps with the gradient in `.grad`; return its norm."""
+        if self._reuse is not None:
+            self._reuse.add_clean_gradient(share)
+        return self._sam.perturb()
 
     def _replay_from(self, draws: RandomState) -> None:
         if self._replay:

@@ -147,9 +147,11 @@ UPDATES = [
     ("m", 4, {"m": 4}, {}),
     ("label_smoothing", 0.1, {"loss": {"label_smoothing": 0.1}}, {}),
 ]
-# Tested elsewhere: the loop gives every update its learning rate; there is a test of the gates above; and
-# what several processes share.
+# Tested elsewhere: the loop gives every update its learning rate; there is a test of the gates above; what
+# several processes share; and the other rules, in tests/training/.
 OTHER_KEYS = {"optimizer.lr", "optimizer.true_gradient", "optimizer.sync_ascent"}
+OTHER_KEYS |= {"optimizer.f_sam_sigma", "optimizer.f_sam_decay", "optimizer.vasso_theta"}
+OTHER_KEYS |= {"optimizer.le_sam_sigma", "optimizer.le_sam_warm_up", "optimizer.le_sam_fall"}
 
 
 def weights_after_all_updates(update_of):

@@ -86,7 +86,7 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("augmentation.mixup_alpha", -1.0, "a number >= 0"),
     ("augmentation.mixup_alpha", float("inf"), "a finite number"),
     ("optimizer.name", "adam", "one of sgd, sam"),
-    ("optimizer.rule", "asam", "one of sam, msam, s2_sam"),
+    ("optimizer.rule", "asam", "one of sam, msam, s2_sam, f_sam, vasso, le_sam"),
     ("optimizer.lr", 0.0, "a number > 0"),
     ("optimizer.momentum", 1.0, "a number >= 0 and < 1"),
     ("optimizer.momentum", -0.1, "a number >= 0 and < 1"),
@@ -109,6 +109,12 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("optimizer.start", 1.0, "a number >= 0 and < 1"),
     ("optimizer.stop", 0.0, "a number > 0 and <= 1"),
     ("optimizer.stop", 1.1, "a number > 0 and <= 1"),
+    ("optimizer.f_sam_sigma", -0.1, "a number >= 0"),
+    ("optimizer.f_sam_decay", 1.0, "a number >= 0 and < 1"),
+    ("optimizer.vasso_theta", 0.0, "a number > 0 and <= 1"),
+    ("optimizer.le_sam_sigma", -0.1, "a number >= 0"),
+    ("optimizer.le_sam_warm_up", 1.1, "a number >= 0 and <= 1"),
+    ("optimizer.le_sam_fall", 1.1, "a number >= 0 and <= 1"),
     ("runtime.processes", 0, "a number >= 1 and <= 1024"),
     ("runtime.parallel", "tp", "one of ddp, fsdp"),
     ("runtime.workers", -1, "a number >= 0 and <= 1024"),
@@ -390,6 +396,36 @@ def test_check_tests_above_cover_every_key_with_a_rule() -> None:
             )
             for variant in ({"optimizer.p": 3.0}, {"optimizer.reuse": 0.7, "optimizer.interval": 5})
         ),
+        *(
+            (
+                {"optimizer.rule": rule, "runtime.precision": "fp16"},
+                f"optimizer.rule={rule} runtime.precision=fp32 tf32 bf16 fp16",
+            )
+            for rule in ("f_sam", "vasso", "le_sam")
+        ),
+        *(
+            (
+                {"optimizer.rule": rule, "runtime.parallel": "fsdp", "optimizer.sync_ascent": True},
+                f"runtime.parallel=fsdp optimizer.rule=sam le_sam {rule} runtime.parallel=ddp",
+            )
+            for rule in ("f_sam", "vasso")
+        ),
+        (
+            {"optimizer.rule": "le_sam", "optimizer.le_sam_warm_up": 0.5, "optimizer.le_sam_fall": 0.4},
+            "optimizer.le_sam_warm_up=0.5 optimizer.le_sam_fall=0.4",
+        ),
+        (
+            {"optimizer.rule": "f_sam", "optimizer.vasso_theta": 0.2},
+            "optimizer.vasso_theta=0.2 optimizer.rule=f_sam optimizer.rule=vasso",
+        ),
+        (
+            {"optimizer.rule": "f_sam", "optimizer.ascent_steps": 2},
+            "optimizer.ascent_steps=2 optimizer.rule=f_sam optimizer.rule=sam",
+        ),
+        (
+            {"optimizer.rule": "le_sam", "optimizer.p": 3.0},
+            "optimizer.p=3.0 optimizer.rule=le_sam optimizer.rule=sam f_sam vasso",
+        ),
         ({"runtime.grad_checkpointing": True}, "runtime.grad_checkpointing=true cifar_resnet batch_size"),
     ],
 )
@@ -421,6 +457,9 @@ def test_check_names_keys_that_clash_and_what_to_use(changes: dict[str, Any], wo
         {"runtime.parallel": "fsdp", "optimizer.rule": "msam"},
         {"optimizer.rule": "msam", "optimizer.replay": False, "optimizer.true_gradient": False},
         {"runtime.parallel": "fsdp", "optimizer.sync_ascent": True, "runtime.precision": "bf16"},
+        {"optimizer.rule": "f_sam", "optimizer.adaptive": True, "optimizer.start": 0.5},
+        {"optimizer.rule": "vasso", "optimizer.p": 3.0, "runtime.precision": "bf16"},
+        {"optimizer.rule": "le_sam", "runtime.parallel": "fsdp", "optimizer.sync_ascent": True},
         {"optimizer.name": "sgd", "optimizer.start": 0.5, "optimizer.stop": 0.5, "optimizer.reuse": 1.0},
     ],
 )

@@ -23,7 +23,7 @@ def test_le_sam_equals_its_definition_over_20_steps(adaptive, sigma, rho):
     loss = functional_loss(model, inputs, targets)
     for _ in range(20):
         two_passes(optimizer, model, inputs, targets)
-        expected = base.step(expected, oracle.gradient([loss], expected))
+        expected = base.step(expected, oracle.gradient([(loss, loss)], expected))
     for weight, target in zip(weights_of(model), expected):
         torch.testing.assert_close(weight, target, rtol=1e-10, atol=1e-11)
 

@@ -95,6 +95,12 @@ SCIENCE: dict[str, Any] = {
     "optimizer.reuse": 0.7,
     "optimizer.start": 0.5,
     "optimizer.stop": 0.9,
+    "optimizer.f_sam_sigma": 0.5,
+    "optimizer.f_sam_decay": 0.6,
+    "optimizer.vasso_theta": 0.2,
+    "optimizer.le_sam_sigma": 0.1,
+    "optimizer.le_sam_warm_up": 0.1,
+    "optimizer.le_sam_fall": 0.9,
     "runtime.precision": "bf16",
     "epochs": 7,
     "batch_size": 64,
@@ -238,6 +244,7 @@ def test_identity_does_not_depend_on_the_order_of_keys(monkeypatch: pytest.Monke
         ({"optimizer.rho": 1e-3}, "sam-rho0.001"),
         ({"optimizer.rho": 2.0, "optimizer.adaptive": True}, "sam-rho2-adaptive"),
         ({"optimizer.rule": "msam", "optimizer.rho": 3.0}, "msam-rho3"),
+        ({"optimizer.rule": "f_sam", "optimizer.rho": 0.1}, "f_sam-rho0.1"),
         ({"optimizer.name": "sgd", "optimizer.rho": 2.0, "optimizer.adaptive": True}, "sgd"),
     ],
 )
@@ -264,6 +271,12 @@ def test_read_config_returns_what_was_written(tmp_path: Path, command: str) -> N
     alone += ("optimizer.direction", "optimizer.ascent_steps", "optimizer.second_order", "runtime.compile")
     alone += (
         "optimizer.rule",
+        "optimizer.f_sam_sigma",
+        "optimizer.f_sam_decay",
+        "optimizer.vasso_theta",
+        "optimizer.le_sam_sigma",
+        "optimizer.le_sam_warm_up",
+        "optimizer.le_sam_fall",
         "optimizer.ascent_step_size",
         "dataset.label_noise_kind",
         "dataset.label_noise_over",

@@ -1,13 +1,20 @@
 """F-SAM, VaSSO and LE-SAM as their papers define them, slowly, on functions of explicit weights.
 
-Nothing of the package is used here. Weights are lists of float64 tensors, a loss is a function of them. An
-update has a list of losses, one per micro-batch, of equal size.
+Nothing of the package is used here. Weights are lists of float64 tensors, a loss is a function of them, and
+a micro-batch is a pair of losses: that of the images which the ascent sees, and that of all its images. The
+micro-batches of an update have the same size.
 """
 
 import math
 
 from tests.reference.cheaper import mean
 from tests.reference.sam import gradient, moved, norm, perturbation
+
+
+def mean_perturbed(eps, micro_batches, weights):
+    """Return the mean of the gradients at w + eps, each micro-batch with an eps of its own."""
+    there = [moved(weights, eps(ascent_loss, weights)) for ascent_loss, _ in micro_batches]
+    return mean([gradient(loss, point) for (_, loss), point in zip(micro_batches, there)])
 
 
 class FSAM:
@@ -24,10 +31,10 @@ class FSAM:
             d = [g - self.sigma * m for g, m in zip(d, self.m)]
         return perturbation(weights, d, self.rho, **self.ball)
 
-    def gradient(self, losses, weights):
+    def gradient(self, micro_batches, weights):
         """Return the gradient of an update; m then takes in the mean of the gradients at w."""
-        result = mean([gradient(loss, moved(weights, self.eps(loss, weights))) for loss in losses])
-        g = mean([gradient(loss, weights) for loss in losses])
+        result = mean_perturbed(self.eps, micro_batches, weights)
+        g = mean([gradient(ascent_loss, weights) for ascent_loss, _ in micro_batches])
         if self.m is None:
             self.m = g
         else:
@@ -53,10 +60,10 @@ class VaSSO:
         """Return eps of one micro-batch."""
         return perturbation(weights, self.own(loss, weights), self.rho, **self.ball)
 
-    def gradient(self, losses, weights):
+    def gradient(self, micro_batches, weights):
         """Return the gradient of an update; d is then the mean of the d_i."""
-        result = mean([gradient(loss, moved(weights, self.eps(loss, weights))) for loss in losses])
-        self.d = mean([self.own(loss, weights) for loss in losses])
+        result = mean_perturbed(self.eps, micro_batches, weights)
+        self.d = mean([self.own(ascent_loss, weights) for ascent_loss, _ in micro_batches])
         return result
 
 
@@ -85,8 +92,8 @@ class LESAM:
         rho = min(self.sigma_now() / length, self.rho_max)
         return perturbation(weights, g, rho, self.adaptive)
 
-    def gradient(self, losses, weights):
+    def gradient(self, micro_batches, weights):
         """Return the gradient of an update."""
-        result = mean([gradient(loss, moved(weights, self.eps(loss, weights))) for loss in losses])
+        result = mean_perturbed(self.eps, micro_batches, weights)
         self.step += 1
         return result

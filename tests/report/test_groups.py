@@ -116,6 +116,7 @@ def test_groups_rho_is_that_of_sam_only(tmp_path: Path) -> None:
         ({"rule": "of_a_newer_version", "adaptive": True}, "adaptive of_a_newer_version rho=0.05"),
         ({"true_gradient": False, "replay": False}, "SAM rho=0.05 no true gradient no replay"),
         ({"adaptive": True, "p": float("inf"), "rho": 2.0}, "adaptive SAM rho=2 p=inf"),
+        ({"rule": "f_sam", "f_sam_sigma": 0.5}, "F-SAM rho=0.05 sigma=0.5"),
         ({"p": 2.0, "ascent_steps": 1}, "SAM rho=0.05"),
     ],
 )

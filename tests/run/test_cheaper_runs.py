@@ -33,6 +33,9 @@ LOOK_SAM = ["optimizer.interval=3", "optimizer.reuse=0.7"]
         (["optimizer.second_order=true"], [2, 2, 2, 2]),
         (["optimizer.rule=msam", "m=8"], [1, 1, 1, 1]),
         (["optimizer.rule=s2_sam", "m=8"], [1, 1, 1, 1]),
+        (["optimizer.rule=f_sam", "m=8"], [2, 2, 2, 2]),
+        (["optimizer.rule=vasso", "optimizer.interval=3"], [1.5, 1.5, 1, 1.5]),
+        (["optimizer.rule=le_sam", "optimizer.rho=1"], [2, 2, 2, 2]),
     ],
 )
 def test_run_counts_the_passes_that_it_makes(command, tmp_path, arguments, per_epoch):
@@ -90,7 +93,7 @@ def test_look_sam_stopped_anywhere_goes_on_to_the_same_bits(command, tmp_path, m
     assert [result["forward_backward_passes"] for result in results] == [11, 11]
 
 
-@pytest.mark.parametrize("rule", ["msam", "s2_sam"])
+@pytest.mark.parametrize("rule", ["msam", "s2_sam", pytest.param("f_sam", marks=pytest.mark.slow)])
 def test_rule_with_a_memory_stopped_in_the_middle_goes_on_to_the_same_bits(
     command, tmp_path, monkeypatch, rule
 ):

@@ -1,4 +1,4 @@
-"""LookSAM in two processes that share eps, against its definition in float64."""
+"""LookSAM and F-SAM in two processes that share eps, against their definitions in float64."""
 
 import copy
 from contextlib import nullcontext
@@ -7,36 +7,74 @@ import pytest
 import torch
 from torch import distributed
 
+from sam.optim import FSAM
 from sam.optim.schedule import Ascents
+from sam.training.averaged import AveragedSAMRule
 from sam.training.distributed import data_parallel, leave_world
+from sam.training.update import Update
 from tests.quick_process import start_server
+from tests.reference import averaged
 from tests.reference import sam as reference
 from tests.reference.cheaper import Cheaper
-from tests.training.updates import RHO, SGD, functional_loss, make_problem, make_update
+from tests.training.updates import RHO, SGD, functional_loss, make_pass, make_problem, make_update
 
 NUM_STEPS = 5
 STEPS = {"ascents": Ascents(0, NUM_STEPS, 2)}
+F_SAM = {"sigma": 0.7, "decay": 0.8}
+
+
+class LookSAM(Cheaper):
+    """Its definition, with the interface of the others."""
+
+    step = 0
+
+    def gradient(self, micro_batches, weights):
+        self.step += 1
+        return super().gradient(self.step - 1, micro_batches, weights)
+
+
+RULES = {
+    "LookSAM": lambda: LookSAM(RHO, NUM_STEPS, interval=2, alpha=0.7),
+    "F-SAM": lambda: averaged.FSAM(RHO, **F_SAM),
+}
 
 
 def train_a_share(rank, folder):
     """Make all updates with half of each batch, in one of two processes."""
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    problem = make_problem()
     mine = slice(4 * rank, 4 * rank + 4)
-    called = data_parallel(problem.model)
-    steps = {**STEPS, "sync_ascent": True}
-    update = make_update(problem.model, "sam", clip_norm=0.5, called=called, steps=steps, reuse=0.7)
-    for step in range(NUM_STEPS):
-        update(problem.images[mine], problem.targets[mine], lr=0.1, step=step)
-    torch.save(problem.model.state_dict(), f"{folder}/{rank}.pt")
+    for name in RULES:
+        problem = make_problem()
+        update = update_by(name, problem.model)
+        for step in range(NUM_STEPS):
+            update(problem.images[mine], problem.targets[mine], lr=0.1, step=step)
+        torch.save(problem.model.state_dict(), f"{folder}/{name}-{rank}.pt")
+        del update
     leave_world(0)
 
 
+def update_by(name, model):
+    """Return an update that shares eps with the other process."""
+    called = data_parallel(model)
+    if name == "LookSAM":
+        steps = {**STEPS, "sync_ascent": True}
+        return make_update(model, "sam", clip_norm=0.5, called=called, steps=steps, reuse=0.7)
+    sam = FSAM(model.parameters(), torch.optim.SGD, rho=RHO, **F_SAM, **SGD)
+    forward_backward = make_pass(model, called=called)
+    return Update(AveragedSAMRule(forward_backward, sam, sync_ascent=True), forward_backward, clip_norm=0.5)
+
+
 @pytest.mark.ddp
-def test_look_sam_in_two_processes_equals_its_definition_for_the_batch_of_both(tmp_path):
+def test_rules_in_two_processes_equal_their_definitions_for_the_batch_of_both(tmp_path):
     start_server()
     torch.multiprocessing.start_processes(train_a_share, (str(tmp_path),), 2, start_method="forkserver")
+    for name, rule in RULES.items():
+        check_against(rule(), tmp_path, name)
+
+
+def check_against(rule, folder, name):
+    """Compare the weights of both processes with those that a definition gives."""
     problem, base = make_problem(), reference.Sgd(**SGD)
     # Batch norm sees the images of one process; eps belongs to the mean of both losses.
     halves = [
@@ -47,12 +85,11 @@ def test_look_sam_in_two_processes_equals_its_definition_for_the_batch_of_both(t
     def loss(weights):
         return (halves[0](weights) + halves[1](weights)) / 2
 
-    rule = Cheaper(RHO, NUM_STEPS, interval=2, alpha=0.7)
     weights = [weight.detach().clone() for weight in problem.model.parameters()]
-    for step in range(NUM_STEPS):
-        gradient = rule.gradient(step, [(loss, loss)], weights)
+    for _ in range(NUM_STEPS):
+        gradient = rule.gradient([(loss, loss)], weights)
         weights = base.step(weights, reference.clip(gradient, 0.5), lr=0.1)
-    states = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    states = [torch.load(folder / f"{name}-{rank}.pt", weights_only=True) for rank in (0, 1)]
     for (name, _), target in zip(problem.model.named_parameters(), weights):
         assert torch.equal(states[0][name], states[1][name])
         torch.testing.assert_close(states[0][name], target, rtol=1e-9, atol=1e-10)

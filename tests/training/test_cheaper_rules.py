@@ -172,7 +172,7 @@ CONFIGS = {
 }
 
 
-def configured_update(config, model, label_smoothing=0.0):
+def configured_update(config, model, label_smoothing=0.0, unsynced=None):
     """Return the update that a config asks for."""
     return build_update.make_update(
         config.optimizer,
@@ -181,6 +181,7 @@ def configured_update(config, model, label_smoothing=0.0):
         resolve(config),
         num_steps=NUM_STEPS,
         label_smoothing=label_smoothing,
+        unsynced=unsynced,
     )
 
 

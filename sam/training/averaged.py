@@ -1,0 +1,63 @@
+"""The rule of F-SAM and VaSSO: eps also depends on the gradients of earlier updates."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sam.optim.averaged import AveragedSAM
+from sam.training.forward_backward import ForwardBackward
+from sam.training.rule import SAMRule
+
+
+class AveragedSAMRule(SAMRule):
+    """The two passes of SAM, with a running average that is the same for all micro-batches of an update.
+
+    Each micro-batch has its own direction d_i, from its gradient g_i and the average of the updates before.
+    At the end of the update, the average takes in the mean of all g_i. (For VaSSO, the average is then the
+    mean of the d_i. The papers do not have micro-batches; for F-SAM, this form is a proposal of this
+    project.) If a g_i is not finite, the average stays as it is. Updates that do not perturb leave it too.
+
+    Args:
+        forward_backward: As in SAMRule.
+        sam: F-SAM or VaSSO.
+        sync_ascent: As in SAMRule. It is needed if there are several processes.
+        **arguments: The other arguments of SAMRule, without ascent_steps, ascent_step_size and reuse.
+
+    Raises:
+        ValueError: If processes do not share eps, or if there is a loss scale; and as in SAMRule.
+    """
+
+    def __init__(
+        self, forward_backward: ForwardBackward, sam: AveragedSAM, sync_ascent: bool = False, **arguments: Any
+    ) -> None:
+        if forward_backward.is_distributed and not sync_ascent:
+            raise ValueError(
+                f"{type(sam).__name__} with several processes needs sync_ascent=true: the average of the "
+                "gradients must be the same in all of them"
+            )
+        if forward_backward.precision.scales_loss:
+            raise ValueError(
+                f"{type(sam).__name__} cannot scale the loss; use precision bf16 instead of fp16"
+            )
+        super().__init__(forward_backward, sam, sync_ascent=sync_ascent, **arguments)
+        self._averaged = sam
+        self._mean: dict[Tensor, Tensor] = {}
+
+    def begin(self, step: int) -> None:
+        """Start a new mean of the gradients; see Rule."""
+        super().begin(step)
+        self._mean = {}
+
+    def end(self) -> None:
+        """Take the mean of the gradients at w into the average; see Rule."""
+        super().end()
+        self._averaged.update_average(self._mean)
+
+    def _perturb(self, share: float) -> Tensor:
+        grads = {weight: weight.grad for weight in self._parameters if weight.grad is not None}
+        for weight, grad in grads.items():
+            if weight not in self._mean:
+                self._mean[weight] = torch.zeros_like(grad)
+        torch._foreach_add_([self._mean[weight] for weight in grads], list(grads.values()), alpha=share)
+        return super()._perturb(share)
