@@ -222,9 +222,7 @@ def _departures(cell: Cell, values: Mapping[str, Any]) -> tuple[Departure, ...]:
 
 def _is_condition(cell: Cell, values: Mapping[str, Any], source: Mapping[str, Any] | None) -> bool:
     """Return whether a run is of a cell's condition, by its names, weights, labels and CONDITION_KEYS."""
-    names = {key: (cell.values[key],) for key in NAMES}
-    names["model.name"] += tuple(filter(None, [OTHER_MODELS.get(cell.values["model.name"])]))
-    if any(values[key] not in allowed for key, allowed in names.items()):
+    if any(values[key] not in (cell.values[key], OTHER_MODELS.get(cell.values[key])) for key in NAMES):
         return False
     # dataset.reader=synthetic has random images, also under the name of a real dataset.
     if values["dataset.reader"] == "synthetic":

@@ -40,12 +40,15 @@ def is_whole(result: dict[str, Any]) -> bool:
     return bool(own == _digest_of({**result, "checksums": files}))
 
 
-def check_file(path: pathlib.Path, result: dict[str, Any]) -> None:
+def check_file(path: pathlib.Path, result: dict[str, Any]) -> str | None:
     """Check that a file of an ended run has not changed since the run ended.
 
     Args:
         path: The config.yaml or metrics.csv of the run.
         result: The whole content of its result.json.
+
+    Returns:
+        The text of the file; None if it was not read, because there is no checksum of it.
 
     Raises:
         ValueError: If the file has changed or is missing.
@@ -53,13 +56,13 @@ def check_file(path: pathlib.Path, result: dict[str, Any]) -> None:
     """
     expected = result.get("checksums", {}).get(path.name)
     if expected is None:
-        return
+        return None
     if not path.exists():
         fault = "is missing"
-    elif _digest(read_text(path).encode()) != expected:
+    elif _digest((text := read_text(path)).encode()) != expected:
         fault = "is damaged: its checksum is not the one in result.json"
     else:
-        return
+        return text
     raise ValueError(
         f"{path.name} {fault}; copy the file again, or, if the run directory has a checkpoint, delete "
         "result.json and give the command of the run again, which writes both files from the checkpoint"

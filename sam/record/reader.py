@@ -16,7 +16,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sam.record.checksums import COVERED_FILES, check_file
+from sam.record.checksums import check_file
 from sam.record.run_files import config_file, load_config, load_result
 from sam.system.foreign_files import read_text
 
@@ -98,10 +98,11 @@ def _run_directories(roots: Iterable[Path], problems: list[Problem]) -> Iterator
     for root in roots:
         for folder, subfolders, files in os.walk(root, followlinks=True, onerror=unreadable):
             # Comparing real paths ends loops of links.
-            if os.path.realpath(folder) in visited:
+            real = os.path.realpath(folder)
+            if real in visited:
                 subfolders.clear()
                 continue
-            visited.add(os.path.realpath(folder))
+            visited.add(real)
             # A run that has lost its config.yaml must still be reported.
             if "config.yaml" in files or "result.json" in files:
                 subfolders.clear()
@@ -112,10 +113,10 @@ def _run_directories(roots: Iterable[Path], problems: list[Problem]) -> Iterator
 
 def _read_run(directory: Path) -> Run:
     result = load_result(directory)
-    for name in COVERED_FILES:
-        check_file(directory / name, result or {})
+    check_file(directory / "config.yaml", result or {})
     config = _read_config(directory, result)
-    header, rows = _read_table(directory / "metrics.csv")
+    metrics = directory / "metrics.csv"
+    header, rows = _read_table(metrics, check_file(metrics, result or {}))
     return Run(
         directory=directory,
         config=config,
@@ -157,12 +158,18 @@ def _read_config(directory: Path, result: dict[str, Any] | None) -> dict[str, An
     return {str(key): value for key, value in config.items()}
 
 
-def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Return the header and the rows of metrics.csv as text; each cell is checked to be a number or empty."""
-    if not path.exists():
+def _read_table(path: Path, text: str | None = None) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows of metrics.csv as text; each cell is checked to be a number or empty.
+
+    Args:
+        path: The file.
+        text: Its content, if it has been read before.
+    """
+    if text is None and not path.exists():
         return [], []
     try:
-        reader = csv.reader(io.StringIO(read_text(path), newline=""), skipinitialspace=True)
+        text = read_text(path) if text is None else text
+        reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
         rows = list(islice(filter(None, reader), MAX_ROWS + 1))
         if len(rows) > MAX_ROWS:
             raise ValueError(f"it has more than {MAX_ROWS} rows")

@@ -1,6 +1,7 @@
 """Groups of runs that differ only in their seed: the rows of a comparison."""
 
 import dataclasses
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -90,11 +91,15 @@ def group_runs(runs: Iterable[Run]) -> tuple[list[Group], list[str]]:
     """
     members: dict[tuple[str, str, str], list[Run]] = defaultdict(list)
     settings: dict[str, Setting] = {}
+    # The seeds of a condition have equal configs, which are described once: there may be thousands of runs.
+    described: dict[str, tuple[Setting, str]] = {}
     for run in runs:
         if run.result is not None:
-            setting = setting_of(run.config)
+            config = json.dumps({**run.config, "seed": None}, default=str)
+            if config not in described:
+                described[config] = setting_of(run.config), _label(run.config)
+            setting, label = described[config]
             settings[setting.key] = setting
-            label = _label(run.config)
             members[setting.key, label, run.result["identity"]].append(run)
     groups: list[Group] = []
     warnings: list[str] = []

@@ -46,16 +46,18 @@ def write_many(root: Path, num_runs: int, max_epochs: int = 200) -> None:
     with quick_writers():
         condition = first_text = ""
         for position, config in enumerate(islice(_configs(str(root)), num_runs)):
-            path_of(config).mkdir(parents=True)
-            path = path_of(config) / "config.yaml"
-            if identity(config) != condition:
-                write_config(path.parent, config, "python train.py")
-                condition, first_seed, first_text = identity(config), config.seed, path.read_text("utf-8")
+            directory = path_of(config)
+            directory.mkdir(parents=True)
+            path = directory / "config.yaml"
+            if directory.name.rpartition("-")[2] != condition:
+                write_config(directory, config, "python train.py")
+                condition, first_seed = identity(config), config.seed
+                first_text = path.read_text("utf-8")
             else:
                 # Seeds of a condition follow each other; their texts are copied, since writing YAML is slow.
                 seeds = (f"\nseed: {seed}\n" for seed in (first_seed, config.seed))
                 path.write_text(first_text.replace(*seeds), "utf-8")
-            _end(config, position, max_epochs)
+            _end(directory, config, position, max_epochs)
 
 
 def _configs(root: str) -> Iterator[TrainConfig]:
@@ -63,8 +65,8 @@ def _configs(root: str) -> Iterator[TrainConfig]:
     planned: list[TrainConfig] = []
     seen: set[Path] = set()
     for config in chain(_planned(root, planned), _sweeps(planned), _variants(planned)):
-        if path_of(config) not in seen:
-            seen.add(path_of(config))
+        if (directory := path_of(config)) not in seen:
+            seen.add(directory)
             yield config
 
 
@@ -100,9 +102,8 @@ def _variants(planned: list[TrainConfig]) -> Iterator[TrainConfig]:
             yield dataclasses.replace(config, m=m)
 
 
-def _end(config: TrainConfig, position: int, max_epochs: int) -> None:
+def _end(directory: Path, config: TrainConfig, position: int, max_epochs: int) -> None:
     """Write the other files of a run; its position decides whether it is complete."""
-    directory = path_of(config)
     has_ended = position % 25 != 7
     diverged = position % 50 == 21
     num_rows = min(config.epochs, max_epochs)

@@ -33,7 +33,8 @@ def test_runs_have_the_format_of_the_trainer_except_the_damaged_ones(tmp_path: P
 @pytest.mark.timeout(1800)
 def test_ten_thousand_runs_are_compared_within_a_gibibyte(tmp_path: Path) -> None:
     outputs = tmp_path / "outputs"
-    write_many(outputs, 10_000)
+    # With 20 rows at most, since no reader keeps the rows of all runs.
+    write_many(outputs, 10_000, max_epochs=20)
     for script, out in (("compare", tmp_path), ("report", tmp_path / "report.html")):
         command = [sys.executable, "-c", MEASURE, str(ROOT / "scripts" / f"{script}.py"), str(outputs)]
         done = subprocess.run(
