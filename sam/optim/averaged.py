@@ -109,7 +109,11 @@ class AveragedSAM(SAM):
     def _average_like(self, weight: Tensor, grad: Tensor) -> Tensor | None:
         """Return the average of a weight in the form of its gradient; None if there is none of its shape."""
         average = self._averages.get(weight)
-        return None if average is None or average.shape != grad.shape else average.to(grad)
+        if average is None or average.shape != grad.shape:
+            return None
+        if average.dtype == grad.dtype and average.device == grad.device:
+            return average  # to() is an operator call, also if it changes nothing
+        return average.to(grad)
 
     def _find_directions(
         self, weights: list[Tensor], grads: list[Tensor], adaptive: set[Tensor]

@@ -1,13 +1,14 @@
 """F-SAM and VaSSO as optimizers: the running average in eps, what it takes in, and how it is saved."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 
 from sam.optim import FSAM, SAM, VaSSO
 from tests.optim.test_sam import SGD, functional_loss, loss_of, make_problem, two_passes, weights_of
-from tests.optim.test_sam_cost import NothingWaits
+from tests.optim.test_sam_cost import NothingWaits, top_level_calls
 from tests.reference import averaged
 from tests.reference import sam as reference
 
@@ -174,6 +175,20 @@ def test_no_step_waits_for_the_device(kind, settings):
         loss_of(model, inputs, targets).backward()
         with NothingWaits():
             optimizer.second_step()
+
+
+@each_kind
+def test_first_step_makes_as_many_calls_for_a_hundred_weights_as_for_ten(kind, settings):
+    numbers = []
+    for num_weights in (10, 100):
+        weights = [torch.nn.Parameter(torch.ones(2)) for _ in range(num_weights)]
+        optimizer = kind(weights, torch.optim.SGD, lr=0.1, foreach=True, **settings)
+        for weight in weights:
+            weight.grad = torch.ones(2)
+        optimizer.first_step(zero_grad=False)  # the first time, buffers are allocated
+        optimizer.second_step(zero_grad=False)
+        numbers.append(len(top_level_calls(partial(optimizer.first_step, zero_grad=False))))
+    assert numbers[0] == numbers[1] <= 40  # torch 2.14: 38, SAM 17
 
 
 @each_kind
