@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import shlex
 import shutil
@@ -198,6 +199,13 @@ def test_run_that_diverges_ends_with_its_own_status(command, tmp_path):
     assert len(metrics(only_run(tmp_path))) < 9
     json.dumps(result, allow_nan=False)
     assert "skipped" in command("train.py", *arguments)[1]
+
+
+def test_learning_rate_of_a_run_rises_in_the_warm_up_and_falls_along_a_cosine(command, tmp_path):
+    command("train.py", *TINY, "epochs=4", "optimizer.warmup_epochs=1.5", "optimizer.lr=0.6")
+    # Two updates an epoch: 0.2, 0.4, 0.6, and a cosine over the other five. A row has the last update's.
+    rates = [float(row["lr"]) for row in metrics(only_run(tmp_path))]
+    assert rates == pytest.approx([0.4, 0.6, *(0.3 + 0.3 * math.cos(math.pi * k / 5) for k in (2, 4))])
 
 
 def test_run_that_learns_nothing_warns_after_the_third_epoch(command, monkeypatch):

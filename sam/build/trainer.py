@@ -19,6 +19,7 @@ from sam.logs.console import ConsoleLog
 from sam.logs.csv_log import CsvLog
 from sam.logs.tensorboard import TensorBoardLog
 from sam.logs.trouble import TroubleLog
+from sam.optim.schedule import cosine
 from sam.record.identity import science
 from sam.system.errors import ConfigError
 from sam.training.checkpoint import CheckpointStore
@@ -117,7 +118,7 @@ def make_trainer(
         batches=batches,
         evaluate=make_evaluation(config.model, data, data.test, network, resolved, world),
         epochs=config.epochs,
-        base_lr=config.optimizer.lr,
+        lr_at=_lr_at(config.optimizer, num_steps, batches.steps_per_epoch),
         store=CheckpointStore(directory),
         loggers=make_loggers(config, directory, data.train.targets, batches.steps_per_epoch)
         if world.is_main
@@ -128,6 +129,12 @@ def make_trainer(
         stop_requested=stop_requested,
         inspect=inspect,
     )
+
+
+def _lr_at(optimizer: OptimizerConfig, num_steps: int, steps_per_epoch: int) -> Callable[[int], float]:
+    """Return the schedule of the learning rate."""
+    num_warm_up_steps = min(round(optimizer.warmup_epochs * steps_per_epoch), num_steps - 1)
+    return lambda step: optimizer.lr * cosine(step, num_steps, num_warm_up_steps)
 
 
 def _wrapped(

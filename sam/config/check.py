@@ -48,6 +48,11 @@ def clashes(config: TrainConfig) -> Iterator[str]:
         yield f"m={config.m} does not divide batch_size={config.batch_size}; choose a divisor or m=null"
     if not config.outputs:
         yield "outputs is empty; name a folder"
+    if config.optimizer.warmup_epochs >= config.epochs > 0:
+        yield (
+            f"optimizer.warmup_epochs={config.optimizer.warmup_epochs:g} leaves no epoch of "
+            f"epochs={config.epochs} after the warm-up; lower it, or raise epochs"
+        )
     yield from dataset_clashes(config.dataset, config.batch_size)
     yield from model_clashes(config.model)
     yield from augmentation_clashes(config.augmentation, config.dataset)

@@ -60,8 +60,11 @@ class OptimizerConfig:
 
     # Plain SGD, or SAM around SGD.
     name: str = setting("sam", choices=("sgd", "sam"))
-    # Learning rate of the first step. It falls to 0 along a cosine, step by step, without warm-up.
+    # Learning rate of the first step after the warm-up. It falls to 0 along a cosine, step by step.
     lr: float = setting(0.1, above=0)
+    # Number of epochs, for example 5 or 0.5, in which the learning rate rises to lr, step by step along a
+    # line. The cosine covers the other epochs.
+    warmup_epochs: float = setting(0.0, at_least=0)
     # Momentum of SGD.
     momentum: float = setting(0.9, at_least=0, below=1)
     # Nesterov momentum.

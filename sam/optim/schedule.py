@@ -5,17 +5,23 @@ import math
 import sys
 
 
-def cosine(step: int, num_steps: int) -> float:
-    """Return the factor of the learning rate: 0.5 * (1 + cos(pi * step / num_steps)), without warm-up.
+def cosine(step: int, num_steps: int, num_warm_up_steps: int = 0) -> float:
+    """Return the factor of the learning rate: 0.5 * (1 + cos(pi * step / num_steps)) without warm-up.
+
+    With a warm-up of W steps, the factor is (step + 1) / W in these steps (Goyal et al. 2017, section 2.2).
+    The cosine then covers the other steps.
 
     Args:
         step: Number of updates already made, 0 .. num_steps.
         num_steps: Number of updates in the whole run, at least 1.
+        num_warm_up_steps: Number of updates of the warm-up, 0 .. num_steps - 1.
 
     Returns:
-        1 at the first step; it falls to 0 after the last step.
+        1 at the first step after the warm-up; it falls to 0 after the last step.
     """
-    return 0.5 * (1 + math.cos(math.pi * step / num_steps))
+    if step < num_warm_up_steps:
+        return (step + 1) / num_warm_up_steps
+    return 0.5 * (1 + math.cos(math.pi * (step - num_warm_up_steps) / (num_steps - num_warm_up_steps)))
 
 
 def rise_and_fall(step: int, num_steps: int, warm_up: float = 0.05, fall: float = 0.8) -> float:

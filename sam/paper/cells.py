@@ -60,6 +60,7 @@ DEPARTURE_KEYS = (
     "model.skip",
     "model.alpha",
     "augmentation.mixup_alpha",
+    "optimizer.warmup_epochs",
     "optimizer.true_gradient",
     "optimizer.replay",
     "optimizer.sync_ascent",

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from sam.optim.schedule import cosine
 from sam.training.checkpoint import CheckpointStore
 from sam.training.distributed import World
 from sam.training.evaluation import Evaluation
@@ -72,7 +71,7 @@ class Trainer:
         batches: The training data, as a function of epoch and step.
         evaluate: Evaluates the model on the test split.
         epochs: The number of epochs; 0 only evaluates the model.
-        base_lr: Learning rate of the first step.
+        lr_at: Learning rate of an update, by the number of updates before it.
         store: Writes and reads the checkpoints.
         loggers: Receive every epoch's row; empty in all processes but the main one.
         world: The processes that train this model together.
@@ -93,7 +92,7 @@ class Trainer:
         batches: Batches,
         evaluate: Callable[[], Evaluation],
         epochs: int,
-        base_lr: float,
+        lr_at: Callable[[int], float],
         store: CheckpointStore,
         loggers: Sequence[Logger],
         world: World,
@@ -108,7 +107,7 @@ class Trainer:
         self._batches = batches
         self._evaluate = evaluate
         self._epochs = epochs
-        self._base_lr = base_lr
+        self._lr_at = lr_at
         self.store = store
         self._loggers = loggers
         self._world = world
@@ -163,10 +162,9 @@ class Trainer:
             num_sums = len(self._update.rule.sums)
             progress.sums = torch.zeros(num_sums, dtype=torch.float64, device=self._device)
         started = time.monotonic() - progress.epoch_seconds
-        num_steps = self._epochs * self._batches.steps_per_epoch
         loss = self._update.rule.sums.index("loss")
         for images, targets, clean_targets in self._batches.epoch(progress.epoch, progress.step):
-            lr = self._base_lr * cosine(self.num_steps_done, num_steps)
+            lr = self._lr_at(self.num_steps_done)
             progress.sums += self._update(images, targets, lr, clean_targets, self.num_steps_done)
             progress.step += 1
             for logger in self._loggers:
@@ -225,12 +223,11 @@ class Trainer:
         num_images = self._batches.steps_per_epoch * self._batches.batch_size
         totals = self._world.sum_(progress.sums).tolist()
         sums = dict(zip(self._update.rule.sums, totals, strict=True))
-        num_steps = self._epochs * self._batches.steps_per_epoch
         return {
             "epoch": progress.epoch + 1,
             "step": self.num_steps_done,
             # The learning rate of the epoch's last update.
-            "lr": self._base_lr * cosine(self.num_steps_done - 1, num_steps),
+            "lr": self._lr_at(self.num_steps_done - 1),
             **train_means(sums),
             # Forward-backward passes per image: a measure of compute.
             "passes": sums["image_passes"] / num_images,

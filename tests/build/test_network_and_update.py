@@ -149,7 +149,7 @@ UPDATES = [
 ]
 # Tested elsewhere: the loop gives every update its learning rate; there is a test of the gates above; what
 # several processes share; and the other rules, in tests/training/.
-OTHER_KEYS = {"optimizer.lr", "optimizer.true_gradient", "optimizer.sync_ascent"}
+OTHER_KEYS = {"optimizer.lr", "optimizer.warmup_epochs", "optimizer.true_gradient", "optimizer.sync_ascent"}
 OTHER_KEYS |= {"optimizer.f_sam_sigma", "optimizer.f_sam_decay", "optimizer.vasso_theta"}
 OTHER_KEYS |= {"optimizer.le_sam_sigma", "optimizer.le_sam_warm_up", "optimizer.le_sam_fall"}
 

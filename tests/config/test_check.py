@@ -55,6 +55,7 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("dataset.label_noise", -0.1, "a number >= 0 and < 1"),
     ("dataset.label_noise", 1.0, "a number >= 0 and < 1"),
     ("dataset.label_noise", float("nan"), "a finite number"),
+    ("optimizer.warmup_epochs", -1.0, "a number >= 0"),
     ("model.dropout", -0.1, "a number >= 0 and < 1"),
     ("model.dropout", 1.0, "a number >= 0 and < 1"),
     ("dataset.label_noise_kind", "pairs", "one of symmetric, asymmetric"),
@@ -275,6 +276,7 @@ def test_check_tests_above_cover_every_key_with_a_rule() -> None:
         ),
         ({"dataset.label_noise_over": "all_classes"}, "dataset.label_noise_over=all_classes > 0"),
         ({"model.dropout": 0.3}, "model.dropout cifar_resnet"),
+        ({"optimizer.warmup_epochs": 20.0}, "optimizer.warmup_epochs=20 epochs=20 raise"),
         ({"dataset.label_noise_kind": "asymmetric", **CIFAR}, "dataset.label_noise_kind=asymmetric > 0"),
         (
             {"dataset.label_noise_kind": "asymmetric", "dataset.label_noise": 0.4, "dataset.reader": "svhn"},

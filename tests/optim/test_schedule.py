@@ -34,6 +34,11 @@ def test_cosine_falls_all_the_way():
     assert math.isclose(sum(values) / 1001, 0.5, abs_tol=1e-3)
 
 
+def test_warm_up_rises_along_a_line_and_the_cosine_covers_the_rest():
+    assert [cosine(step, 14, 4) for step in range(5)] == [0.25, 0.5, 0.75, 1, 1]
+    assert [cosine(step, 14, 4) for step in range(4, 15)] == [cosine(step, 10) for step in range(11)]
+
+
 def steps(belongs, num_steps):
     return [step for step in range(num_steps) if belongs(step)]
 

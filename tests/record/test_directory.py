@@ -74,6 +74,7 @@ SCIENCE: dict[str, Any] = {
     "optimizer.name": "sgd",
     "optimizer.rule": "msam",
     "optimizer.lr": 0.05,
+    "optimizer.warmup_epochs": 2.0,
     "optimizer.momentum": 0.8,
     "optimizer.nesterov": False,
     "optimizer.weight_decay": 1e-3,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sam.models.cifar_resnet import CifarResNet
-from sam.optim.schedule import Ascents
+from sam.optim.schedule import Ascents, cosine
 from sam.training.checkpoint import CheckpointStore
 from sam.training.distributed import World
 from sam.training.evaluation import Evaluation
@@ -73,7 +73,7 @@ def make_trainer(
         batches=Batches(),
         evaluate=lambda: Evaluation(next(losses), 50.0, 10.0, [50.0] * 3, 1.0, [], 7),
         epochs=epochs,
-        base_lr=lr,
+        lr_at=lambda step: lr * cosine(step, 3 * epochs),
         store=CheckpointStore(folder),
         loggers=[recorder],
         world=World(),
