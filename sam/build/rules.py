@@ -31,19 +31,21 @@ class Parts:
         chosen: The optimizer section of the config.
         network: The network that holds the parameters.
         forward_backward: Makes the passes.
-        base: The arguments of SGD, the base optimizer.
+        base_class: The class of the base optimizer.
+        base: Its arguments, without the parameters.
         num_steps: Number of updates in the whole run.
     """
 
     chosen: OptimizerConfig
     network: nn.Module
     forward_backward: ForwardBackward
+    base_class: type[torch.optim.Optimizer]
     base: dict[str, Any]
     num_steps: int
 
-    def sgd(self) -> torch.optim.Optimizer:
-        """Return SGD of all parameters."""
-        return torch.optim.SGD(self.network.parameters(), **self.base)
+    def plain(self) -> torch.optim.Optimizer:
+        """Return the base optimizer of all parameters."""
+        return self.base_class(self.network.parameters(), **self.base)
 
     def passes(self) -> dict[str, Any]:
         """Return what the two passes of a rule share: true_gradient and replay, as in SAMRule."""
@@ -56,7 +58,7 @@ class Parts:
         """Return the arguments of every SAM: its parameters, base optimizer and ball."""
         groups = _groups(self.chosen, self.network)
         ball = {"rho": self.chosen.rho, "adaptive": self.chosen.adaptive}
-        return {"params": groups, "base_optimizer": torch.optim.SGD, **ball, **self.base}
+        return {"params": groups, "base_optimizer": self.base_class, **ball, **self.base}
 
     def ascents(self) -> dict[str, Any]:
         """Return which updates perturb, with which images, and in which processes, as in SAMRule."""
@@ -75,14 +77,14 @@ def make_rule(parts: Parts) -> Rule:
         ValueError: If the network or the number of updates does not fit the rule.
     """
     if parts.chosen.name == "sgd":
-        return SGDRule(parts.forward_backward, parts.sgd())
+        return SGDRule(parts.forward_backward, parts.plain())
     return MAKERS[parts.chosen.rule](parts)
 
 
 def _sam(parts: Parts) -> Rule:
     chosen = parts.chosen
     if chosen.second_order:
-        return SecondOrderSAMRule(parts.forward_backward, parts.sgd(), rho=chosen.rho, **parts.passes())
+        return SecondOrderSAMRule(parts.forward_backward, parts.plain(), rho=chosen.rho, **parts.passes())
     sam = SAM(**parts.geometry(), p=chosen.p, random_direction=chosen.direction == "random")
     return SAMRule(
         parts.forward_backward,
@@ -141,7 +143,7 @@ def _groups(chosen: OptimizerConfig, network: nn.Module) -> list[dict[str, Any]]
 
 def _one_pass(kind: type[OnePassSAM], parts: Parts) -> Rule:
     weights = parts.network.parameters()
-    optimizer = kind(weights, torch.optim.SGD, rho=parts.chosen.rho, **parts.base)
+    optimizer = kind(weights, parts.base_class, rho=parts.chosen.rho, **parts.base)
     return OnePassRule(parts.forward_backward, optimizer)
 
 

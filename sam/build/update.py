@@ -5,10 +5,10 @@ Errors in values that can only be found here become a ConfigError.
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
 
 from torch import nn
 
+from sam.build.base_optimizer import base_optimizer
 from sam.build.resolved import Resolved
 from sam.build.rules import Parts, make_rule
 from sam.config.optimizer import OptimizerConfig
@@ -49,12 +49,6 @@ def make_update(
         weight_decay_in_loss=chosen.weight_decay if in_loss else 0.0,
         unsynced=unsynced,
     )
-    base: dict[str, Any] = {
-        "lr": chosen.lr,
-        "momentum": chosen.momentum,
-        "nesterov": chosen.nesterov,
-        "weight_decay": 0.0 if in_loss else chosen.weight_decay,
-    }
     with user_errors("optimizer"):
-        rule = make_rule(Parts(chosen, network, forward_backward, base, num_steps))
+        rule = make_rule(Parts(chosen, network, forward_backward, *base_optimizer(chosen), num_steps))
     return Update(rule, forward_backward, resolved.m, chosen.clip_norm)

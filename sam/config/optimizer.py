@@ -56,22 +56,26 @@ SAM_RULES = {
 
 @dataclasses.dataclass
 class OptimizerConfig:
-    """SGD, alone or as the base optimizer of SAM."""
+    """The base optimizer, alone or inside SAM."""
 
-    # Plain SGD, or SAM around SGD.
+    # sgd: the base optimizer alone. sam: SAM around the base optimizer.
     name: str = setting("sam", choices=("sgd", "sam"))
+    # Base optimizer: SGD, AdamW, or the RMSProp of the released code (for EfficientNet). AdamW and RMSProp
+    # need another lr and weight_decay than SGD, for example 0.001 and 0.05 for AdamW.
+    base: str = setting("sgd", choices=("sgd", "adamw", "rmsprop"))
     # Learning rate of the first step after the warm-up. It falls to 0 along a cosine, step by step.
     lr: float = setting(0.1, above=0)
     # Number of epochs, for example 5 or 0.5, in which the learning rate rises to lr, step by step along a
     # line. The cosine covers the other epochs.
     warmup_epochs: float = setting(0.0, at_least=0)
-    # Momentum of SGD.
+    # Momentum of SGD and RMSProp; beta_1 of AdamW, whose beta_2 is 0.999.
     momentum: float = setting(0.9, at_least=0, below=1)
-    # Nesterov momentum.
+    # Nesterov momentum; only SGD reads it.
     nesterov: bool = True
     # L2, on every parameter.
     weight_decay: float = setting(5e-4, at_least=0)
-    # optimizer: weight_decay * w is added to the gradient of the update, after clipping. loss: 1/2
+    # optimizer: weight_decay * w is added to the gradient of the update, after clipping (AdamW: as its paper
+    # says, lr * weight_decay * w is subtracted from the weights). loss: 1/2
     # weight_decay ||w||^2 is part of the loss of both passes, as in the released code. It then also changes
     # the direction of eps, and clipping includes it.
     weight_decay_in: str = setting("optimizer", choices=("optimizer", "loss"))
@@ -138,7 +142,7 @@ def optimizer_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig, micro_
         runtime: The keys of the runtime.
         micro_batch: Number of images that share one perturbation.
     """
-    if optimizer.nesterov and optimizer.momentum == 0:
+    if optimizer.base == "sgd" and optimizer.nesterov and optimizer.momentum == 0:
         yield "optimizer.nesterov=true needs optimizer.momentum > 0; set optimizer.nesterov=false"
     if optimizer.name != "sam" or optimizer.rule not in SAM_RULES:
         return  # range_fault() reports an unknown rule

@@ -33,6 +33,7 @@ CONDITION_KEYS = (
     "dataset.label_noise_kind",
     "dataset.label_file",
     "model.freeze_statistics",
+    "optimizer.base",
     "optimizer.rule",
     "optimizer.adaptive",
     "optimizer.p",

@@ -47,9 +47,11 @@ def identity(config: TrainConfig) -> str:
 def path_of(config: TrainConfig) -> pathlib.Path:
     """Return the run directory for a config."""
     optimizer = config.optimizer
-    rule = optimizer.name
+    base = optimizer.base
+    rule = base
     if optimizer.name == "sam":
-        rule = f"{optimizer.rule}-rho{optimizer.rho:g}" + ("-adaptive" if optimizer.adaptive else "")
+        rule = "" if base == "sgd" else f"{base}-"
+        rule += f"{optimizer.rule}-rho{optimizer.rho:g}" + ("-adaptive" if optimizer.adaptive else "")
     return pathlib.Path(
         os.path.expanduser(config.outputs),
         config.dataset.name,

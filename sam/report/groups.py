@@ -9,7 +9,7 @@ from typing import Any
 
 from sam.record.reader import Run
 from sam.record.values import DEFAULTS, RULE_LABELS, RULES, number, values_of
-from sam.report.settings import Setting, setting_of
+from sam.report.settings import Setting, base_label, setting_of
 
 # Keys of SAM that a label shows as "adaptive SAM" and "rho=...", and the key that gives the name of the rule.
 NAMED_KEYS = ("optimizer.rho", "optimizer.adaptive", "optimizer.rule")
@@ -153,9 +153,11 @@ def _label(config: dict[str, Any]) -> str:
 
 def _method(config: dict[str, Any]) -> list[str]:
     """Return the name of the optimizer, then a phrase for each key of SAM that is not at its default."""
-    if config["optimizer"]["name"] != "sam":
-        return [str(config["optimizer"]["name"]).upper()]
     values = values_of(config)
+    if values["optimizer.name"] == "sgd":
+        return [base_label(values)]
+    if values["optimizer.name"] != "sam":
+        return [str(values["optimizer.name"]).upper()]
     departures = [
         _phrase(name, values[name])
         for name, rules in RULES.items()

@@ -23,6 +23,8 @@ TITLE_KEYS = {
     "batch_size": "batch {}",
     "m": "m {}",
 }
+# The names of the base optimizers in tables.
+BASE_LABELS = {"sgd": "SGD", "adamw": "AdamW", "rmsprop": "RMSprop"}
 # Keys that a title shows only if their value is not the default.
 CHANGED_TITLE_KEYS = {
     "dataset.label_noise": "label noise {}",
@@ -35,7 +37,10 @@ CHANGED_TITLE_KEYS = {
     "dataset.num_test": "{} test images",
     "dataset.validation": "validation on {}",
     "dataset.verify": "not verified",
+    "optimizer.base": "{}",
 }
+# Training keys that a line of details shows only if their value is not the default.
+CHANGED_DETAILS = ("optimizer.warmup_epochs",)
 HELD_OUT = {"last": "the last tenth", "random": "a random tenth"}
 SPOILED_LABELS = ("dataset.label_noise", "dataset.label_file", "dataset.relabel_from")
 
@@ -58,6 +63,11 @@ class Setting:
         return "test" if self.fields.get("dataset.validation", "none") == "none" else "validation"
 
     @property
+    def base(self) -> str:
+        """The name of the base optimizer, such as "SGD": that of the runs without SAM."""
+        return base_label(self.fields)
+
+    @property
     def has_clean_labels(self) -> bool:
         """Whether the training labels are the true labels."""
         return not any(self.fields.get(key) for key in SPOILED_LABELS)
@@ -69,7 +79,9 @@ class Setting:
         return ", ".join(
             f"{name}={_text(value)}"
             for name, value in self.fields.items()
-            if name not in TITLE_KEYS and not name.startswith(elsewhere)
+            if name not in {**TITLE_KEYS, **CHANGED_TITLE_KEYS}
+            and not name.startswith(elsewhere)
+            and (name not in CHANGED_DETAILS or value != DEFAULTS[name])
         )
 
     @property
@@ -78,6 +90,16 @@ class Setting:
         groups = ("dataset", "model", "augmentation")
         names = (str(self.fields[f"{group}.name"]) for group in groups)
         return (*names, int(self.fields["epochs"]), self.key)
+
+
+def base_label(values: Mapping[str, Any]) -> str:
+    """Return the name of the base optimizer in tables.
+
+    Args:
+        values: The values of a run by dotted key.
+    """
+    base = str(values["optimizer.base"])
+    return BASE_LABELS.get(base, base)  # a newer version may know more
 
 
 def setting_of(config: Mapping[str, Any]) -> Setting:

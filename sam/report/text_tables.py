@@ -37,7 +37,7 @@ def setting_table(block: SettingTable) -> TextTable:
         "Method",
         f"{setting.split.capitalize()} error (%)",
         "Paper (%)",
-        "Difference to SGD (points)",
+        f"Difference to {setting.base} (points)",
         "Top-5 error (%)",
         "Train error (%)" if setting.has_clean_labels else "Train error, noisy / clean labels (%)",
         "Seconds per run",
@@ -77,7 +77,8 @@ def compute_table(family: ComputeFamily) -> TextTable:
         family: Conditions that differ in method and epochs.
     """
     header = ["Method", "Epochs", "Passes", f"{family.split.capitalize()} error (%)"]
-    header += ["Difference to SGD at equal passes (points)", "Seconds per run", "n"]
+    base = family.rows[0].group.setting.base
+    header += [f"Difference to {base} at equal passes (points)", "Seconds per run", "n"]
     return TextTable(header, [_compute_cells(row) for row in family.rows])
 
 
@@ -107,12 +108,14 @@ def paper_notes(row: PaperRow) -> list[str]:
 
 def missing_baselines(family: ComputeFamily) -> list[str]:
     """Return one line for each SGD run that a comparison at equal passes still needs."""
+    fields = family.rows[0].group.setting.fields
+    base = "" if fields["optimizer.base"] == "sgd" else f" optimizer.base={fields['optimizer.base']}"
     missing: dict[int, list[str]] = {}
     for row in family.rows:
         if row.missing_epochs is not None:
             missing.setdefault(row.missing_epochs, []).append(f"{row.group.label} ({row.epochs} epochs)")
     return [
-        f"not run yet: optimizer=sgd epochs={n}, to compare with {', '.join(missing[n])}"
+        f"not run yet: optimizer=sgd{base} epochs={n}, to compare with {', '.join(missing[n])}"
         for n in sorted(missing)
     ]
 
@@ -167,7 +170,7 @@ def _compute_cells(row: ComputeRow) -> list[str]:
     num_runs = len(row.group.complete)
     difference = format_estimate(row.difference_points, num_runs, sign="+")
     if row.partner is not None:
-        difference += f" (SGD, {row.partner.config['epochs']} epochs)"
+        difference += f" ({row.partner.label}, {row.partner.config['epochs']} epochs)"
     return [
         row.group.label,
         str(row.epochs),

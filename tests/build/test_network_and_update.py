@@ -6,13 +6,16 @@ from functools import partial
 
 import pytest
 import torch
+from timm.optim import RMSpropTF
 from torch import nn
 
+from sam.build.base_optimizer import base_optimizer
 from sam.build.data import load_dataset
 from sam.build.network import ARCHITECTURES, make_network
 from sam.build.resolved import resolve
 from sam.build.update import make_update
 from sam.config.model import MODEL_OPTIONS
+from sam.config.optimizer import SAM_RULES
 from sam.config.schema import leaves
 from sam.models.gates import Gate
 from sam.optim import MSAM, S2SAM, SAM
@@ -68,29 +71,41 @@ def test_every_option_of_an_architecture_is_passed_on(architecture):
 
 
 def by_hand(
-    network, rule="sam", geometry=None, passes=None, loss=None, m=None, clip_norm=5.0, reuse=None, **sgd
+    network,
+    rule="sam",
+    geometry=None,
+    passes=None,
+    loss=None,
+    m=None,
+    clip_norm=5.0,
+    reuse=None,
+    base_class=torch.optim.SGD,
+    **settings,
 ):
     """Return the update of the default config, or another one."""
-    base = {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4, **sgd}
+    base = {"lr": 0.1, "weight_decay": 5e-4}
+    if base_class is torch.optim.SGD:
+        base |= {"momentum": 0.9, "nesterov": True}
+    base |= settings
     forward_backward = make_pass(network, **(loss or {}))
     ball = {"rho": 0.05, **(geometry or {})}
     passes = {"replay": True, **(passes or {})}
     if rule == "sam":
-        sam = SAM(network.parameters(), torch.optim.SGD, **ball, **base)
+        sam = SAM(network.parameters(), base_class, **ball, **base)
         chosen = SAMRule(forward_backward, sam, **passes, reuse=reuse and OrthogonalReuse(sam, reuse))
     elif rule == "norm":
         norm = list(network[2].parameters())
         others = [*network[1].parameters(), *network[5].parameters()]
         groups = [{"params": others, "perturbed": False}, {"params": norm}]
-        chosen = SAMRule(forward_backward, SAM(groups, torch.optim.SGD, **ball, **base), **passes)
+        chosen = SAMRule(forward_backward, SAM(groups, base_class, **ball, **base), **passes)
     elif rule in ONE_PASS:
-        optimizer = ONE_PASS[rule](network.parameters(), torch.optim.SGD, **ball, **base)
+        optimizer = ONE_PASS[rule](network.parameters(), base_class, **ball, **base)
         chosen = OnePassRule(forward_backward, optimizer)
     elif rule == "second_order":
-        optimizer = torch.optim.SGD(network.parameters(), **base)
+        optimizer = base_class(network.parameters(), **base)
         chosen = SecondOrderSAMRule(forward_backward, optimizer, **ball, **passes)
     else:
-        chosen = SGDRule(forward_backward, torch.optim.SGD(network.parameters(), **base))
+        chosen = SGDRule(forward_backward, base_class(network.parameters(), **base))
     return Update(chosen, forward_backward, m, clip_norm)
 
 
@@ -98,8 +113,17 @@ def by_hand(
 SECOND_ORDER = {"optimizer.second_order": True}
 SGD = {"optimizer.name": "sgd"}
 IN_LOSS = {"weight_decay": 0.0, "loss": {"weight_decay_in_loss": 5e-4}}
+ADAMW = {"base_class": torch.optim.AdamW, "betas": (0.9, 0.999)}
+RMSPROP = {"base_class": RMSpropTF, "momentum": 0.9, "alpha": 0.9, "eps": 1e-3, "lr_in_momentum": False}
 UPDATES = [
     ("optimizer.name", "sgd", {"rule": "sgd"}, {}),
+    ("optimizer.base", "adamw", ADAMW, {}),
+    ("optimizer.base", "adamw", {"rule": "sgd", **ADAMW}, SGD),
+    ("optimizer.base", "adamw", {"rule": "second_order", **ADAMW}, SECOND_ORDER),
+    ("optimizer.base", "rmsprop", RMSPROP, {}),
+    ("optimizer.base", "rmsprop", {"rule": "sgd", **RMSPROP}, SGD),
+    ("optimizer.momentum", 0.5, {**ADAMW, "betas": (0.5, 0.999)}, {"optimizer.base": "adamw"}),
+    ("optimizer.momentum", 0.5, {**RMSPROP, "momentum": 0.5}, {"optimizer.base": "rmsprop"}),
     ("optimizer.rule", "msam", {"rule": "msam"}, {}),
     ("optimizer.rule", "s2_sam", {"rule": "s2_sam"}, {}),
     ("optimizer.momentum", 0.5, {"momentum": 0.5}, {}),
@@ -199,3 +223,28 @@ def test_update_has_what_every_key_says(key, value, arguments, others):
 def test_update_is_tested_with_every_key_that_it_reads():
     keys = {key for key, _, _ in leaves(changed({})) if key.startswith("optimizer.")}
     assert {key for key, *_ in UPDATES} | OTHER_KEYS == keys | {"label_smoothing", "m"}
+
+
+@pytest.mark.parametrize("base", ["adamw", "rmsprop"])
+@pytest.mark.parametrize("rule", SAM_RULES)
+def test_every_rule_takes_every_base_optimizer(rule, base):
+    keys = {"optimizer.rule": rule, "optimizer.momentum": 0.8}
+    weights = as_configured({**keys, "optimizer.base": base})
+    assert weights.isfinite().all()
+    assert not torch.equal(weights, as_configured(keys))
+
+
+def test_rmsprop_is_that_of_the_released_code():
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(5, dtype=torch.float64))
+    chosen = changed({"optimizer.base": "rmsprop", "optimizer.lr": 0.01, "optimizer.weight_decay": 0.0})
+    make, arguments = base_optimizer(chosen.optimizer)
+    optimizer = make([weight], **arguments)
+    w, v, b = weight.detach().clone(), torch.ones(5, dtype=torch.float64), torch.zeros(5, dtype=torch.float64)
+    for _ in range(6):
+        weight.grad = torch.randn(5, dtype=torch.float64)
+        v = 0.9 * v + 0.1 * weight.grad**2
+        b = 0.9 * b + weight.grad / (v + 0.001).sqrt()
+        w = w - 0.01 * b
+        optimizer.step()
+    torch.testing.assert_close(weight.detach(), w, rtol=1e-12, atol=1e-14)

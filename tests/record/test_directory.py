@@ -73,6 +73,7 @@ SCIENCE: dict[str, Any] = {
     "augmentation.mixup_alpha": 1.0,
     "optimizer.name": "sgd",
     "optimizer.rule": "msam",
+    "optimizer.base": "adamw",
     "optimizer.lr": 0.05,
     "optimizer.warmup_epochs": 2.0,
     "optimizer.momentum": 0.8,
@@ -253,6 +254,19 @@ def test_path_of_names_the_rule_and_its_rho(changes: dict[str, Any], rule: str) 
     config = changed({"outputs": "/out", "seed": 12, "augmentation.name": "basic", **changes})
     assert path_of(config).parent == Path("/out/fashion_mnist_mini/resnet8/basic", rule)
     assert path_of(config).name == f"seed12-{identity(config)}"
+
+
+@pytest.mark.parametrize(
+    ("name", "base", "folder"),
+    [
+        ("sgd", "sgd", "sgd"),
+        ("sgd", "adamw", "adamw"),
+        ("sam", "sgd", "sam-rho0.05"),
+        ("sam", "rmsprop", "rmsprop-sam-rho0.05"),
+    ],
+)
+def test_path_names_the_base_optimizer(name: str, base: str, folder: str) -> None:
+    assert path_of(changed({"optimizer.name": name, "optimizer.base": base})).parts[-2] == folder
 
 
 def test_path_of_the_default_run_never_changes() -> None:

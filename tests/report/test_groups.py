@@ -9,6 +9,8 @@ import pytest
 
 from sam.record.reader import find_runs
 from sam.report.groups import Group, group_runs
+from sam.report.table import build_setting_tables
+from sam.report.text_tables import setting_table
 from tests.record.run_directories import make_config, write_run
 
 
@@ -40,6 +42,17 @@ def test_groups_order_is_sgd_then_sam_then_adaptive_by_rho(tmp_path: Path) -> No
         "SAM rho=1",
         "adaptive SAM rho=0.01",
     ]
+
+
+def test_groups_of_another_base_optimizer_have_its_name_and_a_setting_of_their_own(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    for name in ("sgd", "sam"):
+        write_run(tmp_path, optimizer__name=name, optimizer__base="adamw")
+    groups, _ = _groups(tmp_path)
+    assert sorted(group.label for group in groups) == ["AdamW", "SAM rho=0.05", "SGD"]
+    assert len({group.setting.key for group in groups}) == 2
+    headers = [setting_table(table).header for table in build_setting_tables(groups, {})]
+    assert {header[3] for header in headers} == {"Difference to SGD (points)", "Difference to AdamW (points)"}
 
 
 def test_groups_order_settings_by_length_as_a_number(tmp_path: Path) -> None:

@@ -186,3 +186,9 @@ def test_without_makes_settings_equal_that_differ_in_the_named_keys() -> None:
     assert without(short, ["m"]).key != without(long, ["m"]).key
     left = without(short, ["epochs", "dataset.validation"])
     assert setting_titles([left]) == {left.key: "cifar10, wrn_28_10, basic, batch 256, m 32"}
+
+
+def test_setting_of_another_base_optimizer_says_so() -> None:
+    setting = setting_of(make_config(optimizer__base="adamw"))
+    assert setting.base == "AdamW"
+    assert next(iter(setting_titles([setting]).values())).endswith(", m 32, adamw")
