@@ -454,6 +454,21 @@ class SAM(AroundOptimizer):
         self._between.has_gradient_of_update = False
         return self.base_optimizer.step()
 
+    def train(self) -> None:
+        """Switch a base optimizer with two modes, such as a schedule-free one, to its mode for training."""
+        if hasattr(self.base_optimizer, "train"):
+            self.base_optimizer.train()
+
+    def eval(self) -> None:
+        """Switch a base optimizer with two modes, such as a schedule-free one, to its mode for evaluation.
+
+        Raises:
+            RuntimeError: If the weights are perturbed; the switch would change w + eps instead of w.
+        """
+        self._check_not_perturbed()
+        if hasattr(self.base_optimizer, "eval"):
+            self.base_optimizer.eval()
+
     def _own_state(self) -> dict[str, Any]:
         saved = {}
         if self._between.perturbed is not None:

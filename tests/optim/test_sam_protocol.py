@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from schedulefree import SGDScheduleFree
 from torch import nn
 from torch.optim import lr_scheduler
 
@@ -163,3 +164,24 @@ def test_a_rho_that_the_groups_of_a_base_optimizer_have_stays():
     given = torch.optim.SGD(model.parameters(), lr=0.1)
     given.param_groups[0]["rho"] = 0.1
     assert SAM(model.parameters(), given, rho=0.2).param_groups[0]["rho"] == 0.1
+
+
+def test_a_base_optimizer_with_two_modes_is_switched_but_not_between_the_passes():
+    model, inputs, targets = make_problem()
+    optimizer = SAM(model.parameters(), SGDScheduleFree, rho=0.1, lr=0.1)
+    optimizer.train()
+    for _ in range(2):  # after one step, both modes have the same weights
+        two_passes(optimizer, model, inputs, targets)
+    trained = weights_of(model)
+    loss_of(model, inputs, targets).backward()
+    optimizer.first_step()
+    with pytest.raises(RuntimeError, match="already perturbed"):
+        optimizer.eval()
+    optimizer.restore()
+    optimizer.eval()
+    assert not any(map(torch.equal, weights_of(model), trained))
+    assert optimizer.param_groups[0]["train_mode"] is False
+    optimizer.train()
+    assert optimizer.param_groups[0]["train_mode"] is True
+    of_sgd = SAM(model.parameters(), torch.optim.SGD, lr=0.1)
+    assert of_sgd.train() is of_sgd.eval() is None

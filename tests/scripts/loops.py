@@ -36,7 +36,7 @@ def load(name):
     return module
 
 
-def sam_gradient(weights, loss, rho=0.05):
+def sam_gradient(weights, loss, rho):
     """Return the gradient at w + eps, with nothing but plain torch; the weights are back at w afterwards."""
     grads = torch.autograd.grad(loss(), weights)
     length = sum((grad**2).sum() for grad in grads) ** 0.5
@@ -51,14 +51,19 @@ def sam_gradient(weights, loss, rho=0.05):
     return grads
 
 
-def by_hand(weights, losses, base, max_norm=None):
+def by_hand(weights, losses, base, max_norm=None, rho=0.05):
     """Make one update with the mean of the SAM gradients of some losses, each with its own eps."""
-    found = [sam_gradient(weights, loss) for loss in losses]
+    found = [sam_gradient(weights, loss, rho) for loss in losses]
     for weight, *grads in zip(weights, *found):
         weight.grad = sum(grads) / len(grads)
     if max_norm is not None:
         nn.utils.clip_grad_norm_(weights, max_norm)
     base.step()
+
+
+def close(weights, expected, atol=1e-12):
+    for weight, other in zip(weights, expected, strict=True):
+        torch.testing.assert_close(weight.detach(), other.detach(), rtol=0, atol=atol)
 
 
 def mean_loss(model, batches, divisor=None):

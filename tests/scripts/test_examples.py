@@ -36,8 +36,9 @@ def equal(weights, others):
 
 def test_examples_are_the_ones_tested_here_and_in_test_loops():
     here = {"lightning_module", "mixed_precision", "plain_loop", "transformer"}
-    of_loops = {"accelerate_loop", "ddp_accumulation", "hf_trainer", "lightning_accumulation"}
-    assert {path.stem for path in EXAMPLES} == here | of_loops
+    of_loops = {"accelerate_loop", "ddp_accumulation", "hf_trainer", "lightning_accumulation", "timm_loop"}
+    plain = {"gan", "muon", "schedule_free", "weight_averages"}
+    assert {path.stem for path in EXAMPLES} == here | of_loops | plain
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -57,7 +58,8 @@ def test_example_runs_and_its_loss_falls(path, monkeypatch, tmp_path, accelerate
     with contextlib.redirect_stdout(io.StringIO()) as out:
         losses = load(path.stem).main()
     assert sum(losses[-5:]) / 5 < losses[0] / 3
-    assert out.getvalue().startswith(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}")
+    name = "distance" if path.stem == "gan" else "loss"
+    assert out.getvalue().startswith(f"{name} {losses[0]:.3f} -> {losses[-1]:.3f}")
     assert out.getvalue().count("\n") == 1
     # The Trainer makes an empty folder.
     assert not any(path.is_file() for path in tmp_path.rglob("*")), "an example writes nothing"

@@ -9,6 +9,7 @@ import torch
 from tests.scripts.loops import (
     by_hand,
     clean_llama,
+    close,
     lightning_warns,
     load,
     loader_of,
@@ -22,11 +23,6 @@ from tests.scripts.loops import (
     trained_weights,
     trainer_warns,
 )
-
-
-def close(weights, expected, atol=1e-12):
-    for weight, other in zip(weights, expected, strict=True):
-        torch.testing.assert_close(weight.detach(), other.detach(), rtol=0, atol=atol)
 
 
 def check_trainer(weights, clean, updates):
