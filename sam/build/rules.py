@@ -16,6 +16,7 @@ from sam.optim.one_pass import OnePassSAM
 from sam.optim.schedule import Ascents, rise_and_fall
 from sam.training.averaged import AveragedSAMRule
 from sam.training.forward_backward import ForwardBackward
+from sam.training.functional_sam import FunctionalSAMRule
 from sam.training.le_sam import LESAMRule
 from sam.training.look_sam import OrthogonalReuse
 from sam.training.one_pass import OnePassRule
@@ -141,6 +142,11 @@ def _groups(chosen: OptimizerConfig, network: nn.Module) -> list[dict[str, Any]]
     ]
 
 
+def _functional_sam(parts: Parts) -> Rule:
+    sam = SAM(**parts.geometry())
+    return FunctionalSAMRule(parts.forward_backward, sam, **parts.passes(), **parts.ascents())
+
+
 def _one_pass(kind: type[OnePassSAM], parts: Parts) -> Rule:
     weights = parts.network.parameters()
     optimizer = kind(weights, parts.base_class, rho=parts.chosen.rho, **parts.base)
@@ -155,4 +161,5 @@ MAKERS: dict[str, Callable[[Parts], Rule]] = {
     "f_sam": _f_sam,
     "vasso": _vasso,
     "le_sam": _le_sam,
+    "functional_sam": _functional_sam,
 }

@@ -51,6 +51,9 @@ SAM_RULES = {
     "f_sam": SAMRuleKeys("F-SAM", (*TWO_PASS_KEYS, "p", "f_sam_sigma", "f_sam_decay")),
     "vasso": SAMRuleKeys("VaSSO", (*TWO_PASS_KEYS, "p", "vasso_theta")),
     "le_sam": SAMRuleKeys("LE-SAM", (*TWO_PASS_KEYS, "le_sam_sigma", "le_sam_warm_up", "le_sam_fall")),
+    "functional_sam": SAMRuleKeys(
+        "Functional-SAM", ("adaptive", "sync_ascent", "perturb", "interval", "start", "stop")
+    ),
 }
 
 
@@ -147,6 +150,11 @@ def optimizer_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig, micro_
     if optimizer.name != "sam" or optimizer.rule not in SAM_RULES:
         return  # range_fault() reports an unknown rule
     yield from rule_clashes(optimizer)
+    if optimizer.rule == "functional_sam" and not optimizer.replay:
+        yield (
+            "optimizer.rule=functional_sam needs optimizer.replay=true: the error signal of the first pass "
+            "belongs to its random masks"
+        )
     if optimizer.rule == "msam" and optimizer.momentum == 0:
         yield "optimizer.rule=msam perturbs along the momentum: it needs optimizer.momentum > 0"
     if optimizer.rule in RULES_WITHOUT_LOSS_SCALE and runtime.precision == "fp16":

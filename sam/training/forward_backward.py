@@ -67,13 +67,27 @@ class ForwardBackward:
         with_decay: bool = True,
     ) -> Tensor:
         """Add share * gradient (times the loss scale) to `.grad`; return PASS_SUMS over the images."""
-        with nullcontext() if sync or self._unsynced is None else self._unsynced():
+        with self.exchange(sync):
             logits, loss = self.forward(self.model, images, targets, clean=clean)
-            if with_decay:
-                # Before backward(), because at its end the processes exchange all that is in `.grad`.
-                self.add_weight_decay(share)
-            self.precision.scaler.scale(loss * share).backward()
+            self.backward(loss, share, with_decay)
         return pass_sums(logits.detach(), loss.detach(), targets, clean_targets)
+
+    def exchange(self, sync: bool) -> AbstractContextManager[object]:
+        """Return the context of a forward and a backward pass, with or without an exchange of gradients."""
+        return nullcontext() if sync or self._unsynced is None else self._unsynced()
+
+    def backward(self, loss: Tensor, share: float | Tensor, with_decay: bool = True) -> None:
+        """Add share * gradient of a loss (times the loss scale) to `.grad`.
+
+        Args:
+            loss: 0-dimensional.
+            share: The weight of this gradient in the update.
+            with_decay: Whether the loss includes weight_decay_in_loss.
+        """
+        if with_decay:
+            # Before backward(), because at its end the processes exchange all that is in `.grad`.
+            self.add_weight_decay(share)
+        self.precision.scaler.scale(loss * share).backward()
 
     def forward(
         self, call: Callable[[Tensor], Tensor], images: Tensor, targets: Tensor, *, clean: bool

@@ -175,7 +175,7 @@ class SAMRule:
             after = RandomState(images.device)
             self._replay_from(before)
             share_or_nan = self._share_or_nan(share, norms)
-            perturbed = self._pass(images, targets, share=share_or_nan, sync=sync, clean=False)
+            perturbed = self._last_pass(images, targets, share_or_nan, sync)
             # perturb() may have drawn a random eps: the next micro-batch must not draw the same numbers.
             self._replay_from(after)
         except BaseException:
@@ -212,7 +212,7 @@ class SAMRule:
         clean_targets = None if clean_targets is None else clean_targets[:num_images]
         sync = self._sync_ascent
         self._true_gradient(True)
-        clean = self._pass(images, targets, clean_targets, share=1.0, sync=sync, clean=True)
+        clean = self._first_pass(images, targets, clean_targets)
         norms = [self._perturb(share)]
         for _ in range(self._ascent_steps - 1):
             self._sam.zero_grad()
@@ -228,6 +228,14 @@ class SAMRule:
         if self._reuse is not None:
             self._reuse.add_clean_gradient(share)
         return self._sam.perturb()
+
+    def _first_pass(self, images: Tensor, targets: Tensor, clean_targets: Tensor | None) -> Tensor:
+        """Add the gradient at w to `.grad`; return the sums."""
+        return self._pass(images, targets, clean_targets, share=1.0, sync=self._sync_ascent, clean=True)
+
+    def _last_pass(self, images: Tensor, targets: Tensor, share: float | Tensor, sync: bool) -> Tensor:
+        """Add share * the gradient of the update, at w + eps, to `.grad`; return the sums."""
+        return self._pass(images, targets, share=share, sync=sync, clean=False)
 
     def _replay_from(self, draws: RandomState) -> None:
         if self._replay:

@@ -20,6 +20,7 @@ from sam.config.schema import leaves
 from sam.models.gates import Gate
 from sam.optim import MSAM, S2SAM, SAM
 from sam.optim.schedule import Ascents
+from sam.training.functional_sam import FunctionalSAMRule
 from sam.training.look_sam import OrthogonalReuse
 from sam.training.one_pass import OnePassRule
 from sam.training.rule import SAMRule, SGDRule
@@ -90,7 +91,10 @@ def by_hand(
     forward_backward = make_pass(network, **(loss or {}))
     ball = {"rho": 0.05, **(geometry or {})}
     passes = {"replay": True, **(passes or {})}
-    if rule == "sam":
+    if rule == "functional_sam":
+        sam = SAM(network.parameters(), base_class, **ball, **base)
+        chosen = FunctionalSAMRule(forward_backward, sam, **passes)
+    elif rule == "sam":
         sam = SAM(network.parameters(), base_class, **ball, **base)
         chosen = SAMRule(forward_backward, sam, **passes, reuse=reuse and OrthogonalReuse(sam, reuse))
     elif rule == "norm":
@@ -126,6 +130,7 @@ UPDATES = [
     ("optimizer.momentum", 0.5, {**RMSPROP, "momentum": 0.5}, {"optimizer.base": "rmsprop"}),
     ("optimizer.rule", "msam", {"rule": "msam"}, {}),
     ("optimizer.rule", "s2_sam", {"rule": "s2_sam"}, {}),
+    ("optimizer.rule", "functional_sam", {"rule": "functional_sam"}, {}),
     ("optimizer.momentum", 0.5, {"momentum": 0.5}, {}),
     ("optimizer.momentum", 0.5, {"rule": "sgd", "momentum": 0.5}, SGD),
     ("optimizer.momentum", 0.5, {"rule": "second_order", "momentum": 0.5}, SECOND_ORDER),

@@ -9,6 +9,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from sam.models.cifar_resnet import CifarResNet
 from sam.optim import MSAM, S2SAM, SAM
 from sam.training.distributed import World, data_parallel, leave_world
+from sam.training.functional_sam import FunctionalSAMRule
 from sam.training.one_pass import OnePassRule
 from sam.training.rule import SAMRule, SGDRule
 from sam.training.sharding import gathered, load_model, shard, sharded_like
@@ -49,7 +50,8 @@ def make_update(model, name, called=None, m=M, adaptive=False, perturbed=lambda 
         return Update(OnePassRule(passes, optimizer), passes, m, 0.5)
     groups = [{"params": [weight], "perturbed": perturbed(name)} for name, weight in model.named_parameters()]
     sam = SAM(groups, torch.optim.SGD, rho=RHO, adaptive=adaptive, **SGD)
-    return Update(SAMRule(passes, sam, **rule), passes, m, 0.5)
+    kind = FunctionalSAMRule if name == "functional_sam" else SAMRule
+    return Update(kind(passes, sam, **rule), passes, m, 0.5)
 
 
 def share(world, images, targets):
@@ -165,8 +167,10 @@ def cases(world):
     found = {name: data_parallel_case(world, make_convolutions, name) for name in ("sgd", "sam")}
     if world.size == 2:
         found |= {name: data_parallel_case(world, make_tanh, name) for name in ONE_PASS}
+        found["functional_sam"] = data_parallel_case(world, make_tanh, "functional_sam")
         found["msam, sharded"] = sharded_case(world, make_tanh, "msam")
         shared = {"sync_ascent": True, "m": NUM_IMAGES // world.size}
+        found["functional_sam, shared"] = data_parallel_case(world, make_tanh, "functional_sam", **shared)
         found["sam, shared"] = data_parallel_case(world, make_tanh, "sam", **shared)
         found["sam, shared, m"] = data_parallel_case(world, make_tanh, "sam", m=M // 2, sync_ascent=True)
         found["sam, shared, statistics"] = data_parallel_case(world, make_convolutions, "sam", **shared)

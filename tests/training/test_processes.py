@@ -86,10 +86,13 @@ def test_sharded_weights_equal_data_parallel_ones_with_a_shared_ascent(two, name
     assert_all_close(two[0][name.format("sharded")]["model"], two[0][name.format("shared")]["model"])
 
 
-@pytest.mark.parametrize("name", [*processes.ONE_PASS, "msam, sharded"])
-def test_one_pass_rules_are_the_same_in_two_processes_as_in_one(two, name):
+@pytest.mark.parametrize(
+    "name", [*processes.ONE_PASS, "msam, sharded", "functional_sam", "functional_sam, shared"]
+)
+def test_other_rules_are_the_same_in_two_processes_as_in_one(two, name):
     model = make_tanh()
-    processes.train(processes.make_update(model, name.partition(",")[0]), World())
+    rule, _, kind = name.partition(", ")
+    processes.train(processes.make_update(model, rule, m=NUM_IMAGES if kind == "shared" else M), World())
     assert_all_close(two[0][name]["model"], model.state_dict())
     assert_all_close(two[1][name]["model"], model.state_dict())
     if name in processes.ONE_PASS:
