@@ -124,22 +124,35 @@ def _le_sam(parts: Parts) -> Rule:
 
 
 def _groups(chosen: OptimizerConfig, network: nn.Module) -> list[dict[str, Any]]:
-    """Return the parameters in one group; with perturb=norm, those that are not perturbed in a second one.
+    """Return the parameters in one group, or in one for each way to perturb; unperturbed ones come last.
 
     Raises:
         ValueError: If the network has no normalisation layer to perturb.
     """
-    if chosen.perturb == "all":
-        return [{"params": list(network.parameters())}]
     layers = [layer for layer in network.modules() if "norm" in type(layer).__name__.lower()]
     norm = {weight for layer in layers for weight in layer.parameters(recurse=False)}
-    if not norm:
+    if chosen.perturb == "norm" and not norm:
         raise ValueError("perturb=norm: this model has no normalisation layer with weights; use perturb=all")
-    others = [weight for weight in network.parameters() if weight not in norm]
-    return [
-        {"params": [weight for weight in network.parameters() if weight in norm]},
-        {"params": others, "perturbed": False},
+    scaled, unscaled, unperturbed = [], [], []
+    for name, weight in network.named_parameters():
+        if chosen.perturb == "norm" and weight not in norm:
+            unperturbed.append(weight)
+        elif chosen.adaptive and not _is_scaled(name, weight, chosen.adaptive_for):
+            unscaled.append(weight)
+        else:
+            scaled.append(weight)
+    groups: list[dict[str, Any]] = [
+        {"params": scaled},
+        {"params": unscaled, "adaptive": False},
+        {"params": unperturbed, "perturbed": False},
     ]
+    return [group for group in groups if group["params"]]
+
+
+def _is_scaled(name: str, weight: nn.Parameter, adaptive_for: str) -> bool:
+    """Return whether ASAM scales the ball for a weight. Its code looks for "weight" in the name, too."""
+    is_kernel = weight.ndim > 1
+    return adaptive_for == "all" or ("weight" in name and (is_kernel or adaptive_for == "not_biases"))
 
 
 def _functional_sam(parts: Parts) -> Rule:

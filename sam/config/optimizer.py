@@ -23,7 +23,16 @@ class SAMRuleKeys(NamedTuple):
 # Allowed with every rule. Recipes set the last two, also for rules with one pass, which do not read them.
 KEYS_OF_ALL_RULES = ("rule", "rho", "true_gradient", "replay")
 # Of the rules that make the two passes of SAM.
-TWO_PASS_KEYS = ("adaptive", "sync_ascent", "perturb", "ascent_fraction", "interval", "start", "stop")
+TWO_PASS_KEYS = (
+    "adaptive",
+    "adaptive_for",
+    "sync_ascent",
+    "perturb",
+    "ascent_fraction",
+    "interval",
+    "start",
+    "stop",
+)
 # Their eps depends on the scale of the gradient.
 RULES_WITHOUT_LOSS_SCALE = ("f_sam", "vasso", "le_sam")
 # By the value of optimizer.rule. sam/build/rules.py makes the rules.
@@ -32,6 +41,7 @@ SAM_RULES = {
         "SAM",
         (
             "adaptive",
+            "adaptive_for",
             "p",
             "direction",
             "ascent_steps",
@@ -90,6 +100,9 @@ class OptimizerConfig:
     rho: float = setting(0.05, at_least=0, sam_only=True)
     # ASAM (Kwon et al. 2021): scale the ball by |w|, weight by weight.
     adaptive: bool = setting(False, sam_only=True)
+    # Weights for which adaptive=true scales the ball. all: every weight. not_biases: as in the code of ASAM,
+    # weights of convolutions, linear and normalisation layers. kernels: without normalisation layers too.
+    adaptive_for: str = setting("all", choices=("all", "not_biases", "kernels"), sam_only=True)
     # Norm of the ball, 1 < p <= inf (Eq. 2). In the paper, 2 was the best.
     p: float = setting(2.0, above=1, infinite=True, sam_only=True)
     # Direction of eps: along the gradient, or along Gaussian noise.
@@ -180,6 +193,13 @@ def optimizer_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig, micro_
         f"ascent_steps={optimizer.ascent_steps}": optimizer.ascent_steps > 1,
         "second_order=true": optimizer.second_order,
     }
+    if optimizer.adaptive_for != "all" and not optimizer.adaptive:
+        yield f"optimizer.adaptive_for={optimizer.adaptive_for} needs optimizer.adaptive=true"
+    if optimizer.adaptive_for == "kernels" and optimizer.perturb == "norm":
+        yield (
+            "optimizer.adaptive_for=kernels and optimizer.perturb=norm leave no weight to scale; use "
+            "optimizer.adaptive_for=not_biases"
+        )
     if optimizer.ascent_steps == 1 and optimizer.ascent_step_size != 1:
         yield (
             f"optimizer.ascent_step_size={optimizer.ascent_step_size} applies only to ascent steps after the "

@@ -36,6 +36,7 @@ CONDITION_KEYS = (
     "optimizer.base",
     "optimizer.rule",
     "optimizer.adaptive",
+    "optimizer.adaptive_for",
     "optimizer.p",
     "optimizer.direction",
     "optimizer.ascent_steps",

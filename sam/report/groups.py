@@ -14,6 +14,7 @@ from sam.report.settings import Setting, base_label, setting_of
 # Keys of SAM that a label shows as "adaptive SAM" and "rho=...", and the key that gives the name of the rule.
 NAMED_KEYS = ("optimizer.rho", "optimizer.adaptive", "optimizer.rule")
 PHRASES = {
+    "optimizer.adaptive_for": "for {}",
     "optimizer.p": "p={}",
     "optimizer.direction": "{} direction",
     "optimizer.ascent_steps": "{} ascent steps",

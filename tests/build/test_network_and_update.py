@@ -102,6 +102,11 @@ def by_hand(
         others = [*network[1].parameters(), *network[5].parameters()]
         groups = [{"params": others, "perturbed": False}, {"params": norm}]
         chosen = SAMRule(forward_backward, SAM(groups, base_class, **ball, **base), **passes)
+    elif rule == "kernels":
+        names = dict(network.named_parameters())
+        kernels = [names.pop("1.weight"), names.pop("5.weight")]
+        groups = [{"params": kernels}, {"params": list(names.values()), "adaptive": False}]
+        chosen = SAMRule(forward_backward, SAM(groups, base_class, adaptive=True, **ball, **base), **passes)
     elif rule in ONE_PASS:
         optimizer = ONE_PASS[rule](network.parameters(), base_class, **ball, **base)
         chosen = OnePassRule(forward_backward, optimizer)
@@ -149,6 +154,7 @@ UPDATES = [
     ("optimizer.rho", 0.3, {"geometry": {"rho": 0.3}}, {}),
     ("optimizer.rho", 0.3, {"rule": "second_order", "geometry": {"rho": 0.3}}, SECOND_ORDER),
     ("optimizer.adaptive", True, {"geometry": {"adaptive": True}}, {}),
+    ("optimizer.adaptive_for", "kernels", {"rule": "kernels"}, {"optimizer.adaptive": True}),
     ("optimizer.p", 3.0, {"geometry": {"p": 3.0}}, {}),
     ("optimizer.p", math.inf, {"geometry": {"p": math.inf}}, {}),
     ("optimizer.direction", "random", {"geometry": {"random_direction": True}}, {}),
@@ -228,6 +234,32 @@ def test_update_has_what_every_key_says(key, value, arguments, others):
 def test_update_is_tested_with_every_key_that_it_reads():
     keys = {key for key, _, _ in leaves(changed({})) if key.startswith("optimizer.")}
     assert {key for key, *_ in UPDATES} | OTHER_KEYS == keys | {"label_smoothing", "m"}
+
+
+@pytest.mark.parametrize(
+    ("adaptive_for", "scaled"),
+    [
+        ("all", {"0.weight", "0.bias", "1.weight", "1.bias", "2.weight", "2.bias"}),
+        ("not_biases", {"0.weight", "1.weight", "2.weight"}),
+        ("kernels", {"0.weight", "2.weight"}),
+    ],
+)
+def test_adaptive_ball_is_scaled_for_the_weights_that_are_asked_for(adaptive_for, scaled):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)).double()
+    chosen = changed({"optimizer.adaptive": True, "optimizer.adaptive_for": adaptive_for}).optimizer
+    sam = make_update(chosen, network, network, resolve(changed({})), num_steps=1).rule.optimizer
+    network(torch.randn(8, 3, dtype=torch.float64)).square().sum().backward()
+    before = {name: weight.detach().clone() for name, weight in network.named_parameters()}
+    sam.perturb()
+    # The code of ASAM, but for its constant eta: T is |w| for scaled weights and 1 for the others.
+    scale = {name: w.abs() if name in scaled else torch.ones_like(w) for name, w in before.items()}
+    length = (
+        sum(float((scale[name] * w.grad).square().sum()) for name, w in network.named_parameters()) ** 0.5
+    )
+    for name, weight in network.named_parameters():
+        expected = before[name] + 0.05 * scale[name] ** 2 * weight.grad / length
+        torch.testing.assert_close(weight.detach(), expected, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("base", ["adamw", "rmsprop"])

@@ -55,6 +55,7 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("dataset.label_noise", -0.1, "a number >= 0 and < 1"),
     ("dataset.label_noise", 1.0, "a number >= 0 and < 1"),
     ("dataset.label_noise", float("nan"), "a finite number"),
+    ("optimizer.adaptive_for", "weights", "one of all, not_biases, kernels"),
     ("optimizer.base", "adam", "one of sgd, adamw, rmsprop"),
     ("optimizer.warmup_epochs", -1.0, "a number >= 0"),
     ("model.dropout", -0.1, "a number >= 0 and < 1"),
@@ -277,6 +278,15 @@ def test_check_tests_above_cover_every_key_with_a_rule() -> None:
         ),
         ({"dataset.label_noise_over": "all_classes"}, "dataset.label_noise_over=all_classes > 0"),
         ({"model.dropout": 0.3}, "model.dropout cifar_resnet"),
+        ({"optimizer.adaptive_for": "kernels"}, "optimizer.adaptive_for=kernels optimizer.adaptive=true"),
+        (
+            {
+                "optimizer.adaptive": True,
+                "optimizer.adaptive_for": "kernels",
+                "optimizer.perturb": "norm",
+            },
+            "optimizer.adaptive_for=kernels optimizer.perturb=norm optimizer.adaptive_for=not_biases",
+        ),
         ({"optimizer.warmup_epochs": 20.0}, "optimizer.warmup_epochs=20 epochs=20 raise"),
         ({"dataset.label_noise_kind": "asymmetric", **CIFAR}, "dataset.label_noise_kind=asymmetric > 0"),
         (
