@@ -22,6 +22,7 @@ from sam.training.look_sam import OrthogonalReuse
 from sam.training.one_pass import OnePassRule
 from sam.training.rule import Rule, SAMRule, SGDRule
 from sam.training.second_order import SecondOrderSAMRule
+from sam.training.stable_sam import StableSAMRule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,9 +156,8 @@ def _is_scaled(name: str, weight: nn.Parameter, adaptive_for: str) -> bool:
     return adaptive_for == "all" or ("weight" in name and (is_kernel or adaptive_for == "not_biases"))
 
 
-def _functional_sam(parts: Parts) -> Rule:
-    sam = SAM(**parts.geometry())
-    return FunctionalSAMRule(parts.forward_backward, sam, **parts.passes(), **parts.ascents())
+def _two_passes(kind: type[SAMRule], parts: Parts) -> Rule:
+    return kind(parts.forward_backward, SAM(**parts.geometry()), **parts.passes(), **parts.ascents())
 
 
 def _one_pass(kind: type[OnePassSAM], parts: Parts) -> Rule:
@@ -174,5 +174,6 @@ MAKERS: dict[str, Callable[[Parts], Rule]] = {
     "f_sam": _f_sam,
     "vasso": _vasso,
     "le_sam": _le_sam,
-    "functional_sam": _functional_sam,
+    "functional_sam": partial(_two_passes, FunctionalSAMRule),
+    "stable_sam": partial(_two_passes, StableSAMRule),
 }

@@ -64,6 +64,7 @@ SAM_RULES = {
     "functional_sam": SAMRuleKeys(
         "Functional-SAM", ("adaptive", "sync_ascent", "perturb", "interval", "start", "stop")
     ),
+    "stable_sam": SAMRuleKeys("Stable SAM", ("adaptive", "interval", "start", "stop")),
 }
 
 
@@ -168,6 +169,8 @@ def optimizer_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig, micro_
             "optimizer.rule=functional_sam needs optimizer.replay=true: the error signal of the first pass "
             "belongs to its random masks"
         )
+    if optimizer.rule == "stable_sam" and (runtime.processes or 1) > 1:
+        yield f"optimizer.rule=stable_sam runs in one process, not runtime.processes={runtime.processes}"
     if optimizer.rule == "msam" and optimizer.momentum == 0:
         yield "optimizer.rule=msam perturbs along the momentum: it needs optimizer.momentum > 0"
     if optimizer.rule in RULES_WITHOUT_LOSS_SCALE and runtime.precision == "fp16":

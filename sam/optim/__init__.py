@@ -6,6 +6,7 @@ from sam.optim.msam import MSAM
 from sam.optim.running_statistics import RunningStatistics
 from sam.optim.s2_sam import S2SAM
 from sam.optim.sam import SAM
+from sam.optim.stable_sam import StableSAM
 from sam.optim.vasso import VaSSO
 
-__all__ = ["FSAM", "LESAM", "MSAM", "S2SAM", "SAM", "RunningStatistics", "VaSSO"]
+__all__ = ["FSAM", "LESAM", "MSAM", "S2SAM", "SAM", "RunningStatistics", "StableSAM", "VaSSO"]

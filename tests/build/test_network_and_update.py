@@ -25,6 +25,7 @@ from sam.training.look_sam import OrthogonalReuse
 from sam.training.one_pass import OnePassRule
 from sam.training.rule import SAMRule, SGDRule
 from sam.training.second_order import SecondOrderSAMRule
+from sam.training.stable_sam import StableSAMRule
 from sam.training.update import Update
 from tests.conftest import changed
 from tests.training.updates import make_pass
@@ -32,6 +33,7 @@ from tests.training.updates import make_pass
 CPU = torch.device("cpu")
 NUM_STEPS = 4
 ONE_PASS = {"msam": MSAM, "s2_sam": S2SAM}
+TWO_PASSES = {"functional_sam": FunctionalSAMRule, "stable_sam": StableSAMRule}
 
 
 @pytest.mark.parametrize("second_order", [True, False])
@@ -91,9 +93,9 @@ def by_hand(
     forward_backward = make_pass(network, **(loss or {}))
     ball = {"rho": 0.05, **(geometry or {})}
     passes = {"replay": True, **(passes or {})}
-    if rule == "functional_sam":
+    if rule in TWO_PASSES:
         sam = SAM(network.parameters(), base_class, **ball, **base)
-        chosen = FunctionalSAMRule(forward_backward, sam, **passes)
+        chosen = TWO_PASSES[rule](forward_backward, sam, **passes)
     elif rule == "sam":
         sam = SAM(network.parameters(), base_class, **ball, **base)
         chosen = SAMRule(forward_backward, sam, **passes, reuse=reuse and OrthogonalReuse(sam, reuse))
@@ -136,6 +138,9 @@ UPDATES = [
     ("optimizer.rule", "msam", {"rule": "msam"}, {}),
     ("optimizer.rule", "s2_sam", {"rule": "s2_sam"}, {}),
     ("optimizer.rule", "functional_sam", {"rule": "functional_sam"}, {}),
+    ("optimizer.rule", "stable_sam", {"rule": "stable_sam"}, {}),
+    ("optimizer.base", "adamw", {"rule": "msam", **ADAMW}, {"optimizer.rule": "msam"}),
+    ("optimizer.base", "rmsprop", {"rule": "msam", **RMSPROP}, {"optimizer.rule": "msam"}),
     ("optimizer.momentum", 0.5, {"momentum": 0.5}, {}),
     ("optimizer.momentum", 0.5, {"rule": "sgd", "momentum": 0.5}, SGD),
     ("optimizer.momentum", 0.5, {"rule": "second_order", "momentum": 0.5}, SECOND_ORDER),

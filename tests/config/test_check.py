@@ -89,7 +89,7 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("augmentation.mixup_alpha", -1.0, "a number >= 0"),
     ("augmentation.mixup_alpha", float("inf"), "a finite number"),
     ("optimizer.name", "adam", "one of sgd, sam"),
-    ("optimizer.rule", "asam", "one of sam, msam, s2_sam, f_sam, vasso, le_sam, functional_sam"),
+    ("optimizer.rule", "asam", "one of sam, msam, s2_sam, f_sam, vasso, le_sam, functional_sam, stable_sam"),
     ("optimizer.lr", 0.0, "a number > 0"),
     ("optimizer.momentum", 1.0, "a number >= 0 and < 1"),
     ("optimizer.momentum", -0.1, "a number >= 0 and < 1"),
@@ -376,6 +376,10 @@ def test_check_tests_above_cover_every_key_with_a_rule() -> None:
         (
             {"optimizer.rule": "msam", "optimizer.adaptive": True},
             "optimizer.adaptive=true optimizer.rule=msam optimizer.rule=sam",
+        ),
+        (
+            {"optimizer.rule": "stable_sam", "runtime.processes": 2},
+            "optimizer.rule=stable_sam runtime.processes=2",
         ),
         (
             {"optimizer.rule": "functional_sam", "optimizer.replay": False},

@@ -37,6 +37,7 @@ LOOK_SAM = ["optimizer.interval=3", "optimizer.reuse=0.7"]
         (["optimizer.rule=vasso", "optimizer.interval=3"], [1.5, 1.5, 1, 1.5]),
         (["optimizer.rule=le_sam", "optimizer.rho=1"], [2, 2, 2, 2]),
         (["optimizer.rule=functional_sam", "m=8"], [2, 2, 2, 2]),
+        (["optimizer.rule=stable_sam", "m=8"], [2, 2, 2, 2]),
     ],
 )
 def test_run_counts_the_passes_that_it_makes(command, tmp_path, arguments, per_epoch):

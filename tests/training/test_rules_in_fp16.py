@@ -7,12 +7,13 @@ import torch
 
 from sam.optim import SAM
 from sam.training.functional_sam import FunctionalSAMRule
+from sam.training.stable_sam import StableSAMRule
 from sam.training.update import Update
 from tests.training.processes import Explosive
 from tests.training.test_one_pass import configured
 from tests.training.updates import make_pass
 
-RULES = ("msam", "s2_sam", "functional_sam")
+RULES = ("msam", "s2_sam", "functional_sam", "stable_sam")
 
 
 def train_in_fp16(rule, scale, explodes_in=()):
@@ -50,7 +51,7 @@ def test_update_that_is_skipped_changes_neither_the_weights_nor_the_next_perturb
         assert torch.equal(state["sam"]["gradients"][0], state_after["sam"]["gradients"][0])
 
 
-@pytest.mark.parametrize("kind", [FunctionalSAMRule])
+@pytest.mark.parametrize("kind", [FunctionalSAMRule, StableSAMRule])
 @pytest.mark.parametrize("uphill", [True, False])
 def test_overflow_in_either_pass_skips_the_update(kind, uphill):
     model = Explosive()
