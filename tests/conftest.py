@@ -20,6 +20,11 @@ torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items):
+    """Run slow tests first, so that no process waits at the end while another one has a long test left."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def pytest_collection_finish():
     """Spare every later search for garbage the million objects of imported libraries and collected tests."""
     gc.collect()

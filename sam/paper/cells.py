@@ -9,7 +9,7 @@ import csv
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -290,8 +290,12 @@ def _printed(value: str, ci95: str) -> Printed | None:
     return Printed(float(value), parse_interval(ci95), text) if value else None
 
 
+@cache
 def _parse(override: str) -> tuple[str, Any]:
-    """Read KEY=VALUE like the config: a value may be a number, a boolean, null or a word."""
+    """Read KEY=VALUE like the config: a value may be a number, a boolean, null or a word.
+
+    The table has thousands of pairs, but only hundreds of different ones.
+    """
     key, equals, text = override.partition("=")
     if not equals:
         raise ValueError(f"{override!r} is not KEY=VALUE")
