@@ -24,8 +24,10 @@ class AugmentationConfig:
     # One square per image, or one per batch at the same place for all, as in the released code.
     cutout_scope: str = setting("image", choices=("image", "batch"))
     # AutoAugment (Cubuk et al. 2019): the policy that was found on this dataset. It comes before flip and
-    # crop.
-    auto_augment: str = setting("none", choices=("none", "cifar10", "svhn", "imagenet"))
+    # crop. cifar10_released_code: the 95 pairs and the magnitudes of the released code.
+    auto_augment: str = setting(
+        "none", choices=("none", "cifar10", "svhn", "imagenet", "cifar10_released_code")
+    )
     # Image files: crop 8 to 100 % of the area with an aspect ratio of 3/4 to 4/3, instead of the centre.
     inception_crop: bool = False
     # Mixup (Zhang et al. 2018): lambda ~ Beta(alpha, alpha), one lambda per batch. 0 means off.

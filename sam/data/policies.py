@@ -1,7 +1,8 @@
 """AutoAugment, inception crop and centre crop of one picture, for the workers that prepare images one by one.
 
 AutoAugment (Cubuk et al. 2019) is torchvision's: one of 25 pairs of operations is drawn for each picture.
-Departures from the released code of the SAM paper:
+The policy cifar10_released_code is in released_policy.py. Departures of the others from the released code of
+the SAM paper:
 
 - CIFAR policy: 25 pairs, as published; that code has 95. The SVHN policies are equal. The ImageNet policies
   differ.
@@ -21,6 +22,8 @@ from PIL.Image import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
+from sam.data.released_policy import ReleasedAutoAugment
+
 PictureTransform = Callable[[Image], Image]
 
 GREY = 128  # fills what a shear, translation or rotation leaves empty, as in the released code
@@ -30,11 +33,13 @@ def auto_augment(policy: str) -> PictureTransform:
     """Return AutoAugment with one of its published policies, for pictures of mode RGB or L.
 
     Args:
-        policy: cifar10 (also for CIFAR-100), svhn or imagenet.
+        policy: cifar10 (also for CIFAR-100), svhn or imagenet; or cifar10_released_code.
 
     Returns:
         A transform that keeps size and mode.
     """
+    if policy == "cifar10_released_code":
+        return ReleasedAutoAugment()
     transform: PictureTransform = v2.AutoAugment(v2.AutoAugmentPolicy(policy), fill=GREY)
     return transform
 

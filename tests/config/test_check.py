@@ -85,7 +85,7 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("augmentation.padding", "constant", "one of reflect, zero"),
     ("augmentation.cutout_size", -1, "a number >= 0"),
     ("augmentation.cutout_scope", "epoch", "one of image, batch"),
-    ("augmentation.auto_augment", "cifar100", "one of none, cifar10, svhn, imagenet"),
+    ("augmentation.auto_augment", "cifar100", "one of none, cifar10, svhn, imagenet, cifar10_released_code"),
     ("augmentation.mixup_alpha", -1.0, "a number >= 0"),
     ("augmentation.mixup_alpha", float("inf"), "a finite number"),
     ("optimizer.name", "adam", "one of sgd, sam"),

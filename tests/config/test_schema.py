@@ -154,6 +154,7 @@ AUGMENTATIONS = {
     "cutout": (True, 4, 16, "none", False, 0),
     "autoaugment": (True, 4, 0, "cifar10", False, 0),
     "autoaugment_cutout": (True, 4, 16, "cifar10", False, 0),
+    "autoaugment_released_code": (True, 4, 0, "cifar10_released_code", False, 0),
     "autoaugment_svhn": (False, 0, 16, "svhn", False, 0),
     "inception": (True, 0, 0, "none", True, 0),
     "mixup": (True, 4, 0, "none", False, 1),
