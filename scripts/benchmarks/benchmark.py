@@ -51,6 +51,7 @@ from sam.build.update import make_update
 from sam.config.check import check
 from sam.config.compose import composed
 from sam.config.mistakes import report_mistakes
+from sam.config.optimizer import SAM_RULES
 from sam.config.schema import TrainConfig
 from sam.data.images import Dataset
 from sam.system.errors import ConfigError
@@ -74,6 +75,7 @@ RULES: dict[str, dict[str, Any]] = {
     "sam_on": {"name": "sam", "perturb": "norm"},
     "three_ascents": {"name": "sam", "ascent_steps": 3},
     "second_order": {"name": "sam", "second_order": True},
+    **{rule: {"name": "sam", "rule": rule} for rule in SAM_RULES if rule != "sam"},
 }
 STEPS_PER_BLOCK = 5
 
