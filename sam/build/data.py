@@ -88,8 +88,7 @@ def load_dataset(config: DatasetConfig, seed: int) -> Dataset:
         # The synthetic dataset already has the number of images that was asked for.
         is_made = config.reader == "synthetic"
         if config.num_train is not None and not is_made:
-            true = train.targets if train.clean_targets is None else train.clean_targets
-            train = train.take(stratified_subset(true, config.num_train))
+            train = _subset(config, full, config.num_train, seed)
         if config.num_test is not None and not is_made:
             test = test.take(stratified_subset(test.targets, config.num_test))
         if config.label_noise:
@@ -98,6 +97,22 @@ def load_dataset(config: DatasetConfig, seed: int) -> Dataset:
             # Image files and synthetic images already have this size.
             train, test = shrink(train, config.image_size), shrink(test, config.image_size)
     return dataclasses.replace(full, train=train, test=test)
+
+
+def _subset(config: DatasetConfig, full: Dataset, size: int, seed: int) -> Split:
+    """Return the fixed subset of the training images, or that of a seed, which shares no image with tuning."""
+    if config.subset_seed == "fixed":
+        return full.train.take(stratified_subset(_true_labels(full.train), size))
+    # Tuning holds out a random tenth, and trains on the fixed subset of the rest.
+    train = hold_out(full, "random").train
+    is_free = torch.ones(len(train), dtype=torch.bool)
+    is_free[stratified_subset(_true_labels(train), size)] = False
+    train = train.take(is_free.nonzero().squeeze(1))
+    return train.take(stratified_subset(_true_labels(train), size, seed))
+
+
+def _true_labels(split: Split) -> Tensor:
+    return split.targets if split.clean_targets is None else split.clean_targets
 
 
 def _noisy_labels(config: DatasetConfig, targets: Tensor, num_classes: int, seed: int) -> Tensor:

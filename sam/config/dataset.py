@@ -48,7 +48,11 @@ class DatasetConfig:
     verify: bool = True
     # Number of training images: a fixed subset with equal shares of the classes. null means all.
     num_train: int | None = setting(None, at_least=1)
-    # The same for test images.
+    # fixed: the same training images in every run. run: each seed draws its own num_train images, the same for
+    # every method, and none of those that dataset.validation=random trains on or holds out. So no result
+    # depends on images on which a learning rate or rho was chosen.
+    subset_seed: str = setting("fixed", choices=("fixed", "run"))
+    # The same as num_train for test images, always a fixed subset.
     num_test: int | None = setting(None, at_least=1)
     # Hold out training images, and evaluate on them instead of the test images: for choosing rho. last: the
     # last images, as many as in the released code. random: a fixed random tenth.
@@ -116,7 +120,19 @@ def dataset_clashes(dataset: DatasetConfig, batch_size: int) -> Iterator[str]:
         )
     if dataset.resize_size is not None and dataset.resize_size < (dataset.image_size or 0):
         yield f"dataset.resize_size={dataset.resize_size} is below dataset.image_size={dataset.image_size}"
+    if dataset.subset_seed == "run":
+        yield from _subset_clashes(dataset)
     yield from label_clashes(dataset)
+
+
+def _subset_clashes(dataset: DatasetConfig) -> Iterator[str]:
+    if dataset.num_train is None or dataset.reader == "synthetic":
+        yield "dataset.subset_seed=run draws some of the images of a real dataset; set dataset.num_train"
+    if dataset.validation != "none":
+        yield (
+            f"dataset.subset_seed=run: dataset.validation={dataset.validation} is for tuning, which uses the "
+            "fixed subset; leave one of them out"
+        )
 
 
 def label_clashes(dataset: DatasetConfig) -> Iterator[str]:

@@ -137,14 +137,15 @@ def shrink(images: Images, size: int) -> Images:
     return dataclasses.replace(images, pixels=shrunk.permute(0, 2, 3, 1))
 
 
-def stratified_subset(targets: Tensor, size: int) -> Tensor:
-    """Choose images with equal shares of every class, the same ones on every call.
+def stratified_subset(targets: Tensor, size: int, seed: int = 0) -> Tensor:
+    """Choose images with equal shares of every class, the same ones on every call with one seed.
 
     A larger subset contains every smaller one. The classes differ by at most one image, if each has enough.
 
     Args:
         targets: int64 [N], the class of each image.
         size: Number of images to choose, 1 .. N.
+        seed: Seed of the choice, at least 0.
 
     Returns:
         int64 [size], positions in ascending order.
@@ -154,7 +155,7 @@ def stratified_subset(targets: Tensor, size: int) -> Tensor:
     """
     if size > len(targets):
         raise ValueError(f"{size} images were asked for, but there are {len(targets)}; ask for fewer")
-    order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))
     # The rank of an image is its position in `order` among the images of its class. Low ranks come first.
     by_class = torch.argsort(targets[order], stable=True)
     sizes = torch.bincount(targets)

@@ -51,6 +51,7 @@ CONDITION_KEYS = (
 # departure.
 DEPARTURE_KEYS = (
     "dataset.num_train",
+    "dataset.subset_seed",
     "dataset.num_test",
     "dataset.extra",
     "dataset.verify",

@@ -34,6 +34,7 @@ CHANGED_TITLE_KEYS = {
     "dataset.label_name": "{}",
     "dataset.relabel_from": "labels predicted by {}",
     "dataset.num_train": "{} training images",
+    "dataset.subset_seed": "drawn per seed",
     "dataset.num_test": "{} test images",
     "dataset.validation": "validation on {}",
     "dataset.verify": "not verified",

@@ -138,6 +138,22 @@ def test_subsets_have_equal_shares_of_the_true_classes_whatever_is_trained_on(tm
     assert torch.equal(data.test.pixels, whole.test.pixels[stratified_subset(whole.test.targets, 30)])
 
 
+def test_each_seed_draws_its_own_subset_which_shares_no_image_with_tuning():
+    def pictures(**changes):
+        data = make(changed({"dataset.num_train": 200, **changes}))
+        return {image.numpy().tobytes() for image in data.train.pixels}, data
+
+    tuning = make(changed({"dataset.num_train": 200, "dataset.validation": "random"}))
+    used = {image.numpy().tobytes() for split in (tuning.train, tuning.test) for image in split.pixels}
+    first, data = pictures(**{"dataset.subset_seed": "run", "seed": 100})
+    second, _ = pictures(**{"dataset.subset_seed": "run", "seed": 101})
+    assert len(first) == len(second) == 200 and data.train.targets.bincount().tolist() == [20] * 10
+    assert not first & used and not second & used
+    assert len(first & second) < 40
+    assert pictures(**{"dataset.subset_seed": "run", "seed": 100, "optimizer.name": "sam"})[0] == first
+    assert pictures(seed=100)[0] == pictures(seed=101)[0], "the fixed subset does not depend on the seed"
+
+
 @pytest.mark.parametrize("how", ["last", "random"])
 def test_validation_takes_a_tenth_away_from_training_and_puts_it_in_the_place_of_the_test_images(how):
     whole = make(changed(SYNTHETIC))

@@ -61,6 +61,7 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("model.dropout", -0.1, "a number >= 0 and < 1"),
     ("model.dropout", 1.0, "a number >= 0 and < 1"),
     ("dataset.label_noise_kind", "pairs", "one of symmetric, asymmetric"),
+    ("dataset.subset_seed", "3", "one of fixed, run"),
     ("dataset.label_noise_over", "classes", "one of other_classes, all_classes"),
     ("dataset.image_size", 7, "a number >= 8 and <= 1024"),
     ("dataset.image_size", 1025, "a number >= 8 and <= 1024"),
@@ -289,6 +290,11 @@ def test_check_tests_above_cover_every_key_with_a_rule() -> None:
         ),
         ({"optimizer.warmup_epochs": 20.0}, "optimizer.warmup_epochs=20 epochs=20 raise"),
         ({"dataset.label_noise_kind": "asymmetric", **CIFAR}, "dataset.label_noise_kind=asymmetric > 0"),
+        ({"dataset.subset_seed": "run", **CIFAR}, "dataset.subset_seed=run dataset.num_train"),
+        (
+            {"dataset.subset_seed": "run", "dataset.num_train": 500, "dataset.validation": "random", **CIFAR},
+            "dataset.subset_seed=run dataset.validation=random",
+        ),
         (
             {"dataset.label_noise_kind": "asymmetric", "dataset.label_noise": 0.4, "dataset.reader": "svhn"},
             "dataset.label_noise_kind=asymmetric cifar10 cifar100 svhn dataset.label_file",
@@ -470,6 +476,7 @@ def test_check_names_keys_that_clash_and_what_to_use(changes: dict[str, Any], wo
         {"dataset.label_file": "x.npz", "dataset.label_name": "worse_label"},
         {"dataset.verify": False, "dataset.reader": "cifar100", "dataset.label_noise": 0.4},
         {"dataset.label_noise_kind": "asymmetric", "dataset.label_noise": 0.4, **CIFAR},
+        {"dataset.subset_seed": "run", "dataset.num_train": 500, **CIFAR},
         {"model.shortcut": "conv"},
         {"model.architecture": "timm", "model.timm_name": "resnet50", "runtime.grad_checkpointing": True},
         {"optimizer.name": "sgd", "optimizer.p": 3.0, "optimizer.adaptive": True},

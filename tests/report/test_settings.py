@@ -159,6 +159,7 @@ def test_setting_title_tells_label_noise_and_subsets() -> None:
         ({"label_noise": 0.4, "label_noise_kind": "asymmetric"}, ", label noise 0.4, asymmetric"),
         ({"label_file": "c10n.npz", "label_name": "worse_label"}, ", labels of c10n.npz, worse_label"),
         ({"relabel_from": "seed3-1234"}, ", labels predicted by seed*-1234"),
+        ({"num_train": 500, "subset_seed": "run"}, ", 500 training images, drawn per seed"),
         ({"verify": False}, ", m 32, not verified"),
         ({"verify": True}, ", m 32"),
         ({"validation": "none", "label_noise_over": "other_classes", "label_file": None}, ", m 32"),
