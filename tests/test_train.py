@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 import torch
@@ -206,6 +207,27 @@ def test_learning_rate_of_a_run_rises_in_the_warm_up_and_falls_along_a_cosine(co
     # Two updates an epoch: 0.2, 0.4, 0.6, and a cosine over the other five. A row has the last update's.
     rates = [float(row["lr"]) for row in metrics(only_run(tmp_path))]
     assert rates == pytest.approx([0.4, 0.6, *(0.3 + 0.3 * math.cos(math.pi * k / 5) for k in (2, 4))])
+
+
+def test_run_with_a_logger_sends_its_rows_and_has_the_directory_of_one_without(
+    command, tmp_path, monkeypatch
+):
+    rows = []
+    names = {"init": lambda **_: None, "log": lambda row, step: rows.append((step, row)), "finish": list}
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(**names))
+    assert command("train.py", *TINY, "logger=wandb")[0] == 0
+    ((step, row),) = rows
+    (written,) = metrics(only_run(tmp_path))
+    assert (step, row["test/error_pct"]) == (1, float(written["test_error_pct"]))
+    assert "skipped" in command("train.py", *TINY)[1]
+
+
+def test_run_with_a_logger_that_is_missing_ends_before_it_trains(command, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "trackio", None)
+    code, _, err = command("train.py", *TINY, "logger=trackio")
+    assert code == 2
+    assert err.startswith("error: logger=trackio: the package trackio is not installed")
+    assert not list(tmp_path.rglob("config.yaml"))
 
 
 def test_run_that_learns_nothing_warns_after_the_third_epoch(command, monkeypatch):

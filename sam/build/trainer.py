@@ -18,6 +18,7 @@ from sam.data.images import Dataset
 from sam.logs.console import ConsoleLog
 from sam.logs.csv_log import CsvLog
 from sam.logs.tensorboard import TensorBoardLog
+from sam.logs.tracker import TrackerLog, import_tracker
 from sam.logs.trouble import TroubleLog
 from sam.optim.schedule import cosine
 from sam.record.identity import science
@@ -49,12 +50,16 @@ def make_loggers(
     """Return the loggers of the main process."""
     validation = config.dataset.validation
     label = "/".join(directory.parts[-5:-1]) + f" seed {config.seed}"
-    return [
+    settings = _hyperparameters(config)
+    loggers: list[Logger] = [
         CsvLog(directory / "metrics.csv"),
-        TensorBoardLog(directory / "tensorboard", _hyperparameters(config), directory / "analysis"),
+        TensorBoardLog(directory / "tensorboard", settings, directory / "analysis"),
         ConsoleLog(label, config.epochs, steps_per_epoch, "test" if validation == "none" else "validation"),
         TroubleLog(label, _chance_pct(train_targets), _advice(config.optimizer)),
     ]
+    if config.logger != "tensorboard":
+        loggers.append(TrackerLog(config.logger, config.dataset.name, label, settings))
+    return loggers
 
 
 def _chance_pct(targets: Tensor) -> float:
@@ -99,6 +104,8 @@ def make_trainer(
         stop_requested: Called after every update; if it returns True, the training saves and ends.
         inspect: Called with the number of complete epochs; None for no analysis.
     """
+    if config.logger != "tensorboard":
+        import_tracker(config.logger)  # in all processes, so that all end with the error
     called, unsynced = _wrapped(config.runtime, network, world)
     batches = make_train_batches(config, data, resolved)
     # With epochs=0 nothing reads the schedules, but they must be valid: use those of one epoch.

@@ -44,6 +44,9 @@ class TrainConfig:
     seed: int = setting(0, at_least=0, at_most=2**31 - 1)
     # Folder of the run directories.
     outputs: str = setting("outputs", science=False)
+    # Also send the curves to trackio or wandb, which must be installed. tensorboard sends them nowhere else:
+    # TensorBoard's files are always written.
+    logger: str = setting("tensorboard", choices=("tensorboard", "trackio", "wandb"), science=False)
     # Delete an earlier run of the same identity, and start again.
     force: bool = setting(False, science=False)
 

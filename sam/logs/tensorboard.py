@@ -64,11 +64,8 @@ class TensorBoardLog:
         return self._events
 
     def _add(self, row: dict[str, float]) -> None:
-        for key, value in row.items():
-            if key not in ("epoch", "step"):
-                prefix = next((prefix for prefix in GROUPS if key.startswith(prefix)), "")
-                tag = GROUPS.get(prefix, "other/") + key.removeprefix(prefix)
-                self._opened.add_scalar(tag, int(row["epoch"]), value)
+        for tag, value in curves(row).items():
+            self._opened.add_scalar(tag, int(row["epoch"]), value)
 
     def _show_new_pictures(self) -> None:
         for path in sorted(set(self._pictures.glob("*-epoch*.png")) - self._shown):
@@ -78,6 +75,16 @@ class TensorBoardLog:
             except OSError:  # an unreadable picture must not stop the training
                 continue
             self._opened.add_png(*picture)
+
+
+def curves(row: Mapping[str, float]) -> dict[str, float]:
+    """Return the value of each curve in a row, by a name such as train/loss."""
+    named = {}
+    for key, value in row.items():
+        if key not in ("epoch", "step"):
+            prefix = next((prefix for prefix in GROUPS if key.startswith(prefix)), "")
+            named[GROUPS.get(prefix, "other/") + key.removeprefix(prefix)] = value
+    return named
 
 
 def append_picture(folder: pathlib.Path, path: pathlib.Path) -> None:

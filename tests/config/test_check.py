@@ -55,6 +55,7 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("dataset.label_noise", -0.1, "a number >= 0 and < 1"),
     ("dataset.label_noise", 1.0, "a number >= 0 and < 1"),
     ("dataset.label_noise", float("nan"), "a finite number"),
+    ("logger", "mlflow", "one of tensorboard, trackio, wandb"),
     ("optimizer.adaptive_for", "weights", "one of all, not_biases, kernels"),
     ("optimizer.base", "adam", "one of sgd, adamw, rmsprop"),
     ("optimizer.warmup_epochs", -1.0, "a number >= 0"),

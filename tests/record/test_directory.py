@@ -148,6 +148,7 @@ NO_SCIENCE: dict[str, Any] = {
     "runtime.timeout_minutes": 1.0,
     "seed": 5,
     "outputs": "/elsewhere",
+    "logger": "wandb",
     "force": True,
 }
 
