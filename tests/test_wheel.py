@@ -20,14 +20,22 @@ FILES = {
     "sam/__init__.py",
     "sam/py.typed",
     "sam/optim/__init__.py",
+    "sam/optim/averaged.py",
     "sam/optim/closure.py",
+    "sam/optim/f_sam.py",
     "sam/optim/groups.py",
+    "sam/optim/le_sam.py",
     "sam/optim/memory.py",
+    "sam/optim/msam.py",
+    "sam/optim/one_pass.py",
     "sam/optim/perturbation.py",
     "sam/optim/protocol.py",
     "sam/optim/running_statistics.py",
+    "sam/optim/s2_sam.py",
     "sam/optim/sam.py",
     "sam/optim/schedule.py",
+    "sam/optim/stable_sam.py",
+    "sam/optim/vasso.py",
 }
 ABOUT = {"METADATA", "RECORD", "WHEEL", "licenses/LICENSE", "top_level.txt"}
 # Runs before and after the lines of README.md. torch loads much itself, so its modules are counted first.

@@ -100,7 +100,7 @@ def load_dataset(config: DatasetConfig, seed: int) -> Dataset:
 
 
 def _subset(config: DatasetConfig, full: Dataset, size: int, seed: int) -> Split:
-    """Return the fixed subset of the training images, or that of a seed, which shares no image with tuning."""
+    """Return the fixed subset of the training images, or that of a seed, which tuning does not use."""
     if config.subset_seed == "fixed":
         return full.train.take(stratified_subset(_true_labels(full.train), size))
     # Tuning holds out a random tenth, and trains on the fixed subset of the rest.

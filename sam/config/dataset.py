@@ -48,8 +48,8 @@ class DatasetConfig:
     verify: bool = True
     # Number of training images: a fixed subset with equal shares of the classes. null means all.
     num_train: int | None = setting(None, at_least=1)
-    # fixed: the same training images in every run. run: each seed draws its own num_train images, the same for
-    # every method, and none of those that dataset.validation=random trains on or holds out. So no result
+    # fixed: the same training images in every run. run: each seed draws its own num_train images, the same
+    # for every method, and none of those that dataset.validation=random trains on or holds out. So no result
     # depends on images on which a learning rate or rho was chosen.
     subset_seed: str = setting("fixed", choices=("fixed", "run"))
     # The same as num_train for test images, always a fixed subset.
