@@ -22,7 +22,7 @@ MODEL_OPTIONS = {
     "wide_resnet": ("depth", "width", "init", "shortcut", "batch_norm", "dropout"),
     "shake_shake": ("depth", "width", "init"),
     "pyramidnet": ("depth", "width", "init", "alpha", "shakedrop"),
-    "timm": ("timm_name", "weights", "freeze_statistics", "input_size"),
+    "timm": ("timm_name", "weights", "freeze_statistics", "batch_norm_decay", "input_size"),
 }
 
 
@@ -67,6 +67,9 @@ class ModelConfig:
     weights: str | None = None
     # timm: batch norm uses its running statistics in training too, and does not change them.
     freeze_statistics: bool = False
+    # timm: weight of the old running averages of batch norm. The released code has 0.99 for EfficientNet.
+    # null means that of timm, which is 0.9 for most networks.
+    batch_norm_decay: float | None = setting(None, at_least=0, below=1)
     # timm: images are resized to this number of pixels before the network. null means no resize.
     input_size: int | None = setting(None, at_least=8, at_most=2048)
 
@@ -89,6 +92,11 @@ def model_clashes(model: ModelConfig) -> Iterator[str]:
         yield (
             "model.freeze_statistics=true needs trained weights: fresh batch norm would stay at mean 0 and "
             "variance 1; set model.weights"
+        )
+    if model.freeze_statistics and model.batch_norm_decay is not None:
+        yield (
+            f"model.batch_norm_decay={model.batch_norm_decay} has no effect with "
+            "model.freeze_statistics=true; leave one of them out"
         )
     for option in sorted({name for names in MODEL_OPTIONS.values() for name in names}):
         read = option in (*MODEL_OPTIONS[model.architecture], *SILENT_MODEL_OPTIONS)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sam.models.timm_weights import head_layers, load_weights
 from sam.system.errors import first_line
@@ -44,6 +45,9 @@ class TimmNetwork(nn.Module):
             caches. Otherwise the path of a file, see timm_weights.load_weights.
         freeze_statistics: In training, batch norm uses its running averages and does not change them, as in
             the SAM paper's fine-tuning (footnote 11). Its weight and bias are still trained.
+        batch_norm_decay: Weight of the old running averages of batch norm, 0 <= decay < 1: 1 minus torch's
+            momentum. The released code of the SAM paper has 0.99 for EfficientNet. None keeps that of timm,
+            which is 0.9 for most networks.
         input_size: Images of another size are resized to this height and width in pixels (bicubic,
             antialiased), on their device. None does not resize.
 
@@ -60,6 +64,7 @@ class TimmNetwork(nn.Module):
         num_classes: int,
         weights: str | None = None,
         freeze_statistics: bool = False,
+        batch_norm_decay: float | None = None,
         input_size: int | None = None,
     ) -> None:
         import timm
@@ -82,6 +87,10 @@ class TimmNetwork(nn.Module):
             for layer in head_layers(self.network):
                 if isinstance(layer, nn.Linear):
                     layer.reset_parameters()
+        if batch_norm_decay is not None:
+            for layer in self.network.modules():
+                if isinstance(layer, _BatchNorm):
+                    layer.momentum = 1 - batch_norm_decay
         self._name = timm_name
         self._input_size = input_size
         self._fixed_size = published.input_size[-1] if published.fixed_input_size else None

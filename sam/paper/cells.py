@@ -58,6 +58,7 @@ DEPARTURE_KEYS = (
     "dataset.repeats",
     "dataset.image_size",
     "model.input_size",
+    "model.batch_norm_decay",
     "model.batch_norm",
     "model.dropout",
     "model.skip",

@@ -55,6 +55,7 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("dataset.label_noise", -0.1, "a number >= 0 and < 1"),
     ("dataset.label_noise", 1.0, "a number >= 0 and < 1"),
     ("dataset.label_noise", float("nan"), "a finite number"),
+    ("model.batch_norm_decay", 1.0, "a number >= 0 and < 1"),
     ("logger", "mlflow", "one of tensorboard, trackio, wandb"),
     ("optimizer.adaptive_for", "weights", "one of all, not_biases, kernels"),
     ("optimizer.base", "adam", "one of sgd, adamw, rmsprop"),
@@ -279,6 +280,17 @@ def test_check_tests_above_cover_every_key_with_a_rule() -> None:
             "dataset.label_file=x.npy dataset.verify=false dataset.label_noise",
         ),
         ({"dataset.label_noise_over": "all_classes"}, "dataset.label_noise_over=all_classes > 0"),
+        ({"model.batch_norm_decay": 0.99}, "model.batch_norm_decay cifar_resnet"),
+        (
+            {
+                "model.architecture": "timm",
+                "model.timm_name": "resnet50",
+                "model.weights": "hub",
+                "model.freeze_statistics": True,
+                "model.batch_norm_decay": 0.99,
+            },
+            "model.batch_norm_decay=0.99 model.freeze_statistics=true",
+        ),
         ({"model.dropout": 0.3}, "model.dropout cifar_resnet"),
         ({"optimizer.adaptive_for": "kernels"}, "optimizer.adaptive_for=kernels optimizer.adaptive=true"),
         (

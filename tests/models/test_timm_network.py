@@ -71,6 +71,17 @@ def test_timm_network_has_no_dropout(timm_name: str) -> None:
     assert torch.equal(model.train()(images), model.eval()(images))
 
 
+@pytest.mark.parametrize(("decay", "weight"), [(None, 0.9), (0.99, 0.99), (0.0, 0.0)])
+def test_timm_network_averages_its_statistics_with_the_decay(decay: float | None, weight: float) -> None:
+    model = network("resnet10t", batch_norm_decay=decay)
+    inputs: list[torch.Tensor] = []
+    model.network.bn1.register_forward_hook(lambda _, args, __: inputs.append(args[0].detach()))
+    model.train()(torch.randn(4, 3, 32, 32))
+    # The running mean begins at 0.
+    mean = (1 - weight) * inputs[0].mean((0, 2, 3))
+    torch.testing.assert_close(model.network.bn1.running_mean, mean, rtol=1e-4, atol=1e-7)
+
+
 @pytest.mark.parametrize("in_channels", [1, 3])
 def test_timm_network_without_weights_is_what_timm_makes(in_channels: int) -> None:
     model = network(in_channels=in_channels)
