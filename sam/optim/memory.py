@@ -6,13 +6,10 @@ fully_shard), the kernel gets the shard of this process.
 """
 
 from collections.abc import Sequence
-from operator import attrgetter, eq, is_
 from typing import Any
 
 import torch
 from torch import Tensor
-
-_dtype, _shape = attrgetter("dtype"), attrgetter("shape")
 
 
 def any_sharded(tensors: Sequence[Tensor]) -> bool:
@@ -74,7 +71,7 @@ def dense_pairs(
     if (
         all(map(Tensor.is_contiguous, weights))
         and all(map(Tensor.is_contiguous, directions))
-        and all(map(eq, map(_dtype, weights), map(_dtype, directions)))
+        and [weight.dtype for weight in weights] == [direction.dtype for direction in directions]
     ):
         return weights, directions
     pairs = [_dense_pair(weight, move) for weight, move in zip(weights, directions, strict=True)]
@@ -113,7 +110,7 @@ class Copies:
         kinds = _kinds(parts)
         if (
             len(weights) != len(self._weights)
-            or not all(map(is_, weights, self._weights))
+            or not all(weight is old for weight, old in zip(weights, self._weights, strict=True))
             or kinds != self._kinds
         ):
             self.last = [self._buffer(weight, part) for weight, part in zip(weights, parts, strict=True)]
@@ -128,5 +125,5 @@ class Copies:
 
 
 def _kinds(tensors: Sequence[Tensor]) -> list[list[Any]]:
-    """Return dtypes, devices and shapes, one list each: much faster than a loop over the tensors."""
-    return [list(map(_dtype, tensors)), list(map(Tensor.get_device, tensors)), list(map(_shape, tensors))]
+    """Return the dtypes, the devices and the shapes."""
+    return [[t.dtype for t in tensors], [t.get_device() for t in tensors], [t.shape for t in tensors]]

@@ -150,6 +150,10 @@ def move_(
     usable = torch.isfinite(norm) & (norm > 0)
     step = torch.where(usable, rho / norm, 0)
     places = local_parts(weights)
+    if torch.compiler.is_compiling():  # torch.compile does not trace the fused kernel
+        for place, direction in zip(places, local_parts(directions), strict=True):
+            place.add_(torch.where(usable, sign * step * direction, 0))
+        return
     moved, moves = dense_pairs(places, local_parts(directions))
     sgd(
         list(moved),

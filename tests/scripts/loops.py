@@ -25,6 +25,8 @@ trainer_warns = pytest.mark.filterwarnings(
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",
     "ignore:'pin_memory' argument is set as true but no accelerator is found",
 )
+# The compiler looks at .grad of the loss; it hides this warning, unless warnings are errors.
+compiler_warns = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 FOLDER = Path(__file__).resolve().parents[2] / "scripts" / "examples"
 
 

@@ -7,11 +7,12 @@ import copy
 from functools import partial
 from types import SimpleNamespace
 
+import pytest
 import torch
 from torch import nn
 from torch.nn.functional import softplus
 
-from tests.scripts.loops import by_hand, close, load, make_batches, make_net, mean_loss
+from tests.scripts.loops import by_hand, close, compiler_warns, load, make_batches, make_net, mean_loss
 
 
 def make_norm_net():
@@ -136,3 +137,25 @@ def test_timm_loop_equals_the_formula_and_averages_w():
     close(net.parameters(), plain.parameters())
     close(ema.module.parameters(), expected.module.parameters())
     assert not torch.equal(ema.module[0].weight, net[0].weight)
+
+
+@compiler_warns
+@pytest.mark.slow
+def test_compiled_update_equals_the_formula_and_is_compiled_in_the_first_three_updates(monkeypatch):
+    example, net, batches = load("compiled_step"), make_net(), make_batches(8)
+    plain = make_net()
+    base = torch.optim.SGD(plain.parameters(), lr=torch.tensor(0.1), momentum=0.9)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(base, T_max=8)
+    for batch in batches:
+        update(plain, batch, base)
+        scheduler.step()
+
+    class Watched(list):
+        def __iter__(self):
+            for number, batch in enumerate(batches):
+                monkeypatch.setattr(torch._dynamo.config, "error_on_recompile", number >= 3)
+                yield batch
+
+    example.train(net, Watched(batches))
+    torch.compiler.reset()
+    close(net.parameters(), plain.parameters())

@@ -16,9 +16,14 @@ from torch.utils.data import DataLoader, TensorDataset
 from sam.optim import SAM
 from tests.optim.test_sam import functional_loss
 from tests.reference import sam as reference
-from tests.scripts.loops import FOLDER, lightning_warns, load, trainer_warns
+from tests.scripts.loops import FOLDER, compiler_warns, lightning_warns, load, trainer_warns
 
 EXAMPLES = sorted(FOLDER.glob("*.py"))
+
+
+def marked(path):
+    """Mark an example that takes long, because a C++ compiler works in it."""
+    return pytest.param(path, marks=pytest.mark.slow) if path.stem == "compiled_step" else path
 
 
 def make_net(seed=0):
@@ -37,7 +42,7 @@ def equal(weights, others):
 def test_examples_are_the_ones_tested_here_and_in_test_loops():
     here = {"lightning_module", "mixed_precision", "plain_loop", "transformer"}
     of_loops = {"accelerate_loop", "ddp_accumulation", "hf_trainer", "lightning_accumulation", "timm_loop"}
-    plain = {"gan", "muon", "schedule_free", "weight_averages"}
+    plain = {"compiled_step", "gan", "muon", "schedule_free", "weight_averages"}
     assert {path.stem for path in EXAMPLES} == here | of_loops | plain
 
 
@@ -49,9 +54,10 @@ def test_example_is_shorter_than_60_lines_and_tells_what_to_watch_out_for(path):
     assert 'if __name__ == "__main__":\n    main()\n' in text
 
 
+@compiler_warns
 @lightning_warns
 @trainer_warns
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [marked(path) for path in EXAMPLES], ids=lambda path: path.stem)
 def test_example_runs_and_its_loss_falls(path, monkeypatch, tmp_path, accelerate_state):
     monkeypatch.chdir(tmp_path)
     # Not capsys, because Lightning's log keeps the stderr of the time of its import.
