@@ -103,8 +103,8 @@ def clean_llama(example, **arguments):
     return example.get_peft_model(model, example.LoraConfig(**lora, **arguments))
 
 
-def trained_by_trainer(example, folder, texts, **arguments):
-    """Train the tiny Llama; return the trainer and the micro-batches in their order."""
+def trained_by_trainer(example, folder, texts, checkpoint=None, **arguments):
+    """Train the tiny Llama, from a checkpoint on; return the trainer and the micro-batches in their order."""
     micro_batches = []
 
     class Recorded(example.SAMTrainer):
@@ -120,7 +120,7 @@ def trained_by_trainer(example, folder, texts, **arguments):
         learning_rate=0.1,
         max_grad_norm=0.5,
         optim="sgd",
-        save_strategy="no",
+        save_steps=2,
         report_to="none",
         disable_tqdm=True,
         use_cpu=True,
@@ -128,7 +128,7 @@ def trained_by_trainer(example, folder, texts, **arguments):
     data = [{"input_ids": text, "labels": text} for text in texts]
     trainer = Recorded(clean_llama(example, **arguments), settings, train_dataset=data)
     trainer.remove_callback(example.PrinterCallback)
-    trainer.train()
+    trainer.train(resume_from_checkpoint=checkpoint)
     return trainer, micro_batches
 
 

@@ -67,6 +67,16 @@ def test_trainer_has_the_same_dropout_in_both_passes_of_a_micro_batch(tmp_path, 
     assert not torch.equal(first, second)
 
 
+@trainer_warns
+def test_trainer_goes_on_from_a_checkpoint_to_the_same_bits(tmp_path, accelerate_state):
+    example, texts = load("hf_trainer"), make_texts(24)
+    whole, batches = trained_by_trainer(example, tmp_path / "whole", texts)
+    checkpoint = str(tmp_path / "whole" / "checkpoint-2")
+    resumed, later = trained_by_trainer(example, tmp_path / "resumed", texts, checkpoint)
+    assert (len(batches), len(later)) == (6, 2)
+    close(*(trained_weights(trainer.model).values() for trainer in (resumed, whole)), atol=0)
+
+
 def test_accelerate_example_perturbs_by_the_gradient_of_the_whole_accumulated_batch(accelerate_state):
     example, net, batches = load("accelerate_loop"), make_net(), make_batches(5)
     accelerator = example.Accelerator(cpu=True, gradient_accumulation_steps=2)
