@@ -13,7 +13,7 @@ import hydra
 from omegaconf import DictConfig
 
 from sam.config.compose import CONFIGS, checked
-from sam.config.mistakes import refuses_mistakes, report_mistakes, told_at_once
+from sam.config.mistakes import refuses_mistakes, report_failures_at_once, report_mistakes
 from sam.config.schema import EvaluateConfig
 from sam.record.reader import find_runs
 from sam.system.errors import ConfigError
@@ -23,7 +23,7 @@ from sam.system.errors import ConfigError
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="evaluate")
 def main(composed: DictConfig) -> None:
     """Evaluate or analyse one run, or all runs below a folder."""
-    with told_at_once():
+    with report_failures_at_once():
         config = checked(composed, EvaluateConfig)
         found = directories(config.run)
         from sam.run.evaluation import evaluate_or_analyse_all  # imports torch: report mistakes first

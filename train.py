@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from sam.config.compose import CONFIGS, checked
-from sam.config.mistakes import refuses_mistakes, report_mistakes, told_at_once
+from sam.config.mistakes import refuses_mistakes, report_failures_at_once, report_mistakes
 from sam.config.schema import TrainConfig
 from sam.record.directory import read_result
 from sam.record.identity import path_of
@@ -28,7 +28,7 @@ from sam.system.processes import own_place
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
 def main(composed: DictConfig) -> None:
     """Train one run."""
-    with told_at_once():
+    with report_failures_at_once():
         train(checked(composed, TrainConfig))
 
 

@@ -25,7 +25,7 @@ from sam.config.compose import composed
 from sam.config.mistakes import report_mistakes
 from sam.paper.cells import CELLS, read_cells
 from sam.paper.figure_plan import PLANS, commands_of, read_plans
-from sam.paper.figure_stock import Stock, in_order_of_use, take_stock
+from sam.paper.figure_runs import ExistingRuns, find_existing, in_order_of_use
 from sam.record.reader import Run, find_runs
 from sam.report.groups import group_runs
 from sam.report.paper_rows import match_paper
@@ -100,9 +100,9 @@ def _draw_batch(options: argparse.Namespace) -> None:
 def _draw(options: argparse.Namespace) -> None:
     name, plan = options.name, FIGURES[options.name]
     runs = _runs(options)
-    stock = _stock(options, runs) if options.preset else None
-    if stock is not None:
-        runs = stock.runs
+    existing = _existing_runs(options, runs) if options.preset else None
+    if existing is not None:
+        runs = existing.runs
     groups, copies = group_runs(in_order_of_use(plan, runs))
     cells = read_cells(CELLS)
     from sam.figures.catalogue import draw
@@ -110,25 +110,25 @@ def _draw(options: argparse.Namespace) -> None:
     try:
         figure = draw(name, groups, match_paper(groups, runs, cells), cells)
     except ValueError as error:
-        advice = _advice(options, stock or _stock(options, runs))
+        advice = _advice(options, existing or _existing_runs(options, runs))
         raise ConfigError("\n".join([f"{name}: {error}", *advice])) from error
-    if stock is None and not groups:  # figures of the paper's own numbers need no runs
-        stock = _stock(options, runs)
-    if stock is None:
+    if existing is None and not groups:  # figures of the paper's own numbers need no runs
+        existing = _existing_runs(options, runs)
+    if existing is None:
         for warning in copies:
             print(f"warning: {warning}", file=sys.stderr)
-    elif stock.commands:
-        print("\n".join(_shortfall(stock) + _advice(options, stock)))
+    elif existing.commands:
+        print("\n".join(_shortfall(existing) + _advice(options, existing)))
     _save(figure, options.out or Path(f"{name}.png"))
 
 
-def _stock(options: argparse.Namespace, runs: list[Run]) -> Stock:
-    """Return the stock of the chosen preset; without --preset, of the preset small."""
+def _existing_runs(options: argparse.Namespace, runs: list[Run]) -> ExistingRuns:
+    """Return the existing and missing runs of the chosen preset; without --preset, of the preset small."""
     plan = FIGURES[options.name]
     preset = plan.presets[options.preset or "small"]
     if options.seeds:
         preset = preset.with_seeds(options.seeds)
-    return take_stock(options.name, plan, preset, runs, (options.words or ["outputs"])[0])
+    return find_existing(options.name, plan, preset, runs, (options.words or ["outputs"])[0])
 
 
 def _runs(options: argparse.Namespace) -> list[Run]:
@@ -146,19 +146,21 @@ def _runs(options: argparse.Namespace) -> list[Run]:
     ]
 
 
-def _shortfall(stock: Stock) -> list[str]:
-    lines = [f"{stock.num_planned - len(stock.missing)} of {counted(stock.num_planned, 'run')} have ended"]
-    for what, directories in (("missing", stock.missing), ("not analysed", stock.bare)):
+def _shortfall(existing: ExistingRuns) -> list[str]:
+    lines = [
+        f"{existing.num_planned - len(existing.missing)} of {counted(existing.num_planned, 'run')} have ended"
+    ]
+    for what, directories in (("missing", existing.missing), ("not analysed", existing.bare)):
         lines += [f"  {what}: {directory}" for directory in directories[:MAX_NAMED]]
         if len(directories) > MAX_NAMED:
             lines.append(f"  and {len(directories) - MAX_NAMED} more")
     return lines
 
 
-def _advice(options: argparse.Namespace, stock: Stock) -> list[str]:
+def _advice(options: argparse.Namespace, existing: ExistingRuns) -> list[str]:
     """Return the commands that make the missing runs, and for the preset paper a cheaper one."""
-    lines = [f"commands for what the preset {options.preset or 'small'} lacks:"] if stock.commands else []
-    lines += [f"  {command}" for command in stock.commands]
+    lines = [f"commands for what the preset {options.preset or 'small'} lacks:"] if existing.commands else []
+    lines += [f"  {command}" for command in existing.commands]
     if options.preset == "paper":
         lines.append(f"much cheaper: python scripts/figure.py {options.name} --preset small")
     return lines

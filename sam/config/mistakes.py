@@ -85,7 +85,7 @@ def refuses_mistakes(schema: type[Any]) -> Callable[[Callable[[], None]], Callab
 
 
 @contextmanager
-def told_at_once() -> Iterator[None]:
+def report_failures_at_once() -> Iterator[None]:
     """Report the failure of a job when it happens.
 
     Hydra itself reports only the first failure of a sweep, at the end.

@@ -6,7 +6,7 @@ import torch
 from torch.optim import Optimizer
 
 
-class AroundOptimizer(Optimizer):
+class OptimizerWrapper(Optimizer):
     """An optimizer that always has the parameter groups and the state of its base optimizer.
 
     This holds also after other code has replaced them, in either optimizer. torch's constructor is not

@@ -41,7 +41,7 @@ from sam.optim.groups import (
 )
 from sam.optim.memory import Copies, local_parts
 from sam.optim.perturbation import cosine_of_move_, find_directions, global_norm, move_, project_
-from sam.optim.protocol import AroundOptimizer
+from sam.optim.protocol import OptimizerWrapper
 
 
 @dataclasses.dataclass
@@ -53,7 +53,7 @@ class _Between:
     num_not_finite: Tensor | None = None
 
 
-class SAM(AroundOptimizer):
+class SAM(OptimizerWrapper):
     """SAM with the ball of Eq. 2 or the ball of ASAM, around any torch optimizer.
 
     The second step copies the weights back from a buffer (one copy of the perturbed parameters, allocated

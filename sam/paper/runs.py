@@ -123,7 +123,7 @@ def num_evaluated(config: TrainConfig) -> int:
     return max(1, config.epochs) * (config.dataset.num_test or num_test)
 
 
-def made_up(
+def on_random_data(
     config: TrainConfig, *, m: int, num_micro_batches: int, num_batches: int, largest_size: int | None = None
 ) -> TrainConfig:
     """Return the config of a similar run on random images; the arguments set their number and size.

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from sam.config.schema import TrainConfig
 from sam.paper.cells import Cell
-from sam.paper.runs import PlannedRun, made_up, num_evaluated, num_updates, runs_of, unique
+from sam.paper.runs import PlannedRun, num_evaluated, num_updates, on_random_data, runs_of, unique
 from sam.run.trial import Trial, attempt, write_images
 from sam.system.words import counted
 
@@ -67,7 +67,7 @@ class Rehearsal:
         dataset = config.dataset
         if dataset.reader != "image_folder":
             return config
-        num_classes = dataset.num_classes or 0  # made_up() has set the numbers of classes and images
+        num_classes = dataset.num_classes or 0  # on_random_data() has set the numbers of classes and images
         num_train, num_test = dataset.num_train or 0, dataset.num_test or 0
         if dataset.validation != "none":
             num_train = num_train * 10 // 9 + 10 * num_test  # a tenth is held out first
@@ -92,7 +92,7 @@ def smoke(cells: Sequence[Cell], overrides: Sequence[str]) -> int:
             config = runs_of(cell, [0], overrides)[-1].config
             size = SMOKE_SIZES.get(config.model.name)
             m = min(SMOKE_M, config.m or SMOKE_M)
-            small = made_up(config, m=m, num_micro_batches=2, num_batches=2, largest_size=size)
+            small = on_random_data(config, m=m, num_micro_batches=2, num_batches=2, largest_size=size)
             trial = rehearsal.attempt(small, 2 if config.epochs else 0)
             ending = f": {trial}" if isinstance(trial, str) else _fault(trial)
             failed += bool(ending)
@@ -168,7 +168,9 @@ def _measure(config: TrainConfig) -> Cost | str:
     parts = min(2, num_parts)
     with Rehearsal(fresh_process=True) as rehearsal:
         num_tried = 2 if config.epochs else 0
-        trial = rehearsal.attempt(made_up(config, m=m, num_micro_batches=parts, num_batches=2), num_tried)
+        trial = rehearsal.attempt(
+            on_random_data(config, m=m, num_micro_batches=parts, num_batches=2), num_tried
+        )
         if isinstance(trial, str):
             return trial
         if not config.epochs:
@@ -176,7 +178,9 @@ def _measure(config: TrainConfig) -> Cost | str:
             return Cost(0.0, trial.evaluation_seconds, trial.peak_memory_mib, note)
         seconds, note = trial.update_seconds * num_parts / parts, trial.device
         if parts < num_parts and seconds < LONG_UPDATE_SECONDS:
-            whole = rehearsal.attempt(made_up(config, m=m, num_micro_batches=num_parts, num_batches=3), 3)
+            whole = rehearsal.attempt(
+                on_random_data(config, m=m, num_micro_batches=num_parts, num_batches=3), 3
+            )
             if isinstance(whole, str):
                 return whole
             trial, seconds = whole, whole.update_seconds
@@ -187,7 +191,7 @@ def _measure(config: TrainConfig) -> Cost | str:
 
 def _kind(config: TrainConfig) -> Hashable:
     """Return a key that is equal for runs of equal cost; the number of classes hardly matters."""
-    dataset = made_up(config, m=1, num_micro_batches=1, num_batches=1).dataset
+    dataset = on_random_data(config, m=1, num_micro_batches=1, num_batches=1).dataset
     optimizer = config.optimizer if config.optimizer.name == "sam" else None
     steps = optimizer and (
         optimizer.ascent_steps,

@@ -85,7 +85,7 @@ class World:
         # gets an error at once if another process is gone.
         group: Any = distributed.new_group(backend="gloo", timeout=self.patience)
         if self.is_main:
-            with _heard_at_work(group, self.patience.total_seconds() / 4):
+            with _others_informed(group, self.patience.total_seconds() / 4):
                 yield
         else:
             while (word := _agreed(AT_WORK, group)) == AT_WORK:
@@ -104,7 +104,7 @@ def _agreed(word: int, group: Any) -> int:
 
 
 @contextmanager
-def _heard_at_work(group: Any, seconds: float) -> Iterator[None]:
+def _others_informed(group: Any, seconds: float) -> Iterator[None]:
     """Send AT_WORK to the waiting processes every `seconds` seconds, and DONE or FAILED after the block.
 
     The block may take longer than their timeout, for example for a download. If the waiting processes or the

@@ -11,7 +11,16 @@ from sam.config.compose import CONFIGS, composed
 from sam.config.schema import TrainConfig
 from sam.data import datasets
 from sam.paper.cells import Cell, read_cells
-from sam.paper.runs import SIZES, PlannedRun, made_up, num_evaluated, num_updates, quoted, runs_of, unique
+from sam.paper.runs import (
+    SIZES,
+    PlannedRun,
+    num_evaluated,
+    num_updates,
+    on_random_data,
+    quoted,
+    runs_of,
+    unique,
+)
 from sam.record.identity import path_of
 from sam.system.errors import ConfigError
 from tests.conftest import changed
@@ -163,7 +172,7 @@ def first_of(table: str) -> list[Cell]:
 @pytest.mark.parametrize("table", ["1", "4", "5"])
 def test_made_up_runs_on_images_in_memory_are_allowed(table: str) -> None:
     for cell in first_of(table):
-        config = made_up(runs_of(cell, [0])[-1].config, **SMALL)
+        config = on_random_data(runs_of(cell, [0])[-1].config, **SMALL)
         check(config)
         assert (config.m, config.batch_size) == (4, 8)
         assert config.dataset.reader == "synthetic"
@@ -175,7 +184,7 @@ def test_made_up_runs_on_images_in_memory_are_allowed(table: str) -> None:
 def test_made_up_run_has_the_batches_that_were_asked_for(validation: str) -> None:
     given = composed(["experiment=table1/wrn_28_10_200", f"dataset.validation={validation}"])
     for num_micro_batches in (1, 2, 8):
-        config = made_up(given, m=5, num_micro_batches=num_micro_batches, num_batches=3)
+        config = on_random_data(given, m=5, num_micro_batches=num_micro_batches, num_batches=3)
         num_train = config.dataset.num_train
         assert num_train is not None
         left = num_train - (round(num_train / 10) if validation == "random" else 0)
@@ -186,7 +195,7 @@ def test_made_up_run_has_the_batches_that_were_asked_for(validation: str) -> Non
 def test_made_up_run_needs_neither_weights_nor_files_nor_another_run() -> None:
     keys = ["experiment=table3/efficientnet_b7", "dataset=food101", "dataset.resize_size=640"]
     given = composed(keys)
-    config = made_up(given, **SMALL, largest_size=96)
+    config = on_random_data(given, **SMALL, largest_size=96)
     assert given.model.weights == "hub"
     assert config.model.weights is None
     assert config.dataset.reader == "image_folder"
@@ -194,24 +203,24 @@ def test_made_up_run_needs_neither_weights_nor_files_nor_another_run() -> None:
     assert config.dataset.num_classes == 101
     assert config.dataset.repeats == 1
     labels = ["dataset=cifar10", "dataset.label_file=labels.npz", "dataset.label_name=worse_label"]
-    check(made_up(composed(labels), **SMALL))
+    check(on_random_data(composed(labels), **SMALL))
 
 
 def test_made_up_run_limits_the_input_of_the_network_too() -> None:
     given = composed(["experiment=table3/efficientnet_l2_cifar"])
-    assert made_up(given, **SMALL).model.input_size == 475
-    small = made_up(given, **SMALL, largest_size=64)
+    assert on_random_data(given, **SMALL).model.input_size == 475
+    small = on_random_data(given, **SMALL, largest_size=64)
     assert (small.dataset.image_size, small.model.input_size) == (32, 64)
 
 
 def test_made_up_run_has_the_images_of_the_config_where_it_shrinks_them() -> None:
-    config = made_up(composed(["experiment=small/table1"]), **SMALL)
+    config = on_random_data(composed(["experiment=small/table1"]), **SMALL)
     assert config.dataset.image_size == 16
 
 
 def test_made_up_run_keeps_the_rest() -> None:
     given = composed(["experiment=table1/wrn_28_10_200", "recipe=text", "optimizer.ascent_steps=3"])
-    config = made_up(given, **SMALL)
+    config = on_random_data(given, **SMALL)
     assert config.optimizer == given.optimizer
     assert config.augmentation == given.augmentation
     assert (config.epochs, config.seed) == (given.epochs, given.seed)

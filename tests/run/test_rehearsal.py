@@ -7,7 +7,7 @@ import pytest
 
 from sam.build.data import load_dataset
 from sam.config.compose import composed
-from sam.paper.runs import made_up
+from sam.paper.runs import on_random_data
 from sam.run import rehearsal as rehearse
 from sam.run.trial import Trial
 from scripts import reproduce
@@ -48,7 +48,7 @@ def test_smoke_goes_on_after_a_process_that_was_killed(use_cells, capsys, monkey
 @pytest.mark.parametrize("validation", ["none", "random"])
 def test_rehearsal_makes_folders_with_enough_images(validation, monkeypatch):
     given = composed(["experiment=table3/efficientnet_b7", f"dataset.validation={validation}"])
-    small = made_up(given, m=2, num_micro_batches=2, num_batches=2, largest_size=8)
+    small = on_random_data(given, m=2, num_micro_batches=2, num_batches=2, largest_size=8)
     with rehearse.Rehearsal(fresh_process=False) as rehearsal:
         config = rehearsal._with_images(small)
         data = load_dataset(config.dataset, config.seed)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from sam.paper.figure_plan import Preset, SweepRuns
 from sam.record.identity import path_of
-from tests.paper.test_figure_stock import write_ended
+from tests.paper.test_figure_runs import write_ended
 from tests.record.run_directories import falling_errors, write_run
 from tests.tiny import TINY
 

@@ -1,4 +1,4 @@
-"""Tests of sam/paper/figure_stock.py."""
+"""Tests of sam/paper/figure_runs.py."""
 
 import dataclasses
 import json
@@ -8,7 +8,7 @@ import pytest
 
 from sam.config.schema import TrainConfig
 from sam.paper.figure_plan import PLANS, FigurePlan, Preset, SweepRuns, read_plans
-from sam.paper.figure_stock import in_order_of_use, num_looks, take_stock
+from sam.paper.figure_runs import find_existing, in_order_of_use, num_looks
 from sam.record.directory import write_config, write_result
 from sam.record.identity import path_of
 from sam.record.reader import find_runs
@@ -36,28 +36,28 @@ def write_ended(
 
 
 def test_take_stock_of_nothing_plans_everything() -> None:
-    stock = take_stock("curves", PLAIN, PAIR, [], "outputs")
-    assert (stock.runs, stock.num_planned, stock.bare) == ([], 4, [])
-    assert stock.missing == [path_of(config) for config in PAIR.parts[0].configs()]
-    assert stock.commands == ["python train.py -m experiment=small/figures optimizer=sgd,sam seed=0,1"]
+    existing = find_existing("curves", PLAIN, PAIR, [], "outputs")
+    assert (existing.runs, existing.num_planned, existing.bare) == ([], 4, [])
+    assert existing.missing == [path_of(config) for config in PAIR.parts[0].configs()]
+    assert existing.commands == ["python train.py -m experiment=small/figures optimizer=sgd,sam seed=0,1"]
 
 
 def test_take_stock_finds_planned_runs_wherever_they_lie(tmp_path: Path) -> None:
     configs = PAIR.parts[0].configs()
     ended = [write_ended(tmp_path / str(position), config) for position, config in enumerate(configs)]
     write_ended(tmp_path, dataclasses.replace(configs[0], seed=5))  # not planned
-    stock = take_stock("curves", PLAIN, PAIR, find_runs([tmp_path])[0], str(tmp_path))
-    assert [run.directory for run in stock.runs] == ended
-    assert stock[1:] == (4, [], [], [])
+    existing = find_existing("curves", PLAIN, PAIR, find_runs([tmp_path])[0], str(tmp_path))
+    assert [run.directory for run in existing.runs] == ended
+    assert existing[1:] == (4, [], [], [])
 
 
 def test_take_stock_takes_no_interrupted_run(tmp_path: Path) -> None:
     for config in PAIR.parts[0].configs():
         directory = write_ended(tmp_path, config)
     (directory / "result.json").unlink()
-    stock = take_stock("curves", PLAIN, PAIR, find_runs([tmp_path])[0], str(tmp_path))
-    assert (len(stock.runs), stock.missing) == (3, [directory])
-    assert stock.commands == [PAIR.parts[0].command(str(tmp_path))]
+    existing = find_existing("curves", PLAIN, PAIR, find_runs([tmp_path])[0], str(tmp_path))
+    assert (len(existing.runs), existing.missing) == (3, [directory])
+    assert existing.commands == [PAIR.parts[0].command(str(tmp_path))]
 
 
 def test_take_stock_names_the_folders_to_evaluate(tmp_path: Path) -> None:
@@ -65,11 +65,11 @@ def test_take_stock_names_the_folders_to_evaluate(tmp_path: Path) -> None:
         # A run that was analysed only during training still needs an analysis at the end.
         write_ended(tmp_path, config, (2, 4) if config.optimizer.name == "sam" else (20,))
     runs = find_runs([tmp_path])[0]
-    stock = take_stock("sharpness", TRAINED, AFTERWARDS, runs, str(tmp_path))
+    existing = find_existing("sharpness", TRAINED, AFTERWARDS, runs, str(tmp_path))
     (sam,) = {run.directory.parent for run in runs if "sam" in run.directory.parent.name}
-    assert stock.bare == [sam / run.directory.name for run in runs if run.directory.parent == sam]
-    assert stock.commands == [f"python evaluate.py run={sam} analysis=sharpness"]
-    both = take_stock("sharpness", TRAINED, AFTERWARDS, [], str(tmp_path)).commands[-1]
+    assert existing.bare == [sam / run.directory.name for run in runs if run.directory.parent == sam]
+    assert existing.commands == [f"python evaluate.py run={sam} analysis=sharpness"]
+    both = find_existing("sharpness", TRAINED, AFTERWARDS, [], str(tmp_path)).commands[-1]
     assert both.startswith("python evaluate.py -m run=") and both.count(",") == 1
 
 
@@ -77,13 +77,13 @@ def test_take_stock_of_looks_in_training_asks_for_runs_in_a_folder_of_their_own(
     configs = PAIR.parts[0].configs()
     for config in configs:
         write_ended(tmp_path, config, (20,))  # one analysis does not show the training
-    stock = take_stock("fig7", TRAINING, PAIR, find_runs([tmp_path])[0], str(tmp_path))
-    assert len(stock.bare) == 4
-    assert stock.commands == [PAIR.parts[0].command(str(tmp_path / "fig7"))]
+    existing = find_existing("fig7", TRAINING, PAIR, find_runs([tmp_path])[0], str(tmp_path))
+    assert len(existing.bare) == 4
+    assert existing.commands == [PAIR.parts[0].command(str(tmp_path / "fig7"))]
     looked_at = [write_ended(tmp_path / "fig7", config, (1, 20)) for config in configs]
-    stock = take_stock("fig7", TRAINING, PAIR, find_runs([tmp_path])[0], str(tmp_path))
-    assert (stock.bare, stock.commands) == ([], [])
-    assert [run.directory for run in stock.runs[::2]] == looked_at  # of two copies, the first is used
+    existing = find_existing("fig7", TRAINING, PAIR, find_runs([tmp_path])[0], str(tmp_path))
+    assert (existing.bare, existing.commands) == ([], [])
+    assert [run.directory for run in existing.runs[::2]] == looked_at  # of two copies, the first is used
 
 
 @pytest.mark.parametrize(
@@ -108,9 +108,9 @@ def test_looks_with_other_settings_than_those_of_the_figure_do_not_count(
 
 
 def test_take_stock_for_other_seeds(tmp_path: Path) -> None:
-    stock = take_stock("curves", PLAIN, PAIR.with_seeds([4]), [], "outputs")
-    assert stock.num_planned == 2
-    assert stock.commands[0].endswith("seed=4")
+    existing = find_existing("curves", PLAIN, PAIR.with_seeds([4]), [], "outputs")
+    assert existing.num_planned == 2
+    assert existing.commands[0].endswith("seed=4")
 
 
 def test_in_order_of_use_calibration_counts_evaluations_with_bins(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from sam.record.identity import identity, path_of
 from sam.record.reader import Run
 
 
-class Stock(NamedTuple):
+class ExistingRuns(NamedTuple):
     """The existing and the missing runs of a preset.
 
     Attributes:
@@ -32,7 +32,9 @@ class Stock(NamedTuple):
     commands: list[str]
 
 
-def take_stock(name: str, plan: FigurePlan, preset: Preset, runs: Iterable[Run], outputs: str) -> Stock:
+def find_existing(
+    name: str, plan: FigurePlan, preset: Preset, runs: Iterable[Run], outputs: str
+) -> ExistingRuns:
     """Compare the runs that were found with those of a preset.
 
     train.py cannot add analyses during training to a run that has already ended. To train this run again
@@ -67,7 +69,7 @@ def take_stock(name: str, plan: FigurePlan, preset: Preset, runs: Iterable[Run],
     if preset.evaluate is not None and (missing or bare):
         commands.append(_evaluate_command(preset.evaluate, [*missing, *bare]))
     chosen = [run for key in planned for run in found.get(key, [])]
-    return Stock(chosen, len(planned), missing, list(dict.fromkeys(bare)), commands)
+    return ExistingRuns(chosen, len(planned), missing, list(dict.fromkeys(bare)), commands)
 
 
 def in_order_of_use(plan: FigurePlan, runs: Iterable[Run]) -> list[Run]:
