@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sam.analysis import hessian, landscape, sharpness
+from sam.analysis.layers import layer_spectra, num_layers
 from sam.analysis.order_cosines import order_cosines
 from sam.analysis.sample import SampleLoss
 from sam.analysis.subject import Subject, copy_of, tell_cost
@@ -48,6 +49,8 @@ def _hessian(
 ) -> dict[str, Any]:
     # A product with the Hessian takes about two forward-backward passes.
     products = hessian.num_products(chosen.top, chosen.steps, chosen.probes)
+    if chosen.per_layer:
+        products += num_layers(sample) * hessian.num_products(1, 1, chosen.probes)
     vectors = hessian.basis_bytes(sample, chosen.steps) / 1e9
     note = f"; up to {vectors:,.1f} GB for vectors"
     tell_cost("hessian, at most", 2 * products * len(sample), sample, tell, note)
@@ -67,7 +70,15 @@ def _hessian(
         "trace_standard_error": spectrum.trace_standard_error,
         "num_parameters": sum(weight.numel() for weight in sample.weights),
         "num_products": spectrum.num_products,
+        **_by_layer(chosen, sample),
     }
+
+
+def _by_layer(chosen: AnalysisConfig, sample: SampleLoss) -> dict[str, Any]:
+    if not chosen.per_layer:
+        return {}
+    layers = layer_spectra(sample, probes=chosen.probes, seed=chosen.seed)
+    return {"layers": [dataclasses.asdict(layer) for layer in layers]}
 
 
 def _landscape(

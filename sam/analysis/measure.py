@@ -72,7 +72,7 @@ def _measured(chosen: AnalysisConfig, subject: Subject, path: pathlib.Path, tell
         **{key: getattr(chosen, key) for key in COMMON_KEYS},
         "split": "validation" if held_out else chosen.split,
         "num_images": len(sample),
-        "settings": {key: getattr(chosen, key) for key in KEYS[chosen.name]},
+        "settings": {key: getattr(chosen, key) for key in _keys(chosen)},
         "seconds": round(time.monotonic() - started, 2),
         **environment(subject.device),
         "loss": loss,
@@ -83,7 +83,7 @@ def _measured(chosen: AnalysisConfig, subject: Subject, path: pathlib.Path, tell
 
 def path_of_analysis(chosen: AnalysisConfig, subject: Subject) -> pathlib.Path:
     """Return the path of an analysis's JSON file: one for each moment and each choice of settings."""
-    keys = [*COMMON_KEYS, *KEYS[chosen.name]]
+    keys = [*COMMON_KEYS, *_keys(chosen)]
     if chosen.statistics == "evaluation":
         keys.remove("chunk_size")  # it then changes the memory only, not the numbers
     asked = {key: getattr(chosen, key) for key in keys}
@@ -93,6 +93,12 @@ def path_of_analysis(chosen: AnalysisConfig, subject: Subject) -> pathlib.Path:
     moment = f"epoch{subject.moment.epoch}" + (f"step{subject.moment.step}" if subject.moment.step else "")
     name = f"{chosen.name}-{moment}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
     return subject.directory / "analysis" / name
+
+
+def _keys(chosen: AnalysisConfig) -> tuple[str, ...]:
+    """Return the keys of an analysis; without per_layer=false, which older files do not know."""
+    per_layer = ("per_layer",) if chosen.name == "hessian" and chosen.per_layer else ()
+    return (*KEYS[chosen.name], *per_layer)
 
 
 def _last_epoch(directory: pathlib.Path) -> int | None:

@@ -54,6 +54,8 @@ class AnalysisConfig:
     probes: int = look(3, at_least=1)
     # hessian: save the eigenvectors, for landscape. They need top times the disk space of the weights.
     save_vectors: bool = look(False)
+    # hessian: also measure the largest eigenvalue and the trace of each layer's block of the Hessian.
+    per_layer: bool = look(False)
     # landscape: random directions with filter normalisation, the eigenvectors that hessian saved, or the line
     # to the weights of another run.
     directions: str = look("random", choices=("random", "eigenvectors", "run"))

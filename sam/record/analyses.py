@@ -33,7 +33,12 @@ def _hessian(result: dict[str, Any]) -> str:
     trace = f"trace {result['trace']:.4g}"
     if result["trace_standard_error"] is not None:
         trace += f" (standard error {result['trace_standard_error']:.2g})"
-    return ", ".join([*parts, trace])
+    parts.append(trace)
+    if layers := result.get("layers"):
+        highest = max(layers, key=lambda layer: layer["lambda_max"])
+        name = highest["name"] or "the network itself"
+        parts.append(f"highest of {len(layers)} layers {highest['lambda_max']:.4g} ({name})")
+    return ", ".join(parts)
 
 
 def _landscape(result: dict[str, Any]) -> str:

@@ -130,6 +130,7 @@ NO_SCIENCE: dict[str, Any] = {
     "analysis.steps": 30,
     "analysis.probes": 2,
     "analysis.save_vectors": True,
+    "analysis.per_layer": True,
     "analysis.directions": "run",
     "analysis.other": "outputs/a",
     "analysis.dimensions": 1,

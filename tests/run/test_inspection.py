@@ -174,6 +174,20 @@ def test_surface_says_how_many_of_its_points_are_not_finite(analyse, run):
     assert found.summary in out
 
 
+def test_hessian_per_layer_covers_all_weights_and_has_a_file_of_its_own(analyse, run):
+    code, out, _ = analyse("analysis=hessian", "analysis.per_layer=true", "analysis.chunk_size=32")
+    assert code == 0
+    found = only(run, "hessian")
+    layers = found.result["layers"]
+    assert sum(layer["num_parameters"] for layer in layers) == found.result["num_parameters"]
+    highest = max(layers, key=lambda layer: layer["lambda_max"])
+    assert found.result["lambda_max"] >= 0.999 * highest["lambda_max"] - found.result["residuals"][0]
+    assert f"highest of {len(layers)} layers {highest['lambda_max']:.4g} ({highest['name']})" in out
+    plain = found.record["settings"].copy()
+    assert plain.pop("per_layer") is True
+    assert plain == {"top": 2, "steps": 5, "probes": 2, "seed": 0, "save_vectors": False}
+
+
 @pytest.mark.slow
 def test_surface_along_eigenvectors_needs_them(analyse, run):
     wanted = ["analysis=landscape", "analysis.directions=eigenvectors"]
