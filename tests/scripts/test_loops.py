@@ -6,6 +6,7 @@ tests/scripts/test_examples.py runs them, and tests the examples for plain loops
 import pytest
 import torch
 
+from sam.optim import SAM
 from tests.scripts.loops import (
     by_hand,
     clean_llama,
@@ -84,6 +85,16 @@ def test_accelerate_example_perturbs_by_the_gradient_of_the_whole_accumulated_ba
     # accelerate divides by 2 also for the last update, which has one batch.
     updates = [[batches[:2]], [batches[2:4]], [batches[4:]]]
     close(net.parameters(), trained_by_hand(updates, divisor=2, max_norm=1.0))
+
+
+def test_accelerate_takes_a_closure_if_nothing_is_accumulated(accelerate_state):
+    example, net, batches = load("accelerate_loop"), make_net(), make_batches(3)
+    accelerator = example.Accelerator(cpu=True)
+    sam = SAM(net.parameters(), torch.optim.SGD, rho=0.05, lr=0.1, momentum=0.9)
+    model, optimizer, loader = accelerator.prepare(net, sam, loader_of(batches))
+    for batch in loader:
+        optimizer.step(lambda batch=batch: accelerator.backward(mean_loss(model, [batch])))
+    close(net.parameters(), trained_by_hand([[[batch]] for batch in batches]))
 
 
 def fitted(example, module, batches, **arguments):
