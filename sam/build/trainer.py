@@ -45,9 +45,13 @@ USUAL_KEYS = (
 
 
 def make_loggers(
-    config: TrainConfig, directory: pathlib.Path, train_targets: Tensor, steps_per_epoch: int
+    config: TrainConfig, directory: pathlib.Path, train_targets: Tensor, steps_per_epoch: int, is_main: bool
 ) -> list[Logger]:
-    """Return the loggers of the main process."""
+    """Return the loggers of a process: none unless it is the main one."""
+    if config.logger != "tensorboard":
+        import_tracker(config.logger)  # in all processes, so that all end with the error
+    if not is_main:
+        return []
     validation = config.dataset.validation
     label = "/".join(directory.parts[-5:-1]) + f" seed {config.seed}"
     settings = _hyperparameters(config)
@@ -104,10 +108,9 @@ def make_trainer(
         stop_requested: Called after every update; if it returns True, the training saves and ends.
         inspect: Called with the number of complete epochs; None for no analysis.
     """
-    if config.logger != "tensorboard":
-        import_tracker(config.logger)  # in all processes, so that all end with the error
     called, unsynced = _wrapped(config.runtime, network, world)
     batches = make_train_batches(config, data, resolved)
+    loggers = make_loggers(config, directory, data.train.targets, batches.steps_per_epoch, world.is_main)
     # With epochs=0 nothing reads the schedules, but they must be valid: use those of one epoch.
     num_steps = max(1, config.epochs) * batches.steps_per_epoch
     update = make_update(
@@ -127,9 +130,7 @@ def make_trainer(
         epochs=config.epochs,
         lr_at=_lr_at(config.optimizer, num_steps, batches.steps_per_epoch),
         store=CheckpointStore(directory),
-        loggers=make_loggers(config, directory, data.train.targets, batches.steps_per_epoch)
-        if world.is_main
-        else [],
+        loggers=loggers,
         world=world,
         device=resolved.device,
         checkpoint_seconds=60 * config.runtime.checkpoint_minutes,

@@ -163,7 +163,33 @@ def optimizer_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig, micro_
         yield "optimizer.nesterov=true needs optimizer.momentum > 0; set optimizer.nesterov=false"
     if optimizer.name != "sam" or optimizer.rule not in SAM_RULES:
         return  # range_fault() reports an unknown rule
-    yield from rule_clashes(optimizer)
+    yield from rule_clashes(optimizer, runtime)
+    if optimizer.ascent_fraction * micro_batch < 1:
+        yield (
+            f"optimizer.ascent_fraction={optimizer.ascent_fraction} of {micro_batch} images (m) is less than "
+            "one image; make one of them larger"
+        )
+    yield from perturbation_clashes(optimizer)
+    yield from cheaper_rule_clashes(optimizer, runtime)
+    if optimizer.second_order:
+        yield from second_order_clashes(optimizer, runtime)
+    if runtime.parallel == "fsdp":
+        yield from sharding_clashes(optimizer)
+
+
+def rule_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig) -> Iterator[str]:
+    """Yield one message for each key that the chosen rule does not read, or that it needs."""
+    read = (*KEYS_OF_ALL_RULES, *SAM_RULES[optimizer.rule].keys)
+    for field in dataclasses.fields(optimizer):
+        if not field.metadata.get("sam_only") or field.name in read:
+            continue
+        value = getattr(optimizer, field.name)
+        if value != field.default:
+            readers = " or ".join(rule for rule, one in SAM_RULES.items() if field.name in one.keys)
+            yield (
+                f"optimizer.{field.name}={_text(value)} does not apply to optimizer.rule={optimizer.rule}; "
+                f"leave it out, or set optimizer.rule={readers}"
+            )
     if optimizer.rule == "functional_sam" and not optimizer.replay:
         yield (
             "optimizer.rule=functional_sam needs optimizer.replay=true: the error signal of the first pass "
@@ -184,11 +210,10 @@ def optimizer_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig, micro_
             f"optimizer.le_sam_fall={optimizer.le_sam_fall}: sigma would fall before it has risen; make one "
             "of them smaller or larger"
         )
-    if optimizer.ascent_fraction * micro_batch < 1:
-        yield (
-            f"optimizer.ascent_fraction={optimizer.ascent_fraction} of {micro_batch} images (m) is less than "
-            "one image; make one of them larger"
-        )
+
+
+def perturbation_clashes(optimizer: OptimizerConfig) -> Iterator[str]:
+    """Yield one message for each set of keys that define two perturbations, or none."""
     variants = {
         "adaptive=true": optimizer.adaptive,
         f"p={optimizer.p:g}": optimizer.p != 2,
@@ -211,26 +236,6 @@ def optimizer_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig, micro_
     chosen = [f"optimizer.{variant}" for variant, is_on in variants.items() if is_on]
     if len(chosen) > 1:
         yield f"{' and '.join(chosen)} do not go together; choose one"
-    yield from cheaper_rule_clashes(optimizer, runtime)
-    if optimizer.second_order:
-        yield from second_order_clashes(optimizer, runtime)
-    if runtime.parallel == "fsdp":
-        yield from sharding_clashes(optimizer)
-
-
-def rule_clashes(optimizer: OptimizerConfig) -> Iterator[str]:
-    """Yield one message for each key of SAM's family that the chosen rule does not read."""
-    read = (*KEYS_OF_ALL_RULES, *SAM_RULES[optimizer.rule].keys)
-    for field in dataclasses.fields(optimizer):
-        if not field.metadata.get("sam_only") or field.name in read:
-            continue
-        value = getattr(optimizer, field.name)
-        if value != field.default:
-            readers = " or ".join(rule for rule, one in SAM_RULES.items() if field.name in one.keys)
-            yield (
-                f"optimizer.{field.name}={_text(value)} does not apply to optimizer.rule={optimizer.rule}; "
-                f"leave it out, or set optimizer.rule={readers}"
-            )
 
 
 def _text(value: object) -> str:
