@@ -171,7 +171,7 @@ def _second_order(
             raise ConfigError(
                 f"analysis=second_order: this run has optimizer.{key}={getattr(config.optimizer, key)}, and "
                 "the second-order term is defined for rule=sam, adaptive=false, p=2 and direction=gradient "
-                "(Eq. 3)"
+                "(Eq. 3); use a run with these values"
             )
     # SAM with the run's own rho, but without the options that make it cheaper or different.
     kept = ("lr", "momentum", "nesterov", "weight_decay", "weight_decay_in", "rho", "true_gradient", "replay")

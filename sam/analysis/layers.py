@@ -12,7 +12,7 @@ from sam.analysis.sample import SampleLoss
 
 @dataclass(frozen=True)
 class LayerSpectrum:
-    """What is measured of one layer's block.
+    """The measurements of one layer's block.
 
     Attributes:
         name: Name of the layer in the network; "" for weights of the network itself.

@@ -21,7 +21,7 @@ def base_optimizer(chosen: OptimizerConfig) -> Base:
         chosen: The optimizer section of the config.
 
     Returns:
-        The class, and its arguments but for the parameters.
+        The class, and its arguments without the parameters.
     """
     common = {
         "lr": chosen.lr,

@@ -126,12 +126,17 @@ def dataset_clashes(dataset: DatasetConfig, batch_size: int) -> Iterator[str]:
 
 
 def _subset_clashes(dataset: DatasetConfig) -> Iterator[str]:
-    if dataset.num_train is None or dataset.reader == "synthetic":
-        yield "dataset.subset_seed=run draws some of the images of a real dataset; set dataset.num_train"
+    if dataset.reader == "synthetic":
+        yield "dataset.subset_seed=run does not apply to synthetic; leave it out"
+    elif dataset.num_train is None:
+        yield (
+            "dataset.subset_seed=run draws a part of the training images, and dataset.num_train=null means "
+            "all; set dataset.num_train to a number"
+        )
     if dataset.validation != "none":
         yield (
             f"dataset.subset_seed=run: dataset.validation={dataset.validation} is for tuning, which uses the "
-            "fixed subset; leave one of them out"
+            "fixed subset; leave one of the two keys out"
         )
 
 
@@ -139,7 +144,10 @@ def label_clashes(dataset: DatasetConfig) -> Iterator[str]:
     """Yield one message for each set of keys that give labels from two sources, or from no source."""
     for key in ("label_noise_over", "label_noise_kind"):
         if getattr(dataset, key) != getattr(DatasetConfig(), key) and not dataset.label_noise:
-            yield f"dataset.{key}={getattr(dataset, key)} needs dataset.label_noise > 0"
+            yield (
+                f"dataset.{key}={getattr(dataset, key)} needs dataset.label_noise > 0; set it, or leave "
+                f"dataset.{key} out"
+            )
     if dataset.label_noise_kind == "asymmetric":
         yield from _asymmetric_clashes(dataset)
     sources = {

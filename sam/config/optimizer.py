@@ -88,10 +88,10 @@ class OptimizerConfig:
     nesterov: bool = True
     # L2, on every parameter.
     weight_decay: float = setting(5e-4, at_least=0)
-    # optimizer: weight_decay * w is added to the gradient of the update, after clipping (AdamW: as its paper
-    # says, lr * weight_decay * w is subtracted from the weights). loss: 1/2
-    # weight_decay ||w||^2 is part of the loss of both passes, as in the released code. It then also changes
-    # the direction of eps, and clipping includes it.
+    # optimizer: weight_decay * w is added to the gradient of the update, after clipping. AdamW subtracts
+    # lr * weight_decay * w from the weights instead. loss: 1/2 weight_decay ||w||^2 is part of the loss of
+    # both passes, as in the released code. Then it also changes the direction of eps, and clipping
+    # includes it.
     weight_decay_in: str = setting("optimizer", choices=("optimizer", "loss"))
     # Largest 2-norm of the final gradient. null means no clipping.
     clip_norm: float | None = setting(5.0, above=0)
@@ -101,8 +101,8 @@ class OptimizerConfig:
     rho: float = setting(0.05, at_least=0, sam_only=True)
     # ASAM (Kwon et al. 2021): scale the ball by |w|, weight by weight.
     adaptive: bool = setting(False, sam_only=True)
-    # Weights for which adaptive=true scales the ball. all: every weight. not_biases: as in the code of ASAM,
-    # weights of convolutions, linear and normalisation layers. kernels: without normalisation layers too.
+    # Weights for which adaptive=true scales the ball. all: every weight. not_biases, as in the code of ASAM:
+    # weights of convolutions, linear and normalisation layers. kernels: of convolutions and linear layers.
     adaptive_for: str = setting("all", choices=("all", "not_biases", "kernels"), sam_only=True)
     # Norm of the ball, 1 < p <= inf (Eq. 2). In the paper, 2 was the best.
     p: float = setting(2.0, above=1, infinite=True, sam_only=True)
@@ -192,13 +192,19 @@ def rule_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig) -> Iterator
             )
     if optimizer.rule == "functional_sam" and not optimizer.replay:
         yield (
-            "optimizer.rule=functional_sam needs optimizer.replay=true: the error signal of the first pass "
-            "belongs to its random masks"
+            "optimizer.replay=false: optimizer.rule=functional_sam uses the error signal of the first pass, "
+            "which belongs to its random masks; set optimizer.replay=true"
         )
     if optimizer.rule == "stable_sam" and (runtime.processes or 1) > 1:
-        yield f"optimizer.rule=stable_sam runs in one process, not runtime.processes={runtime.processes}"
+        yield (
+            f"optimizer.rule=stable_sam runs in one process, not runtime.processes={runtime.processes}; set "
+            "runtime.processes=1"
+        )
     if optimizer.rule == "msam" and optimizer.momentum == 0:
-        yield "optimizer.rule=msam perturbs along the momentum: it needs optimizer.momentum > 0"
+        yield (
+            "optimizer.momentum=0: optimizer.rule=msam perturbs along the momentum, so it needs "
+            "optimizer.momentum > 0; set optimizer.momentum=0.9"
+        )
     if optimizer.rule in RULES_WITHOUT_LOSS_SCALE and runtime.precision == "fp16":
         yield (
             f"optimizer.rule={optimizer.rule} needs runtime.precision=fp32, tf32 or bf16: in fp16, gradients "
@@ -207,8 +213,8 @@ def rule_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig) -> Iterator
     if optimizer.le_sam_warm_up > optimizer.le_sam_fall:
         yield (
             f"optimizer.le_sam_warm_up={optimizer.le_sam_warm_up} is larger than "
-            f"optimizer.le_sam_fall={optimizer.le_sam_fall}: sigma would fall before it has risen; make one "
-            "of them smaller or larger"
+            f"optimizer.le_sam_fall={optimizer.le_sam_fall}: sigma would fall before it has risen; lower the "
+            "first or raise the second"
         )
 
 
@@ -222,7 +228,10 @@ def perturbation_clashes(optimizer: OptimizerConfig) -> Iterator[str]:
         "second_order=true": optimizer.second_order,
     }
     if optimizer.adaptive_for != "all" and not optimizer.adaptive:
-        yield f"optimizer.adaptive_for={optimizer.adaptive_for} needs optimizer.adaptive=true"
+        yield (
+            f"optimizer.adaptive_for={optimizer.adaptive_for} needs optimizer.adaptive=true; set it, or "
+            "leave optimizer.adaptive_for out"
+        )
     if optimizer.adaptive_for == "kernels" and optimizer.perturb == "norm":
         yield (
             "optimizer.adaptive_for=kernels and optimizer.perturb=norm leave no weight to scale; use "

@@ -36,9 +36,9 @@ def asymmetric_noise(targets: Tensor, similar: Sequence[int], fraction: float, s
     """Replace targets by a similar class: in each class, exactly round(fraction * n) of its n targets.
 
     The maps of SIMILAR_CLASSES are those of Patrini et al. (2017), "Making Deep Neural Networks Robust to
-    Label Noise". Departs from them: the number of replaced targets is not random. As there, `fraction` counts
-    in the classes whose similar class is another class. In CIFAR-10 these are 5 of 10 classes, so fraction =
-    0.4 makes 20 % of all labels wrong. In CIFAR-100 these are all classes.
+    Label Noise". Departs from them: the number of replaced targets is not random. As there, `fraction` is the
+    share within each class whose similar class is another class. In CIFAR-10 these are 5 of 10 classes, so
+    fraction = 0.4 makes 20 % of all labels wrong. In CIFAR-100 these are all classes.
 
     Args:
         targets: True classes, int64 [N]; left unchanged.

@@ -29,7 +29,7 @@ def import_tracker(name: str) -> Any:
 
 
 class TrackerLog:
-    """Sends every row to a tracker, as a new run of it; a continued run sends its earlier rows again.
+    """Sends every row to a new run of a tracker; a continued run sends its earlier rows again.
 
     Args:
         name: trackio or wandb.

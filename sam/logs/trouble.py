@@ -10,9 +10,10 @@ from tqdm import tqdm
 
 # To read the loss, the main process waits for the device, so this happens rarely.
 SECONDS_BETWEEN_LOOKS = 10.0
-# As many epochs in a row at chance are no accident.
+# This number of epochs in a row at chance is no accident.
 EPOCHS_AT_CHANCE = 3
-# Above this share of the way from chance to the nearer of 0 and 100 %, an error counts as chance.
+# An error counts as chance if it is below chance by at most this share of the distance from chance to the
+# nearer of 0 and 100 %.
 TOLERANCE = 0.1
 
 

@@ -13,10 +13,10 @@ from sam.optim.sam import SAM
 
 
 class AveragedSAM(SAM):
-    """SAM along a direction that is made of the gradient g and of a running average a of gradients.
+    """SAM along a direction computed from the gradient g and a running average a of earlier gradients.
 
-    After the direction of an update is known, a <- decay * a + (1 - decay) * g. In the first update, a = g. A
-    gradient that is not finite leaves the average as it is. (If the first gradient of a weight is not finite,
+    After each update's direction is computed, a <- decay * a + (1 - decay) * g. In the first update, a = g. A
+    gradient that is not finite does not change the average. (If the first gradient of a weight is not finite,
     its average begins at zero.) A weight without a gradient keeps its average.
 
     The average has the length of the gradients, so `.grad` must not contain a loss scale, and must be the
@@ -24,9 +24,9 @@ class AveragedSAM(SAM):
     be the same in all of them in first_step(), as it is after the backward pass of DistributedDataParallel.
     One more copy of the perturbed parameters is kept, and saved by state_dict().
 
-    perturb() does not change the average. So several micro-batches of one update may each have an eps of
-    their own from the same average: call perturb() and restore() for each of them, and once
-    update_average() with the mean of their gradients.
+    perturb() does not change the average. So each micro-batch of an update may have its own eps from the same
+    average: call perturb() and restore() for each of them, then update_average() once with the mean of their
+    gradients.
 
     Args:
         params: As in SAM.
@@ -71,7 +71,7 @@ class AveragedSAM(SAM):
         raise ValueError(f"{type(self).__name__} has one ascent step; use SAM for several")
 
     def first_step(self, zero_grad: bool = True) -> None:
-        """Move to w + eps, and take the gradients into the average.
+        """Move to w + eps, and add the gradients to the average.
 
         Args:
             zero_grad: Clear the gradients, so that the second backward() does not add to them.
@@ -83,7 +83,7 @@ class AveragedSAM(SAM):
 
     @torch.no_grad()
     def update_average(self, gradients: Mapping[Tensor, Tensor] | None = None) -> None:
-        """Take the gradient of an update into the average; first_step() does this itself.
+        """Add the gradient of an update to the average; first_step() does this itself.
 
         Args:
             gradients: The mean gradient of the update for each weight; None for those in `.grad`. Those of

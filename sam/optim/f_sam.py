@@ -1,4 +1,4 @@
-"""F-SAM: eps along the part of the gradient that is peculiar to its batch (Li et al., CVPR 2024)."""
+"""F-SAM: eps along the part of the gradient that is specific to its batch (Li et al., CVPR 2024)."""
 
 from typing import Any
 
@@ -15,8 +15,8 @@ class FSAM(AveragedSAM):
 
     d_t = g_t - sigma * m_{t-1},  m_t = decay * m_{t-1} + (1 - decay) * g_t,  eps = rho * d_t / ||d_t||_2.
     In the first update, m = g, and eps points along g.
-    Li et al., CVPR 2024, arXiv 2403.12350; the form is that of their code. Their paper writes m_t in d_t. For
-    sigma = 1, that is the same direction, because g - m_t = decay * (g - m_{t-1}).
+    Li et al., CVPR 2024, arXiv 2403.12350; the form is that of their code. Their paper has m_t instead of
+    m_{t-1} in d_t. For sigma = 1, that is the same direction, because g - m_t = decay * (g - m_{t-1}).
 
     Args:
         params: As in SAM.

@@ -143,7 +143,7 @@ def sign_of(group: dict[str, Any]) -> int:
 def ascents(weights: Sequence[Tensor], groups: Iterable[dict[str, Any]]) -> list[Tensor]:
     """Return the gradients of the objectives that the base optimizer minimizes.
 
-    That is the gradient in `.grad`, zero if there is none, and with maximize=True its negative.
+    These are the gradients in `.grad`, or zeros if there is none. With maximize=True, they are negated.
     """
     maximized = {weight for group in groups if sign_of(group) < 0 for weight in group["params"]}
     grads = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]

@@ -14,7 +14,7 @@ from sam.optim.sam import SAM
 
 
 class OnePassSAM(SAM):
-    """SAM along a direction that earlier updates have left, so that the gradient at w is not needed.
+    """SAM along a direction that earlier updates give, so that the gradient at w is not needed.
 
     In a training loop:
 

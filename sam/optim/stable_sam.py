@@ -16,7 +16,7 @@ class StableSAM(SAM):
 
     Let g be the gradient at w, and h the gradient at w + eps. The base optimizer gets h * ||g||_2 / ||h||_2.
     Both norms are over all parameters, perturbed or not. The scaling is a part of restore(), so it comes
-    before any clipping. If g is not finite, or h is zero, h is left as it is. A loss scale does not matter.
+    before any clipping. If g is not finite, or h is zero, h is left as it is. A loss scale has no effect.
     arXiv 2401.07250; the authors' code was not read.
 
     If the gradients of an update are accumulated over micro-batches, ||g|| and ||h|| are those of the whole
@@ -36,7 +36,7 @@ class StableSAM(SAM):
 
     @torch.no_grad()
     def perturb(self) -> Tensor:
-        """Note ||g||_2, and move to w + eps; see SAM.
+        """Keep ||g||_2, and move to w + eps; see SAM.
 
         Returns:
             As in SAM.

@@ -16,7 +16,7 @@ class AveragedSAMRule(SAMRule):
     Each micro-batch has its own direction d_i, from its gradient g_i and the average of the updates before.
     At the end of the update, the average takes in the mean of all g_i. (For VaSSO, the average is then the
     mean of the d_i. The papers do not have micro-batches; for F-SAM, this form is a proposal of this
-    project.) If a g_i is not finite, the average stays as it is. Updates that do not perturb leave it too.
+    project.) A g_i that is not finite, or an update that does not perturb, does not change the average.
 
     Args:
         forward_backward: As in SAMRule.
@@ -50,7 +50,7 @@ class AveragedSAMRule(SAMRule):
         self._mean = {}
 
     def end(self) -> None:
-        """Take the mean of the gradients at w into the average; see Rule."""
+        """Add the mean of the gradients at w to the average; see Rule."""
         super().end()
         self._averaged.update_average(self._mean)
 

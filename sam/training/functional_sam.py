@@ -11,7 +11,7 @@ from sam.training.rule import SAMRule
 
 
 class FunctionalSAMRule(SAMRule):
-    """Two passes of SAM, of which the second one keeps the error signal of the first.
+    """The two passes of SAM, but the second one uses the error signal of the first.
 
     Let z be the logits of a micro-batch, J(w) their Jacobian, and r = dL/dz at w. SAM's gradient is
     J(w + eps)^T dL/dz(w + eps). This rule uses J(w + eps)^T r. If the logits are linear in w, this is the
@@ -19,7 +19,7 @@ class FunctionalSAMRule(SAMRule):
     gives eps.
 
     Reported losses at w + eps are those of the images, as for SAM. The cosine is left out if weight decay is
-    part of the loss, because `.grad` then lacks it at that moment.
+    part of the loss, because `.grad` does not contain it yet when the cosine is computed.
 
     Args:
         forward_backward: As in SAMRule.

@@ -9,7 +9,7 @@ from sam.training.rule import SAMRule
 
 
 class LESAMRule(SAMRule):
-    """The two passes of SAM, with the length of eps from sigma of LE-SAM.
+    """The two passes of SAM, with the length of eps that LE-SAM computes from sigma.
 
     sigma is the rise of the mean loss of one micro-batch (the m images that share an eps), with the weight
     decay that is part of the loss. It does not depend on the number of micro-batches in an update.

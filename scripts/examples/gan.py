@@ -1,6 +1,6 @@
 """SAM for both players of a GAN: two optimizers, each with its own eps.
 
-Watch out for gradients of the other player: the generator leaves some in the discriminator in each pass.
+Watch out for gradients of the other player: each pass of the generator leaves some in the discriminator.
 A closure that begins with zero_grad() clears them. If none clears them, SAM raises an error.
 
 Needs `pip install .` in this repository.

@@ -1,7 +1,7 @@
 """SAM around a schedule-free optimizer, which needs no learning-rate schedule.
 
 Watch out for its two modes: train with the weights of optimizer.train(), evaluate and save with those of
-optimizer.eval(). SAM passes both calls on. Batch norm needs its statistics computed again after eval().
+optimizer.eval(). SAM passes both calls on. After eval(), compute batch-norm statistics again.
 
 Needs `pip install . schedulefree` in this repository.
 """

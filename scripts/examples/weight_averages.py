@@ -1,6 +1,6 @@
 """SAM with averages of the weights: an EMA over all updates, and SWA at the end of training.
 
-Watch out for the place of update_parameters(): after second_step(). In between, it would average w + eps.
+Watch out for update_parameters(): call it after second_step(). Before, it would average w + eps.
 Batch norm needs statistics for the averaged weights: update_bn() computes them after training.
 
 Needs `pip install .` in this repository.

@@ -303,7 +303,8 @@ def test_check_tests_above_cover_every_key_with_a_rule() -> None:
         ),
         ({"optimizer.warmup_epochs": 20.0}, "optimizer.warmup_epochs=20 epochs=20 raise"),
         ({"dataset.label_noise_kind": "asymmetric", **CIFAR}, "dataset.label_noise_kind=asymmetric > 0"),
-        ({"dataset.subset_seed": "run", **CIFAR}, "dataset.subset_seed=run dataset.num_train"),
+        ({"dataset.subset_seed": "run", **CIFAR}, "dataset.subset_seed=run dataset.num_train=null"),
+        ({"dataset.subset_seed": "run", **SYNTHETIC}, "dataset.subset_seed=run synthetic leave"),
         (
             {"dataset.subset_seed": "run", "dataset.num_train": 500, "dataset.validation": "random", **CIFAR},
             "dataset.subset_seed=run dataset.validation=random",
@@ -390,7 +391,7 @@ def test_check_tests_above_cover_every_key_with_a_rule() -> None:
         ({"optimizer.reuse": 0.7}, "optimizer.reuse=0.7 optimizer.interval=5"),
         (
             {"optimizer.rule": "msam", "optimizer.momentum": 0.0, "optimizer.nesterov": False},
-            "optimizer.rule=msam optimizer.momentum > 0",
+            "optimizer.momentum=0 optimizer.rule=msam optimizer.momentum > 0 optimizer.momentum=0.9",
         ),
         (
             {"optimizer.rule": "msam", "optimizer.adaptive": True},
@@ -398,7 +399,7 @@ def test_check_tests_above_cover_every_key_with_a_rule() -> None:
         ),
         (
             {"optimizer.rule": "stable_sam", "runtime.processes": 2},
-            "optimizer.rule=stable_sam runtime.processes=2",
+            "optimizer.rule=stable_sam runtime.processes=2 runtime.processes=1",
         ),
         (
             {"optimizer.rule": "functional_sam", "optimizer.replay": False},

@@ -275,7 +275,7 @@ def test_second_order_term_is_that_of_the_plain_ball(command, tmp_path, variant,
     assert (code, error) == (
         2,
         f"error: analysis=second_order: this run has optimizer.{told}, and the second-order term is defined "
-        "for rule=sam, adaptive=false, p=2 and direction=gradient (Eq. 3)\n",
+        "for rule=sam, adaptive=false, p=2 and direction=gradient (Eq. 3); use a run with these values\n",
     )
 
 
