@@ -138,6 +138,13 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("seed", 2**31, SEED),
 ]
 CIFAR = {"dataset.reader": "cifar100"}
+SYNTHETIC = {
+    "dataset.reader": "synthetic",
+    "dataset.num_train": 256,
+    "dataset.num_test": 64,
+    "dataset.num_classes": 4,
+    "dataset.image_size": 8,
+}
 # The outermost values that are allowed.
 ALLOWED: list[tuple[str, Any]] = [
     ("dataset.name", "_CIFAR-10.v2"),
