@@ -131,7 +131,7 @@ class OptimizerConfig:
     interval: int = setting(1, at_least=1, sam_only=True)
     # alpha of LookSAM (Liu et al. 2022). Updates that do not perturb add a vector to the plain gradient: the
     # part of SAM's last gradient that was orthogonal to the plain gradient then. Its length is reuse times
-    # that of the plain gradient. 0 means off.
+    # that of the plain gradient. 0 means off. It needs base=sgd.
     reuse: float = setting(0.0, at_least=0, sam_only=True)
     # Perturb only after this share of all updates; plain SGD before (Zhou et al. 2025).
     start: float = setting(0.0, at_least=0, below=1, sam_only=True)
@@ -277,6 +277,8 @@ def cheaper_rule_clashes(optimizer: OptimizerConfig, runtime: RuntimeConfig) -> 
         )
     if optimizer.direction == "random":
         yield "optimizer.reuse needs optimizer.direction=gradient"
+    if optimizer.base != "sgd":
+        yield f"optimizer.reuse needs optimizer.base=sgd, not {optimizer.base}; use sgd, or optimizer.reuse=0"
     if runtime.precision == "fp16":
         yield (
             "optimizer.reuse needs runtime.precision=fp32, tf32 or bf16: in fp16, a gradient may overflow, "

@@ -425,6 +425,10 @@ def test_check_tests_above_cover_every_key_with_a_rule() -> None:
             "optimizer.reuse optimizer.direction=gradient",
         ),
         (
+            {"optimizer.reuse": 0.7, "optimizer.interval": 5, "optimizer.base": "adamw"},
+            "optimizer.reuse optimizer.base=sgd adamw optimizer.reuse=0",
+        ),
+        (
             {"optimizer.reuse": 0.7, "optimizer.interval": 5, "runtime.precision": "fp16"},
             "optimizer.reuse runtime.precision=fp32 tf32 bf16 fp16",
         ),
