@@ -16,8 +16,8 @@ class StableSAM(SAM):
 
     Let g be the gradient at w, and h the gradient at w + eps. The base optimizer gets h * ||g||_2 / ||h||_2.
     Both norms are over all parameters, perturbed or not. The scaling is a part of restore(), so it comes
-    before any clipping. If g is not finite, or h is zero, h is left as it is. A loss scale has no effect.
-    arXiv 2401.07250; the authors' code was not read.
+    before any clipping. If g or h is not finite, or h is zero, h is left as it is. A loss scale has no
+    effect. arXiv 2401.07250; the authors' code was not read.
 
     If the gradients of an update are accumulated over micro-batches, ||g|| and ||h|| are those of the whole
     update.
@@ -78,12 +78,12 @@ class StableSAM(SAM):
 
 
 def stretch_(grads: Sequence[Tensor], length: Tensor) -> None:
-    """Scale gradients in place to a joint 2-norm; leave them if they are zero or if it is not finite.
+    """Scale gradients in place to a joint 2-norm; leave them if they are zero, or if a norm is not finite.
 
     Args:
         grads: At least one gradient.
         length: 0-dimensional.
     """
     norm = global_norm(grads)
-    is_usable = torch.isfinite(length) & (norm > 0)
+    is_usable = torch.isfinite(length) & torch.isfinite(norm) & (norm > 0)
     torch._foreach_mul_(list(local_parts(grads)), torch.where(is_usable, length / norm, 1))

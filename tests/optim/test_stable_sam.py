@@ -111,3 +111,15 @@ def test_sparse_gradients_and_a_missing_pass_are_refused():
     embedding(torch.tensor([1])).sum().backward()
     with pytest.raises(TypeError, match="StableSAM needs the norm of dense gradients"):
         optimizer.first_step()
+
+
+def test_a_second_gradient_that_is_not_finite_is_left_as_it_is():
+    model, *batch = make_problem()
+    optimizer = make(model)
+    loss_of(model, *batch).backward()
+    optimizer.first_step()
+    loss_of(model, *batch).backward()
+    model[0].bias.grad[0] = torch.inf
+    before = [weight.grad.clone() for weight in model.parameters()]
+    optimizer.restore()
+    assert all(torch.equal(weight.grad, old) for weight, old in zip(model.parameters(), before))
