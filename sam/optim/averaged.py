@@ -38,6 +38,8 @@ class AveragedSAM(SAM):
         **base_arguments: As in SAM.
     """
 
+    _can_climb = False
+
     def __init__(
         self,
         params: Any,
@@ -51,7 +53,7 @@ class AveragedSAM(SAM):
     ) -> None:
         self._decay = decay
         self._averages: dict[Tensor, Tensor] = {}
-        super().__init__(params, base_optimizer, rho, adaptive, p, **base_arguments)
+        super().__init__(params, base_optimizer, rho, adaptive, p, random_direction=False, **base_arguments)
 
     def _along(self, grads: list[Tensor], averages: list[Tensor]) -> list[Tensor]:
         """Return the directions of eps as new tensors, given the averages before this update."""
@@ -62,14 +64,6 @@ class AveragedSAM(SAM):
         """False: eps is not a multiple of the gradient."""
         return False
 
-    def climb(self, step_size: float = 1.0) -> Tensor:
-        """Raise an error: only SAM itself has several ascent steps.
-
-        Raises:
-            ValueError: Always.
-        """
-        raise ValueError(f"{type(self).__name__} has one ascent step; use SAM for several")
-
     def first_step(self, zero_grad: bool = True) -> None:
         """Move to w + eps, and add the gradients to the average.
 
@@ -77,7 +71,11 @@ class AveragedSAM(SAM):
             zero_grad: Clear the gradients, so that the second backward() does not add to them.
         """
         self.perturb()
-        self.update_average()
+        try:
+            self.update_average()
+        except BaseException:
+            self._give_up()
+            raise
         if zero_grad:
             self.zero_grad()
 
@@ -101,7 +99,7 @@ class AveragedSAM(SAM):
         averages = []
         for weight, grad in zip(weights, grads, strict=True):
             average = self._average_like(weight, grad)
-            averages.append(torch.where(is_finite, grad, 0) if average is None else average)
+            averages.append(torch.where(is_finite.to(grad.device), grad, 0) if average is None else average)
         one_or_zero = torch.where(is_finite, torch.ones_like(norm), 0)  # with 0, move_() does not move
         move_(averages, torch._foreach_sub(grads, averages), 1 - self._decay, one_or_zero)
         self._averages.update(zip(weights, averages, strict=True))

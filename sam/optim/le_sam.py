@@ -38,6 +38,8 @@ class LESAM(SAM):
         ValueError: If sigma is out of range; and as in SAM. perturb() also refuses groups with different rho.
     """
 
+    _can_climb = False
+
     def __init__(
         self,
         params: Any,
@@ -48,7 +50,9 @@ class LESAM(SAM):
         **base_arguments: Any,
     ) -> None:
         self.sigma = sigma
-        super().__init__(params, base_optimizer, rho, adaptive, **base_arguments)
+        super().__init__(
+            params, base_optimizer, rho, adaptive, p=2.0, random_direction=False, **base_arguments
+        )
 
     @property
     def sigma(self) -> float:
@@ -61,14 +65,6 @@ class LESAM(SAM):
         if not 0 <= sigma < float("inf"):
             raise ValueError(f"sigma must be finite and >= 0, got {sigma}")
         self._sigma = sigma
-
-    def climb(self, step_size: float = 1.0) -> Tensor:
-        """Raise an error: only SAM itself has several ascent steps.
-
-        Raises:
-            ValueError: Always.
-        """
-        raise ValueError("LESAM has one ascent step; use SAM for several")
 
     def _find_directions(
         self, weights: list[Tensor], grads: list[Tensor], adaptive: set[Tensor]

@@ -19,6 +19,9 @@ class MSAM(OnePassSAM):
     move. v is the `momentum_buffer` of SGD and RMSprop, and the `exp_avg` of Adam and AdamW. So there is no
     further state.
 
+    Departs from their code in weight decay. Here the base optimizer adds that of w; there it is that of
+    w + eps.
+
     MSAM needs another rho than SAM: their code uses about 3 for WideResNets on CIFAR-100.
 
     Args:

@@ -36,10 +36,12 @@ class OnePassSAM(SAM):
         **base_arguments: As in SAM.
     """
 
+    _can_climb = False
+
     def __init__(
         self, params: Any, base_optimizer: type[Optimizer] | Optimizer, *, rho: float, **base_arguments: Any
     ) -> None:
-        super().__init__(params, base_optimizer, rho, **base_arguments)
+        super().__init__(params, base_optimizer, rho, p=2.0, random_direction=False, **base_arguments)
 
     def _direction(self, weight: Tensor) -> Tensor:
         """Return the direction of eps for one weight, up to its sign; zeros before the first step."""
@@ -95,14 +97,6 @@ class OnePassSAM(SAM):
         self._count(norm)
         return norm
 
-    def climb(self, step_size: float = 1.0) -> Tensor:
-        """Raise an error: there is no ascent pass.
-
-        Raises:
-            ValueError: Always.
-        """
-        raise ValueError(f"{type(self).__name__} has no ascent pass; use SAM for several ascent steps")
-
     @contextmanager
     def perturbed_weights(self) -> Iterator[None]:
         """A context for the pass: the weights are at w + eps in it, and at w after it, also after an error.
@@ -120,12 +114,23 @@ class OnePassSAM(SAM):
 
         Args:
             zero_grad: Clear the gradients afterwards.
+
+        Raises:
+            RuntimeError: If the weights are not perturbed.
+            TypeError: If a gradient is sparse and the variant keeps gradients. The weights are then at w.
         """
-        self.remember()
+        try:
+            self.remember()
+        except BaseException:
+            self._give_up()
+            raise
         super().second_step(zero_grad)
 
     def step(self, closure: Callable[[], Any] | None = None, *, first_pass_done: bool = False) -> Any:
         """Make one update with a closure; after perturbed_weights(), make only the base optimizer's step.
+
+        After perturbed_weights(), a wrapper may pass a closure that makes no gradients, as Lightning does.
+        The base optimizer then steps with the gradients of the pass, and they are not cleared.
 
         Args:
             closure: Computes the loss, calls backward() and returns the loss. It is called once, at w + eps.
@@ -149,8 +154,15 @@ class OnePassSAM(SAM):
                     "perturbed_weights()"
                 )
             return self._base_step()
+        weights = self._weights() if self._between.has_gradient_of_update else []
+        of_last_pass = [(weight, weight.grad) for weight in weights]
         with self.perturbed_weights():
             loss = torch.enable_grad()(closure)()
+        is_pass = not weights or any(weight.grad is not None for weight in weights)
+        if not is_pass:
+            for weight, grad in of_last_pass:
+                weight.grad = grad
         self._base_step()
-        self.zero_grad()
+        if is_pass:
+            self.zero_grad()
         return loss

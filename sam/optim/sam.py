@@ -92,6 +92,8 @@ class SAM(OptimizerWrapper):
             (or another setting or argument with a name that SAM uses).
     """
 
+    _can_climb = True
+
     def __init__(
         self,
         params: Any,
@@ -268,10 +270,12 @@ class SAM(OptimizerWrapper):
         Raises:
             RuntimeError: If the weights are not perturbed, or none of them has a gradient.
             TypeError: If step_size is not a number.
-            ValueError: If step_size is out of range; if p != 2, adaptive or random_direction is used; or if
-                rho differs between groups.
+            ValueError: If step_size is out of range; if p != 2, adaptive or random_direction is used; if rho
+                differs between groups; or if this is a variant of SAM with at most one ascent step.
         """
         check_positive("step_size", step_size)
+        if not self._can_climb:
+            raise ValueError(f"{type(self).__name__} has at most one ascent step; use SAM for several")
         if not self.follows_gradient:
             raise ValueError("climb() needs p=2, adaptive=False and random_direction=False")
         groups = self._perturbed_groups()

@@ -231,5 +231,17 @@ def test_several_ascent_steps_are_refused(kind, settings):
     assert not optimizer.follows_gradient
     loss_of(model, inputs, targets).backward()
     optimizer.first_step(zero_grad=False)
-    with pytest.raises(ValueError, match="has one ascent step; use SAM for several"):
+    with pytest.raises(ValueError, match="has at most one ascent step; use SAM for several"):
         optimizer.climb()
+
+
+@each_kind
+def test_a_first_step_that_fails_leaves_the_weights_at_w(kind, settings, monkeypatch):
+    model, inputs, targets = make_problem()
+    before = weights_of(model)
+    optimizer = kind(model.parameters(), torch.optim.SGD, lr=0.1, **settings)
+    monkeypatch.setattr(optimizer, "update_average", lambda: 1 / 0)  # such as an allocation that fails
+    loss_of(model, inputs, targets).backward()
+    with pytest.raises(ZeroDivisionError):
+        optimizer.first_step()
+    assert not optimizer.is_perturbed and all(map(torch.equal, model.parameters(), before))

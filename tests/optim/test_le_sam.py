@@ -85,7 +85,7 @@ def test_what_has_no_meaning_is_refused():
     loss_of(model, inputs, targets).backward()
     with pytest.raises(ValueError, match=r"LESAM needs one rho for all parameter groups, got \[0.1, 1.0\]"):
         optimizer.first_step()
-    with pytest.raises(ValueError, match="LESAM has one ascent step; use SAM for several"):
+    with pytest.raises(ValueError, match="LESAM has at most one ascent step; use SAM for several"):
         optimizer.climb()
 
 

@@ -1,11 +1,12 @@
 """MSAM and S2-SAM as optimizers, with one pass per update."""
 
+import copy
 import io
 
 import pytest
 import torch
 
-from sam.optim import MSAM, S2SAM
+from sam.optim import FSAM, LESAM, MSAM, S2SAM, VaSSO
 from tests.optim.test_sam import SGD, functional_loss, loss_of, make_problem, weights_of
 from tests.reference import one_pass
 from tests.reference.sam import gradient, norm
@@ -159,7 +160,7 @@ def test_steps_out_of_order_are_refused(kind):
         optimizer.step()
     with pytest.raises(ValueError, match=r"leave out first_pass_done"):
         optimizer.step(lambda: None, first_pass_done=True)
-    with pytest.raises(ValueError, match=r"has no ascent pass"):
+    with pytest.raises(ValueError, match=r"has at most one ascent step"):
         optimizer.climb()
     with pytest.raises(RuntimeError, match=r"not perturbed"):
         optimizer.second_step()
@@ -278,3 +279,41 @@ def test_s2_sam_refuses_sparse_gradients():
     with pytest.raises(TypeError, match="dense gradients"), optimizer.perturbed_weights():
         embedding(torch.tensor([1])).sum().backward()
     assert not optimizer.is_perturbed
+
+
+@KINDS
+def test_a_closure_without_gradients_after_the_context_steps_with_the_pass_of_the_context(kind):
+    model, *batch = make_problem()
+    twin = copy.deepcopy(model)
+    optimizer, twin_optimizer = make(kind, model), make(kind, twin)
+    for _ in range(3):
+        in_context(twin_optimizer, twin, *batch)
+        with optimizer.perturbed_weights():
+            loss_of(model, *batch).backward()
+        optimizer.step(lambda: None)  # as Lightning calls it with manual optimization
+        assert model[0].weight.grad is not None
+        assert all(map(torch.equal, model.parameters(), twin.parameters()))
+    with_closure(optimizer, model, *batch)  # not cleared, but a pass: it takes the place of the old gradients
+    with_closure(twin_optimizer, twin, *batch)
+    assert all(map(torch.equal, model.parameters(), twin.parameters()))
+
+
+def test_a_step_that_fails_leaves_the_weights_at_w():
+    layer = torch.nn.Embedding(5, 2, sparse=True)
+    with torch.no_grad():
+        before = layer.weight.clone()
+    optimizer = S2SAM(layer.parameters(), torch.optim.SGD, rho=RHO, lr=0.1)
+    optimizer.first_step()
+    layer(torch.tensor([1])).sum().backward()
+    with pytest.raises(TypeError, match="sparse"):
+        optimizer.second_step()
+    assert not optimizer.is_perturbed and torch.equal(layer.weight, before)
+
+
+@pytest.mark.parametrize("kind", [MSAM, S2SAM, LESAM, FSAM, VaSSO])
+def test_an_argument_of_sam_that_the_variant_does_not_have_is_refused(kind):
+    arguments = {"random_direction": True} if kind in (FSAM, VaSSO) else {"random_direction": True, "p": 3.0}
+    model, *_ = make_problem()
+    for name, value in arguments.items():
+        with pytest.raises(TypeError, match=name):
+            make(kind, model, **SGD, **{name: value})
