@@ -16,6 +16,8 @@ from tests.paper.made_up_cells import use_cells  # noqa: F401 - a fixture
 
 # Two tests at once on two cores, and the same bits whatever the machine.
 torch.set_num_threads(1)
+# Runs with runtime.deterministic=true share this process with tests that start CUDA before them.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 # A shell that starts the tests in the background has them, and all that they start, ignore it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

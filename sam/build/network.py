@@ -7,6 +7,7 @@ from torch import nn
 
 from sam.build.resolved import Resolved
 from sam.config.model import MODEL_OPTIONS, ModelConfig
+from sam.config.runtime import RuntimeConfig
 from sam.config.schema import TrainConfig
 from sam.data.batches import generator_for
 from sam.data.images import Dataset
@@ -39,6 +40,17 @@ def make_network(config: ModelConfig, data: Dataset, where: torch.device) -> nn.
         if isinstance(network, TimmNetwork):
             network.check(*data.train.shape[:2])
     return network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def compiled(network: nn.Module, runtime: RuntimeConfig) -> nn.Module:
+    """Return the module to call instead of the network: the network, compiled if the config says so."""
+    if not runtime.compile:
+        return network
+    # deterministic: torch.use_deterministic_algorithms() sets it too, but for the calling thread only, and on
+    # GPUs backward passes run in another one.
+    options = {"deterministic": True} if runtime.deterministic else None
+    called: nn.Module = torch.compile(network, options=options)  # type: ignore[assignment, arg-type]
+    return called
 
 
 def draw_network(config: TrainConfig, data: Dataset, resolved: Resolved) -> nn.Module:

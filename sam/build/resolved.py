@@ -1,6 +1,8 @@
 """The values that depend on the config, this machine and the number of processes, derived once."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +10,8 @@ import torch
 from sam.config.schema import TrainConfig
 from sam.system.errors import ConfigError
 from sam.system.processes import Place
+from sam.training.determinism import deterministic_algorithms, fix_cublas_workspaces
+from sam.training.precision import float32_products
 
 # torch's default number of threads for a process that has the machine to itself.
 DEFAULT_THREADS = torch.get_num_threads()
@@ -21,6 +25,7 @@ class Resolved:
         place: The rank of this process and the number of processes.
         device: The device of the passes.
         precision: fp32, tf32, bf16 or fp16.
+        deterministic: Whether a run on a GPU must repeat its bits.
         threads: Number of CPU threads of this process.
         workers: Number of processes that read images for this process; 0 for none.
         m: Images per micro-batch in this process; None means all images of the process.
@@ -29,6 +34,7 @@ class Resolved:
     place: Place
     device: torch.device
     precision: str
+    deterministic: bool
     threads: int
     workers: int
     m: int | None
@@ -49,9 +55,11 @@ def resolve(
         key: The key that gave device_name, for error messages.
 
     Raises:
-        ConfigError: If the device does not exist, if tf32 has no GPU, or if m does not fit the number of
-            processes.
+        ConfigError: If the device does not exist, if tf32 has no GPU, if several processes on GPUs must be
+            deterministic, or if m does not fit the number of processes.
     """
+    if config.runtime.deterministic:
+        fix_cublas_workspaces()  # before _device(), which starts CUDA
     if device_name is None:
         device = _device(config.runtime.device, place.local_rank, "runtime.device")
         if config.runtime.precision == "tf32" and device.type != "cuda":
@@ -60,16 +68,36 @@ def resolve(
             )
     else:
         device = _device(device_name, place.local_rank, key)
+    if config.runtime.deterministic and device.type == "cuda" and place.size > 1:
+        raise ConfigError(
+            f"runtime.deterministic=true is for one process on one GPU, not for {place.size} processes; use "
+            "runtime.processes=1, or runtime.deterministic=false"
+        )
     return Resolved(
         place=place,
         device=device,
         precision=config.runtime.precision,
+        deterministic=config.runtime.deterministic,
         threads=config.runtime.threads or _default_threads(place.local_size),
         workers=_default_workers(place.local_size)
         if config.runtime.workers is None
         else config.runtime.workers,
         m=_images_of_a_micro_batch(config, place.size),
     )
+
+
+@contextmanager
+def numerics(resolved: Resolved) -> Iterator[None]:
+    """Set the precision and the determinism of a run's passes, and reset both at the end.
+
+    Raises:
+        ConfigError: As in deterministic_algorithms().
+    """
+    with (
+        float32_products(resolved.precision),
+        deterministic_algorithms(resolved.deterministic, resolved.device),
+    ):
+        yield
 
 
 def _device(name: str, local_rank: int, key: str) -> torch.device:

@@ -4,11 +4,11 @@ import pathlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-import torch
 from torch import Tensor, nn
 
 from sam.build.data import make_train_batches
 from sam.build.evaluation import make_evaluation
+from sam.build.network import compiled
 from sam.build.resolved import Resolved
 from sam.build.update import make_update
 from sam.config.optimizer import OptimizerConfig
@@ -153,9 +153,7 @@ def _wrapped(
     Returns:
         The module, and its no_sync(), a context without gradient exchange; None if it has no such context.
     """
-    called: nn.Module = network
-    if runtime.compile:
-        called = torch.compile(called)  # type: ignore[assignment]
+    called = compiled(network, runtime)
     if runtime.parallel == "ddp":
         if world.size == 1:
             return called, None

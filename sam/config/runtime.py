@@ -25,6 +25,9 @@ class RuntimeConfig:
     threads: int | None = setting(None, at_least=1, at_most=1024, science=False)
     # Use torch.compile. It needs a C++ compiler.
     compile: bool = setting(False, science=False)
+    # On one GPU, the same command twice, or a run that was killed and continued, ends with the same bits. It
+    # costs time. On a CPU it changes nothing.
+    deterministic: bool = setting(False, science=False)
     # Number of worker processes that decode images and apply AutoAugment. null means one per CPU core, 0
     # means none.
     workers: int | None = setting(None, at_least=0, at_most=1024, science=False)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sam.build.evaluation import make_evaluation
 from sam.build.from_run import dataset_as_trained, trained_network
-from sam.build.resolved import resolve
+from sam.build.resolved import numerics, resolve
 from sam.config.schema import EvaluateConfig, TrainConfig
 from sam.data.images import with_true_labels
 from sam.data.loading import end_workers
@@ -15,7 +15,6 @@ from sam.system.errors import ConfigError, MissingDataset, user_errors
 from sam.system.files import write_json
 from sam.training.distributed import World
 from sam.training.evaluation import Evaluation
-from sam.training.precision import float32_products
 
 
 def evaluate_or_analyse_all(directories: Sequence[pathlib.Path], config: EvaluateConfig) -> None:
@@ -99,7 +98,7 @@ def evaluate_run(
     network, moment = trained_network(config, data, directory, resolved.device)
     test = make_evaluation(config.model, data, images, network, resolved, World())
     try:
-        with user_errors(f"dataset={config.dataset.name}"), float32_products(resolved.precision):
+        with user_errors(f"dataset={config.dataset.name}"), numerics(resolved):
             evaluation = test()
     finally:
         end_workers()

@@ -9,7 +9,7 @@ from torch import nn
 from sam.analysis.measure import analyse, path_of_analysis
 from sam.analysis.subject import Subject
 from sam.build.from_run import Moment, dataset_as_trained, trained_network
-from sam.build.resolved import resolve
+from sam.build.resolved import numerics, resolve
 from sam.config.analysis import AnalysisConfig
 from sam.config.schema import TrainConfig
 from sam.data.images import Dataset
@@ -29,7 +29,8 @@ def analyse_run(
     network, moment = trained_network(config, data, directory, resolved.device)
     subject = Subject(config, directory, data, network, moment, resolved)
     is_new = not path_of_analysis(chosen, subject).exists()
-    analysis = _analysed(chosen, subject)
+    with numerics(resolved):
+        analysis = _analysed(chosen, subject)
     picture = analysis.path.with_suffix(".png")
     if is_new:
         append_picture(directory / "tensorboard", picture)

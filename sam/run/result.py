@@ -80,6 +80,7 @@ def _provenance(config: TrainConfig, device: torch.device, num_processes: int) -
         **environment(device),
         "precision": config.runtime.precision,
         "compile": config.runtime.compile,
+        "deterministic": config.runtime.deterministic,
         "parallel": config.runtime.parallel if num_processes > 1 else None,
         "processes": num_processes,
         "config": resolved_for_json(config),

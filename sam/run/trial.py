@@ -15,7 +15,7 @@ from torch import nn
 from sam.build.data import load_dataset, make_train_batches
 from sam.build.evaluation import make_evaluation
 from sam.build.network import make_network
-from sam.build.resolved import Resolved, resolve
+from sam.build.resolved import Resolved, numerics, resolve
 from sam.build.update import make_update
 from sam.config.model import ModelConfig
 from sam.config.schema import TrainConfig
@@ -23,7 +23,6 @@ from sam.data.images import Dataset
 from sam.data.loading import end_workers
 from sam.system.machine import peak_memory_mib, reset_peak_memory
 from sam.training.distributed import World
-from sam.training.precision import float32_products
 from sam.training.update import Update
 
 Result = TypeVar("Result")
@@ -72,7 +71,7 @@ def attempt(config: TrainConfig, num_updates: int) -> Trial:
         label_smoothing=config.label_smoothing,
     )
     try:
-        with float32_products(resolved.precision):
+        with numerics(resolved):
             times = _time_updates(config, data, resolved, update, num_updates)
             evaluation_seconds, test_loss = _time_evaluation(config.model, data, resolved, network)
     finally:

@@ -13,7 +13,7 @@ from torch import nn
 from sam.build.data import load_dataset
 from sam.build.from_run import check_labels, load_checkpoint, relabelled
 from sam.build.network import draw_network
-from sam.build.resolved import resolve
+from sam.build.resolved import numerics, resolve
 from sam.build.trainer import make_trainer
 from sam.config.schema import TrainConfig
 from sam.data.image_files import ImageError
@@ -30,7 +30,6 @@ from sam.system.processes import own_place
 from sam.system.signals import StopRequest, stopped_by_signals
 from sam.training.distributed import World, joined_world
 from sam.training.loop import Interrupted, Trainer
-from sam.training.precision import float32_products
 
 
 def run(config: TrainConfig, command: str) -> dict[str, Any]:
@@ -53,7 +52,7 @@ def run(config: TrainConfig, command: str) -> dict[str, Any]:
     torch.set_num_threads(resolved.threads)
     reset_peak_memory(device)
     with (
-        float32_products(resolved.precision),
+        numerics(resolved),
         joined_world(resolved.place, device, config.runtime.timeout_minutes) as world,
         stopped_by_signals() as stop,
         _workers_ended(),

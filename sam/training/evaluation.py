@@ -114,17 +114,42 @@ def _sums(logits: Tensor, targets: Tensor, num_classes: int) -> list[Tensor]:
     loss = functional.cross_entropy(logits, targets, reduction="sum").double()
     confidence, predicted = logits.double().softmax(1).max(1)
     correct = (predicted == targets).double()
+
+    def per_class(values: Tensor) -> Tensor:
+        return sums_by_group(targets, values, num_classes)
+
     # The bins are (0, 1/15], (1/15, 2/15], ..., as in Guo et al.
     bins = ((confidence * NUM_BINS).ceil() - 1).nan_to_num(0).long().clamp(0, NUM_BINS - 1)
 
     def per_bin(values: Tensor) -> Tensor:
-        return torch.bincount(bins, values, NUM_BINS)
+        return sums_by_group(bins, values, NUM_BINS)
 
     return [
         torch.stack([loss, *count_errors(logits, targets)]),
-        torch.bincount(targets, 1 - correct, num_classes),
-        torch.bincount(targets, torch.ones_like(correct), num_classes),
+        per_class(1 - correct),
+        per_class(torch.ones_like(correct)),
         per_bin(torch.ones_like(correct)),
         per_bin(confidence),
         per_bin(correct),
     ]
+
+
+def sums_by_group(groups: Tensor, values: Tensor, num_groups: int) -> Tensor:
+    """Return the sum of the values of each group, float64 [num_groups].
+
+    Args:
+        groups: The group of each value, 0 .. num_groups - 1, int64 [N].
+        values: float64 [N].
+        num_groups: The number of groups.
+    """
+    if groups.device.type == "cpu":
+        return torch.bincount(groups, values, num_groups)
+    # On a GPU, bincount adds in no fixed order, and the host waits for it.
+    return one_hot_sums(groups, values, num_groups)
+
+
+def one_hot_sums(groups: Tensor, values: Tensor, num_groups: int) -> Tensor:
+    """Return what sums_by_group() returns, from a one-hot table [N, num_groups]; the host does not wait."""
+    members = groups[:, None] == torch.arange(num_groups, device=groups.device)
+    # Not a product: a value that is not finite belongs to its own group only.
+    return torch.where(members, values[:, None], 0).sum(0)

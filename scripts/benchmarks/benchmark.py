@@ -45,8 +45,8 @@ import torch
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # this checkout, whatever is installed
 
 from sam.build.data import load_dataset, make_train_batches
-from sam.build.network import make_network
-from sam.build.resolved import Resolved, resolve
+from sam.build.network import compiled, make_network
+from sam.build.resolved import Resolved, numerics, resolve
 from sam.build.update import make_update
 from sam.config.check import check
 from sam.config.compose import composed
@@ -56,7 +56,6 @@ from sam.config.schema import TrainConfig
 from sam.data.images import Dataset
 from sam.system.errors import ConfigError
 from sam.system.machine import commit
-from sam.training.precision import float32_products
 from sam.training.update import Update
 from scripts.benchmarks.hessian_cost import benchmark_hessian
 from scripts.benchmarks.optimizer_cost import benchmark_optimizer
@@ -117,11 +116,10 @@ def update_of(config: TrainConfig, data: Dataset, resolved: Resolved) -> Update:
     """Build the network and its update from a config."""
     torch.manual_seed(config.seed)
     network = make_network(config.model, data, resolved.device)
-    called: Any = torch.compile(network) if config.runtime.compile else network
     return make_update(
         config.optimizer,
         network,
-        called,
+        compiled(network, config.runtime),
         resolved,
         num_steps=sys.maxsize,
         label_smoothing=config.label_smoothing,
@@ -162,7 +160,7 @@ def our_block(config: TrainConfig, data: Dataset) -> Callable[[], None]:
     numbered = enumerate(itertools.chain.from_iterable(batches.epoch(epoch) for epoch in itertools.count()))
 
     def block() -> None:
-        with float32_products(resolved.precision):
+        with numerics(resolved):
             for step, (images, targets, clean) in itertools.islice(numbered, STEPS_PER_BLOCK):
                 update(images, targets, config.optimizer.lr, clean, step)
             wait(resolved.device)

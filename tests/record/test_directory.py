@@ -144,6 +144,7 @@ NO_SCIENCE: dict[str, Any] = {
     "runtime.parallel": "fsdp",
     "runtime.threads": 2,
     "runtime.compile": True,
+    "runtime.deterministic": True,
     "runtime.workers": 3,
     "runtime.grad_checkpointing": True,
     "runtime.checkpoint_minutes": 1.0,
