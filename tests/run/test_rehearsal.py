@@ -38,11 +38,12 @@ def test_smoke_goes_on_after_a_process_that_was_killed(use_cells, capsys, monkey
     use_cells(cell("table1/killed/sgd", "optimizer.lr=1"), cell("table1/raising/sgd", "optimizer.lr=2"))
     monkeypatch.setattr(rehearse, "attempt", trials.attempt)
     assert reproduce.main(["table1", "--smoke"]) == 1
-    assert capsys.readouterr().out.splitlines()[:3] == [
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [
         "[1 of 2] FAIL table1/killed/sgd: the process was killed, probably for lack of memory",
         "[2 of 2] FAIL table1/raising/sgd: ValueError: lr is 2, updates 2",
-        "0 of 2 pass, 0.0 minutes, peak memory 0.0 GiB",
     ]
+    assert lines[2].startswith("0 of 2 pass, ") and lines[2].endswith(" minutes, peak memory 0.0 GiB")
 
 
 @pytest.mark.parametrize("validation", ["none", "random"])
