@@ -219,6 +219,7 @@ def test_citation_has_the_version_of_the_package():
     assert re.findall(r"^version: (.*)$", citation, re.MULTILINE) == [sam.__version__]
 
 
+@pytest.mark.slow
 def test_site_builds_strictly_with_every_key_and_loads_nothing_from_another_host(tmp_path):
     pytest.importorskip("material")
     ended = subprocess.run(

@@ -170,6 +170,7 @@ def test_config_yaml_gives_the_same_run_again(command, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"outputs"}
 
 
+@pytest.mark.slow
 def test_sweep_makes_one_run_of_sgd_and_one_per_rho_of_sam(command, tmp_path):
     sweep = ["-m", *TINY, "optimizer=sgd,sam", "optimizer.rho=0.1,0.2"]
     code, out, _ = command("train.py", *sweep)
@@ -344,6 +345,7 @@ def test_compiled_runs_are_close_to_eager_ones(tmp_path):
         assert float(rows[0]["train_loss"]) == pytest.approx(float(rows[1]["train_loss"]), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_help_names_every_group_and_choice_without_torch(tmp_path):
     page = subprocess.run(
         [sys.executable, "-X", "importtime", str(TRAIN), "--help"],

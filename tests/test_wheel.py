@@ -93,6 +93,7 @@ def test_wheel_holds_the_optimizer_and_nothing_else(wheel):
     assert set(zipfile.ZipFile(wheel).namelist()) == FILES | {f"{about}/{name}" for name in ABOUT}
 
 
+@pytest.mark.slow
 def test_wheel_asks_for_the_torch_of_requirements_txt_alone(wheel):
     archive = zipfile.ZipFile(wheel)
     (name,) = [name for name in archive.namelist() if name.endswith("METADATA")]

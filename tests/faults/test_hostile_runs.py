@@ -135,6 +135,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_what_a_run_says_of_itself_is_no_markup(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert text.count("&lt;script&gt;") > 20

@@ -18,6 +18,7 @@ def _read(root: Path) -> Comparison:
     return read_comparison([root], CELLS)
 
 
+@pytest.mark.slow
 def test_pictures_are_those_of_curves_sharpness_and_single_runs(tmp_path: Path) -> None:
     names = {}
     for method in ("sgd", "sam"):

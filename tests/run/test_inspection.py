@@ -52,6 +52,7 @@ def only(directory, name):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["sharpness", *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[1:])]
 )
@@ -87,6 +88,7 @@ def test_analysis_during_training_changes_no_bit_and_evaluate_gives_the_same_num
     assert len(list((run / "tensorboard").iterdir())) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sharpness", "landscape"])
 def test_existing_analysis_is_not_repeated_unless_it_is_damaged(analyse, run, name):
     analyse(f"analysis={name}")
@@ -204,6 +206,7 @@ def test_surface_along_eigenvectors_needs_them(analyse, run):
     assert only(run, "landscape").result["loss_at_centre"] == only(run, "landscape").record["loss"]
 
 
+@pytest.mark.slow
 def test_evaluate_of_a_folder_analyses_every_run_below_it(command, run, tmp_path):
     train(command, "seed=1")
     code, _, _ = command("evaluate.py", f"run={tmp_path / 'outputs'}", "analysis=sharpness", *QUICK)
@@ -297,6 +300,7 @@ def test_split_of_an_evaluation_is_refused_for_an_analysis(analyse):
     )
 
 
+@pytest.mark.slow
 def test_force_deletes_the_analyses_of_the_old_run(command, analyse, run):
     analyse("analysis=sharpness")
     train(command, "force=true")

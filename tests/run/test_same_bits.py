@@ -56,6 +56,7 @@ def assert_same_bits(one, other):
     assert without_times(metrics(one)) == without_times(metrics(other))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [case("sam"), case("sgd", "bf16")])
 def test_switch_changes_no_bit_on_a_cpu(command, tmp_path, monkeypatch, arguments):
     run = [*RUN, "model.width=1", "runtime.device=cpu", *arguments]

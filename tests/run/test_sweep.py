@@ -15,6 +15,7 @@ from tests.quick_process import ROOT
 from tests.tiny import TINY
 
 
+@pytest.mark.slow
 def test_only_runs_that_have_not_ended_go_to_the_launcher_and_each_once(command, tmp_path, monkeypatch):
     line = ["-m", *TINY, "optimizer=sgd,sam", "optimizer.rho=0.1,0.2", "seed=0,1"]
     assert command("train.py", "-m", *TINY, "optimizer.rho=0.2", "seed=0,1")[0] == 0
@@ -60,6 +61,7 @@ def test_ended_runs_are_skipped_without_loading_torch(command, tmp_path):
     assert ended.stdout.endswith("2 runs: 2 complete, 0 diverged, 0 failed\nFalse\n"), ended.stderr
 
 
+@pytest.mark.slow
 def test_failures_are_reported_with_a_command_that_trains_only_them(command, tmp_path, monkeypatch):
     model = make_network
 

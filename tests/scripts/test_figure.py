@@ -185,6 +185,7 @@ def test_figure_mistakes_on_the_command_line_exit_with_2(run, arguments: list[st
     assert message in error
 
 
+@pytest.mark.slow
 def test_figure_needs_no_torch_but_for_batch(tmp_path: Path) -> None:
     program = f"""
 import runpy, sys

@@ -60,6 +60,7 @@ def page(text: str, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_report_writes_one_file_into_the_default_folder(tmp_path: Path) -> None:
     outputs = tmp_path / "outputs"
     _write_runs(outputs)
@@ -85,6 +86,7 @@ def test_report_with_out_writes_there_only_and_repeats_itself(tmp_path: Path) ->
     assert sorted((tmp_path / "runs").rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_report_warns_of_broken_runs_and_goes_on(tmp_path: Path) -> None:
     write_run(tmp_path, seed=0)
     (write_run(tmp_path, seed=1) / "result.json").write_text("{")
@@ -93,11 +95,13 @@ def test_report_warns_of_broken_runs_and_goes_on(tmp_path: Path) -> None:
     assert done.stderr.startswith(f"warning: {tmp_path}")
 
 
+@pytest.mark.slow
 def test_report_of_texts_that_utf_8_lacks_is_written(tmp_path: Path) -> None:
     write_run(tmp_path, {"message": "\ud800"})
     assert _report(tmp_path, tmp_path).returncode == 0
 
 
+@pytest.mark.slow
 def test_report_without_runs_says_what_to_do(tmp_path: Path) -> None:
     _assert_fails(
         _report(tmp_path), f"no folder {tmp_path / 'outputs'}; name the folder that holds your runs"
@@ -105,6 +109,7 @@ def test_report_without_runs_says_what_to_do(tmp_path: Path) -> None:
     _assert_fails(_report(tmp_path, tmp_path), "train one first: python train.py")
 
 
+@pytest.mark.slow
 def test_report_with_a_folder_in_the_place_of_out_says_what_to_do(tmp_path: Path) -> None:
     write_run(tmp_path, {"status": "interrupted"})
     done = _report(tmp_path, tmp_path, "--out", tmp_path)
@@ -133,6 +138,7 @@ def _add_script(page: Path, script: str) -> None:
     page.write_text(text.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
 
 
+@pytest.mark.slow
 @needs_browser
 def test_page_has_no_error_and_its_tables_can_be_sorted(page: Path) -> None:
     done = _browse(page, "--dump-dom")
@@ -202,6 +208,7 @@ def test_page_of_many_settings_can_be_searched(tmp_path: Path) -> None:
     assert f"<title>1 true 1 2 tables; 0 false 0 0 tables; 0 true {MANY + 1} </title>" in found
 
 
+@pytest.mark.slow
 @needs_browser
 @pytest.mark.parametrize("width", [390, 1280])
 def test_page_is_no_wider_than_the_window(page: Path, width: int) -> None:

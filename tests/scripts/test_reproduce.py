@@ -229,6 +229,7 @@ def test_diverged_run_is_counted_and_no_failure(use_cells, started, capsys):
     assert "\n1 run: 0 complete, 1 diverged, 0 failed\n" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_force_trains_ended_runs_again(use_cells, started):
     use_cells(cell("table1/tiny/sgd", seeds="1"))
     for arguments in (["table1"], ["table1"], ["table1", "force=true"]):

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from sam.report.comparison import read_comparison
 from sam.report.html.page import environment
 from sam.report.html.runs import run_lists
@@ -77,6 +79,7 @@ def test_runs_of_many_conditions_stand_together_by_setting(tmp_path: Path) -> No
     assert "optimizer.rho" not in setting and "optimizer.name" not in setting  # the column Method shows them
 
 
+@pytest.mark.slow
 def test_many_interrupted_runs_are_folded(tmp_path: Path) -> None:
     for seed in range(MANY + 1):
         write_run(tmp_path, {"status": "interrupted"}, seed=seed)

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,6 +41,7 @@ class _Reader(HTMLParser):
         self.texts.append(data)
 
 
+@pytest.mark.slow
 @given(TEXTS, TEXTS)
 def test_text_and_attributes_stay_what_they_are(text: str, attribute: str) -> None:
     read = _Reader(environment().from_string(PARAGRAPH).render(text=text, attribute=attribute))
