@@ -29,8 +29,7 @@ for file in "$@"; do
     stamp=.venv/installed-$file
     if ! cmp -s "$file" "$stamp"; then
         echo "Installing $file into .venv (the first time takes minutes and several GB: torch brings its GPU libraries)"
-        # Python compiles a module at its first import. To compile all modules of all packages takes a minute.
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r "$file" ||
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$file" ||
             fail "installing $file failed; see pip's message above, then start again"
         cp "$file" "$stamp"
     fi
