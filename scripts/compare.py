@@ -19,7 +19,7 @@ from sam.figures.curves import draw_error_curves
 from sam.paper.cells import CELLS
 from sam.report.as_json import comparison_data
 from sam.report.comparison import Comparison, read_comparison
-from sam.report.config_diff import differences, find_side, render_differences
+from sam.report.config_diff import differences, find_sides, render_differences
 from sam.report.groups import Group
 from sam.report.markdown import render_comparison
 from sam.report.markdown_sections import render_families, render_paper_rows, render_sweeps
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     try:
         if options.diff:
-            first, second = (find_side(name, options.outputs) for name in options.diff)
+            first, second = find_sides(options.diff, options.outputs)
             print(render_differences(first, second, differences(first, second)))
             return 0
         comparison = read_comparison(options.outputs, CELLS)

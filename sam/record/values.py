@@ -30,6 +30,17 @@ def number(value: object) -> float | None:
     return float(value) if abs(value) <= sys.float_info.max else None
 
 
+def decides_numbers(key: str) -> bool:
+    """Return whether a key changes the numbers of a run: of known keys, the schema says so.
+
+    Args:
+        key: The dotted key; keys of a later version count, except those of the runtime.
+    """
+    if key not in RULES:
+        return not key.startswith("runtime.")
+    return bool(RULES[key].get("science", True))
+
+
 def values_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the value of every key of a run by dotted name; a key that the config lacks has its default.
 

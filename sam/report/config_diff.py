@@ -1,14 +1,14 @@
 """The differences between the configs of two runs, or of two conditions (runs that differ only in seed)."""
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sam.record.reader import Run, find_runs, read_config
-from sam.record.values import DEFAULTS, RULES, values_of
+from sam.record.values import DEFAULTS, RULES, decides_numbers, values_of
 from sam.report.markup import render_table
+from sam.report.settings import of_any_seed, value_text
 
 NOT_READ = "(not read)"
 NO_NUMBERS = "Keys that decide no number"
@@ -44,26 +44,37 @@ class Difference(NamedTuple):
     decides_numbers: bool
 
 
-def find_side(name: str, roots: Sequence[Path]) -> Side:
-    """Return the config of a run directory, or of the condition with an identity.
+def find_sides(names: Sequence[str], roots: Sequence[Path]) -> list[Side]:
+    """Return the configs of run directories, or of the conditions with given identities.
 
     Args:
-        name: A run directory, or the identity of a condition: the 8 hexadecimal digits at the end of the name
-            of its run directories.
-        roots: Folders in which the condition is searched.
+        names: For each side, a run directory, or the identity of a condition: the 8 hexadecimal digits at the
+            end of the name of its run directories.
+        roots: Folders in which conditions are searched.
 
     Raises:
-        ValueError: If the run cannot be read, or no run has the identity.
+        ValueError: If a run cannot be read, or no run has an identity.
     """
-    if not re.fullmatch("[0-9a-f]{8}", name) or Path(name).is_dir():
-        try:
-            return Side(name, read_config(Path(name)), is_condition=False)
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"--diff {name}: {error}; name a run directory, or the identity of a condition (the 8 "
-                "hexadecimal digits at the end of the name of its run directories)"
-            ) from error
-    found = next((run for run in find_runs(roots)[0] if _identity(run) == name), None)
+    runs = find_runs(roots)[0] if any(map(_is_identity, names)) else []
+    return [_of_condition(name, runs, roots) if _is_identity(name) else _of_run(name) for name in names]
+
+
+def _is_identity(name: str) -> bool:
+    return re.fullmatch("[0-9a-f]{8}", name) is not None and not Path(name).is_dir()
+
+
+def _of_run(name: str) -> Side:
+    try:
+        return Side(name, read_config(Path(name)), is_condition=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"--diff {name}: {error}; name a run directory, or the identity of a condition (the 8 "
+            "hexadecimal digits at the end of the name of its run directories)"
+        ) from error
+
+
+def _of_condition(name: str, runs: Iterable[Run], roots: Sequence[Path]) -> Side:
+    found = next((run for run in runs if _identity(run) == name), None)
     if found is None:
         folders = ", ".join(map(str, roots))
         raise ValueError(
@@ -89,10 +100,10 @@ def differences(first: Side, second: Side) -> list[Difference]:
     for key in dict.fromkeys([*values, *others]):
         left = _comparable(key, values.get(key), has_condition)
         right = _comparable(key, others.get(key), has_condition)
-        is_shown = left != right and not (has_condition and (key == "seed" or not _decides(key)))
+        is_shown = left != right and not (has_condition and (key == "seed" or not decides_numbers(key)))
         is_unread = NOT_READ in (left, right) and DEFAULTS.get(key) in (left, right)
         if is_shown and (key == "optimizer.rho" or not is_unread):
-            found.append(Difference(key, left, right, _decides(key)))
+            found.append(Difference(key, left, right, decides_numbers(key)))
     return found
 
 
@@ -107,7 +118,7 @@ def render_differences(first: Side, second: Side, found: Iterable[Difference]) -
     parts = ["# Difference of two configs", f"- A: {first.name}\n- B: {second.name}"]
     by_kind: dict[bool, list[list[str]]] = {True: [], False: []}
     for key, old, new, decides in found:
-        by_kind[decides].append([key, _text(old), _text(new)])
+        by_kind[decides].append([key, value_text(old), value_text(new)])
     for decides, rows in by_kind.items():
         heading = "Key" if decides else NO_NUMBERS
         parts += [render_table([heading, "A", "B"], rows)] if rows else []
@@ -128,17 +139,7 @@ def _read_values(config: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _decides(key: str) -> bool:
-    if key not in RULES:  # a key of a later version
-        return not key.startswith("runtime.")
-    return bool(RULES[key].get("science", True))
-
-
 def _comparable(key: str, value: Any, has_condition: bool) -> Any:
     if key == "dataset.relabel_from" and has_condition and value is not None:
-        return re.sub(r"seed\d+-", "seed*-", str(value))
+        return of_any_seed(str(value))
     return value
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sam.record.values import DEFAULTS, RULES, values_of
+from sam.record.values import DEFAULTS, RULES, decides_numbers, values_of
 
 # Keys that every title shows, with their words.
 TITLE_KEYS = {
@@ -78,7 +78,7 @@ class Setting:
         """The training keys that the title does not show, in one line."""
         elsewhere = ("dataset.", "model.", "augmentation.")
         return ", ".join(
-            f"{name}={_text(value)}"
+            f"{name}={value_text(value)}"
             for name, value in self.fields.items()
             if name not in {**TITLE_KEYS, **CHANGED_TITLE_KEYS}
             and not name.startswith(elsewhere)
@@ -103,6 +103,11 @@ def base_label(values: Mapping[str, Any]) -> str:
     return BASE_LABELS.get(base, base)  # a newer version may know more
 
 
+def of_any_seed(directory: str) -> str:
+    """Return the path of a run directory with seed* in the place of its seed."""
+    return re.sub(r"seed\d+-", "seed*-", directory)
+
+
 def setting_of(config: Mapping[str, Any]) -> Setting:
     """Return the setting of a run.
 
@@ -113,7 +118,7 @@ def setting_of(config: Mapping[str, Any]) -> Setting:
     if values["dataset.relabel_from"] is not None:
         # Each seed of a bootstrapped condition gets its labels from one seed of another condition.
         source = os.path.normpath(str(values["dataset.relabel_from"]))
-        values["dataset.relabel_from"] = re.sub(r"seed\d+-", "seed*-", source)
+        values["dataset.relabel_from"] = of_any_seed(source)
     # Only the path identifies an image folder: two folders may have the same dataset.name.
     from_folder = values["dataset.reader"] == "image_folder"
     fields = {
@@ -147,18 +152,15 @@ def setting_titles(settings: Iterable[Setting]) -> dict[str, str]:
     for short_title, group in by_short_title.items():
         differing = _differing_keys(list(group.values()))
         for key, setting in group.items():
-            shown = [f"{name}={_text(setting.fields.get(name))}" for name in differing]
+            shown = [f"{name}={value_text(setting.fields.get(name))}" for name in differing]
             titles[key] = ", ".join([short_title, *shown])
     return titles
 
 
 def _counts(name: str) -> bool:
     """Return whether a key decides the numbers of both SGD and SAM."""
-    if name not in RULES:  # a key of a later version
-        return not name.startswith("runtime.")
-    rules = RULES[name]
-    compared = name in ("seed", "optimizer.name") or rules.get("sam_only", False)
-    return bool(rules.get("science", True)) and not compared
+    of_sam = name in RULES and RULES[name].get("sam_only", False)
+    return decides_numbers(name) and not of_sam and name not in ("seed", "optimizer.name")
 
 
 def _short_title(setting: Setting) -> str:
@@ -174,8 +176,9 @@ def _short_title(setting: Setting) -> str:
 
 def _differing_keys(settings: list[Setting]) -> list[str]:
     names = sorted({name for setting in settings for name in setting.fields})
-    return [name for name in names if len({_text(setting.fields.get(name)) for setting in settings}) > 1]
+    return [name for name in names if len({value_text(setting.fields.get(name)) for setting in settings}) > 1]
 
 
-def _text(value: object) -> str:
+def value_text(value: object) -> str:
+    """Return the value of a key as tables show it."""
     return value if isinstance(value, str) else json.dumps(value, default=str)

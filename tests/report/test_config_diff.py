@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sam.report.config_diff import NOT_READ, Side, differences, find_side, render_differences
+from sam.report.config_diff import NOT_READ, Side, differences, find_sides, render_differences
 from tests.record.run_directories import make_config, write_run
 
 
@@ -55,17 +55,17 @@ def test_conditions_are_compared_without_their_seed_and_the_seed_in_the_labels()
 def test_sides_are_found_by_directory_and_by_identity(tmp_path: Path) -> None:
     run = write_run(tmp_path, {"test_error_pct": 3.6}, seed=2)
     identity = run.name.rpartition("-")[2]
-    assert find_side(str(run), []).config["seed"] == 2
-    assert find_side(identity, [tmp_path]) == Side(identity, find_side(str(run), []).config, True)
+    assert find_sides([str(run)], [])[0].config["seed"] == 2
+    assert find_sides([identity], [tmp_path])[0] == Side(identity, find_sides([str(run)], [])[0].config, True)
     unfinished = write_run(tmp_path, {"status": "interrupted"}, epochs=7)
-    assert find_side(unfinished.name.rpartition("-")[2], [tmp_path]).config["epochs"] == 7
+    assert find_sides([unfinished.name.rpartition("-")[2]], [tmp_path])[0].config["epochs"] == 7
 
 
 def test_missing_run_and_missing_identity_say_what_to_name(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^--diff outputs/none: .*; name a run directory, or the identity"):
-        find_side("outputs/none", [tmp_path])
+        find_sides(["outputs/none"], [tmp_path])
     with pytest.raises(ValueError, match=r"^--diff 0123abcd: no run in .* name the folder of your runs$"):
-        find_side("0123abcd", [tmp_path])
+        find_sides(["0123abcd"], [tmp_path])
 
 
 def test_text_has_a_table_for_each_kind_of_key() -> None:
