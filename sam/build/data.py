@@ -22,7 +22,16 @@ from sam.data import datasets, file_datasets
 from sam.data.augmentation import Augmentation, Normalization
 from sam.data.batches import EvaluationBatches, TrainBatches
 from sam.data.image_files import ImageFiles
-from sam.data.images import Dataset, Images, Split, hold_out, shrink, spoil_labels, stratified_subset
+from sam.data.images import (
+    Dataset,
+    Images,
+    Split,
+    hold_out,
+    shrink,
+    spoil_labels,
+    stratified_subset,
+    with_true_labels,
+)
 from sam.data.label_files import labels_from_file
 from sam.data.label_noise import SIMILAR_CLASSES, asymmetric_noise, symmetric_noise
 from sam.data.loading import Loader, Prepare
@@ -102,17 +111,13 @@ def load_dataset(config: DatasetConfig, seed: int) -> Dataset:
 def _subset(config: DatasetConfig, full: Dataset, size: int, seed: int) -> Split:
     """Return the fixed subset of the training images, or that of a seed, which tuning does not use."""
     if config.subset_seed == "fixed":
-        return full.train.take(stratified_subset(_true_labels(full.train), size))
+        return full.train.take(stratified_subset(with_true_labels(full.train).targets, size))
     # Tuning holds out a random tenth, and trains on the fixed subset of the rest.
     train = hold_out(full, "random").train
     is_free = torch.ones(len(train), dtype=torch.bool)
-    is_free[stratified_subset(_true_labels(train), size)] = False
+    is_free[stratified_subset(with_true_labels(train).targets, size)] = False
     train = train.take(is_free.nonzero().squeeze(1))
-    return train.take(stratified_subset(_true_labels(train), size, seed))
-
-
-def _true_labels(split: Split) -> Tensor:
-    return split.targets if split.clean_targets is None else split.clean_targets
+    return train.take(stratified_subset(with_true_labels(train).targets, size, seed))
 
 
 def _noisy_labels(config: DatasetConfig, targets: Tensor, num_classes: int, seed: int) -> Tensor:

@@ -39,22 +39,7 @@ RULES_WITHOUT_LOSS_SCALE = ("f_sam", "vasso", "le_sam")
 SAM_RULES = {
     "sam": SAMRuleKeys(
         "SAM",
-        (
-            "adaptive",
-            "adaptive_for",
-            "p",
-            "direction",
-            "ascent_steps",
-            "ascent_step_size",
-            "second_order",
-            "sync_ascent",
-            "perturb",
-            "ascent_fraction",
-            "interval",
-            "reuse",
-            "start",
-            "stop",
-        ),
+        (*TWO_PASS_KEYS, "p", "direction", "ascent_steps", "ascent_step_size", "second_order", "reuse"),
     ),
     "msam": SAMRuleKeys("MSAM", ()),
     "s2_sam": SAMRuleKeys("S2-SAM", ()),

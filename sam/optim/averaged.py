@@ -127,9 +127,7 @@ class AveragedSAM(SAM):
         return directions, length, global_norm(grads)
 
     def _own_state(self) -> dict[str, Any]:
-        numbers = {weight: number for number, weight in enumerate(self._weights())}
-        averages = {numbers[w]: average for w, average in self._averages.items() if w in numbers}
-        return {**super()._own_state(), "averages": averages}
+        return {**super()._own_state(), "averages": self._by_number(self._averages)}
 
     def _load_own_state(self, own: dict[str, Any]) -> None:
         super()._load_own_state(own)

@@ -81,9 +81,7 @@ class S2SAM(OnePassSAM):
             self._kept[weight] = torch.where(is_finite.to(grad.device), grad, before)
 
     def _own_state(self) -> dict[str, Any]:
-        number = {weight: number for number, weight in enumerate(self._weights())}
-        kept = {number[weight]: grad for weight, grad in self._kept.items() if weight in number}
-        return {**super()._own_state(), "gradients": kept}
+        return {**super()._own_state(), "gradients": self._by_number(self._kept)}
 
     def _load_own_state(self, own: dict[str, Any]) -> None:
         super()._load_own_state(own)

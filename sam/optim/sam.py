@@ -15,7 +15,7 @@ The file is longer than 300 lines because of its docstrings: they are the optimi
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -473,13 +473,16 @@ class SAM(OptimizerWrapper):
         if hasattr(self.base_optimizer, "eval"):
             self.base_optimizer.eval()
 
+    def _by_number(self, of_weights: Mapping[Tensor, Tensor]) -> dict[int, Tensor]:
+        """Return the tensors of weights by the number of their weight, for a state_dict()."""
+        number = {weight: number for number, weight in enumerate(self._weights())}
+        # Other code may have removed a weight from the groups.
+        return {number[weight]: tensor for weight, tensor in of_weights.items() if weight in number}
+
     def _own_state(self) -> dict[str, Any]:
         saved = {}
         if self._between.perturbed is not None:
-            number = {weight: number for number, weight in enumerate(self._weights())}
-            copies = zip(self._between.perturbed, self._saved.last, strict=True)
-            # Other code may have removed a weight from the groups.
-            saved = {number[weight]: copy for weight, copy in copies if weight in number}
+            saved = self._by_number(dict(zip(self._between.perturbed, self._saved.last, strict=True)))
         return {
             "is_perturbed": self.is_perturbed,
             "saved": saved,

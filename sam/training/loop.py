@@ -162,13 +162,13 @@ class Trainer:
             num_sums = len(self._update.rule.sums)
             progress.sums = torch.zeros(num_sums, dtype=torch.float64, device=self._device)
         started = time.monotonic() - progress.epoch_seconds
-        loss = self._update.rule.sums.index("loss")
+        loss = progress.sums[self._update.rule.sums.index("loss")]  # a view, which follows the sums
         for images, targets, clean_targets in self._batches.epoch(progress.epoch, progress.step):
             lr = self._lr_at(self.num_steps_done)
             progress.sums += self._update(images, targets, lr, clean_targets, self.num_steps_done)
             progress.step += 1
             for logger in self._loggers:
-                logger.advance(progress.epoch, progress.step, progress.sums[loss])
+                logger.advance(progress.epoch, progress.step, loss)
             progress.epoch_seconds = time.monotonic() - started
             self._save_if_due()
         progress.sums.tolist()  # waits for the device, so that epoch_seconds includes all of its work
