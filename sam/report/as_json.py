@@ -10,6 +10,7 @@ from sam.report.comparison import Comparison
 from sam.report.equal_compute import ComputeFamily, ComputeRow
 from sam.report.groups import Group
 from sam.report.interval import Estimate
+from sam.report.paired import Difference
 from sam.report.paper_rows import PaperRow
 from sam.report.rho_sweeps import RhoRow, RhoSweep
 from sam.report.table import SettingRow, SettingTable
@@ -55,7 +56,7 @@ def _setting_row(row: SettingRow) -> dict[str, Any]:
         "top5_error_pct": _estimate(row.test_top5_error_pct),
         "train_error_pct": _estimate(row.train_error_pct),
         "train_clean_error_pct": _estimate(row.train_clean_error_pct),
-        "difference_to_sgd_points": _estimate(row.difference_points),
+        **_difference(row.difference),
         "seconds": _estimate(row.seconds),
         "paper": None if row.paper is None else _match(row.paper),
         "runs": [_run(run) for run in row.group.complete],
@@ -91,7 +92,7 @@ def _compute_row(row: ComputeRow) -> dict[str, Any]:
         "sgd_at_equal_passes": None if row.partner is None else _condition(row.partner),
         "sgd_epochs": None if row.partner is None else row.partner.config["epochs"],
         "sgd_epochs_not_run": row.missing_epochs,
-        "difference_to_sgd_points": _estimate(row.difference_points),
+        **_difference(row.difference),
     }
 
 
@@ -163,6 +164,20 @@ def _estimate(estimate: Estimate | None) -> dict[str, Any] | None:
     if estimate is None:
         return None
     return {"mean": estimate.mean, "half_width": estimate.half_width, "n": estimate.num_values}
+
+
+def _difference(difference: Difference | None) -> dict[str, Any]:
+    if difference is None:
+        return {"difference_to_sgd_points": None, "seeds_without_partner": None}
+    points = _estimate(difference.estimate)
+    if points is not None:
+        points |= {
+            "p_paired_t": difference.paired_t_p,
+            "p_sign_flip": difference.sign_flip_p,
+            "p_welch": difference.welch_p,
+        }
+    lone = {"condition": list(difference.only_condition), "sgd": list(difference.only_baseline)}
+    return {"difference_to_sgd_points": points, "seeds_without_partner": lone}
 
 
 def _values(fields: Mapping[str, Any]) -> dict[str, Any]:

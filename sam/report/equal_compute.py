@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from sam.record.values import DEFAULTS
 from sam.report.families import families
 from sam.report.groups import Group
-from sam.report.interval import Estimate, estimate, paired_difference
+from sam.report.interval import Estimate, estimate
+from sam.report.paired import Difference, compare
 
 # Numbers of passes count as equal up to this relative difference.
 TOLERANCE = 0.02
@@ -23,7 +24,7 @@ class ComputeRow:
         test_error_pct: Error on the split after the last epoch.
         seconds: Time per run.
         partner: The SGD runs with the same number of passes; None for SGD itself, or if there are none.
-        difference_points: Error minus the partner's error, over the seeds that both have.
+        difference: Error minus the partner's error, in points; None if there is no partner.
         missing_epochs: Number of epochs that a partner would need; None if there is a partner.
     """
 
@@ -32,7 +33,7 @@ class ComputeRow:
     test_error_pct: Estimate | None
     seconds: Estimate | None
     partner: Group | None
-    difference_points: Estimate | None
+    difference: Difference | None
     missing_epochs: int | None
 
     @property
@@ -99,13 +100,14 @@ def _rows(groups: Sequence[Group]) -> list[ComputeRow]:
 
 def _make_row(group: Group, passes: float, partner: Group | None) -> ComputeRow:
     errors = group.values("test_error_pct")
+    same_data = not group.setting.draws_data_per_seed
     return ComputeRow(
         group=group,
         passes_per_image=passes,
         test_error_pct=estimate(list(errors.values())),
         seconds=estimate(list(group.values("seconds").values())),
         partner=partner,
-        difference_points=paired_difference(errors, partner.values("test_error_pct")) if partner else None,
+        difference=compare(errors, partner.values("test_error_pct"), same_data) if partner else None,
         missing_epochs=None if partner or _is_sgd(group) else round(passes / _num_repeats(group)),
     )
 

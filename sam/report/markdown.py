@@ -5,13 +5,17 @@ from collections.abc import Sequence
 from sam.record.reader import Run
 from sam.report.markup import escape, render_list, render_table
 from sam.report.table import SettingTable
-from sam.report.text_tables import describe_interrupted, setting_table
+from sam.report.text_tables import describe_interrupted, setting_table, unpaired_seeds
 
 READING_AID = """\
 All errors are measured after the last epoch. They are shown as mean ± half-width of the 95 %
 Student-t interval over n seeds (no interval for one seed). Diverged runs are counted, but are not
 part of a mean. The difference is the test error (or validation error) minus that of SGD with the
-same number of epochs. Its 95 % interval is paired: it uses the seeds that both have, at least two."""
+same number of epochs. Its 95 % interval is paired: it uses the seeds that both have, at least two.
+p is two-sided, for these pairs: by the paired t-test and by the exact sign-flip test (at most 20
+pairs; with n pairs, its p is at least 2 / 2^n). If all seeds have the same training images and
+labels, the p of Welch's t-test over all seeds is shown too. p is not corrected: of many
+comparisons without any effect, one in twenty has p < 0.05."""
 PRINTED_NOTE = """\
 Paper: the number that the paper prints for the closest condition, with its interval. A * marks runs
 that differ from that condition; the section "Next to the paper's numbers" lists the differences."""
@@ -46,6 +50,7 @@ def render_comparison(
             f"## {escape(block.title)}",
             escape(block.setting.details),
             render_table(*setting_table(block)),
+            render_list(unpaired_seeds(block.rows)),
         ]
     parts += [*reading_notes(blocks), *sections]
     if interrupted:

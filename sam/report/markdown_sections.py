@@ -13,6 +13,7 @@ from sam.report.text_tables import (
     missing_baselines,
     paper_rows_table,
     sweep_table,
+    unpaired_seeds,
 )
 
 PAPER_NOTE = """\
@@ -29,8 +30,8 @@ or assumed."""
 COMPUTE_NOTE = """\
 Passes: total number of forward-backward passes per training image, as counted by the runs. The
 difference is taken to the SGD runs with the same number of passes (within 2 %). Its 95 % interval is
-paired: it uses the seeds that both have, at least two. Equal passes do not mean equal seconds:
-seconds depend on the machine of each run."""
+paired: it uses the seeds that both have, at least two. p means the same as at equal epochs.
+Equal passes do not mean equal seconds: seconds depend on the machine of each run."""
 RHO_NOTE = """\
 Selected: the rho with the lowest mean validation error, if two or more values of rho have one. Else
 the rho with the lowest mean test error; this error is optimistic, because rho was selected by it."""
@@ -60,7 +61,8 @@ def render_families(families: Sequence[ComputeFamily]) -> str:
     parts = ["## At equal compute"]
     for family in families:
         table = render_table(*compute_table(family))
-        parts += [f"### {escape(family.title)}", table, render_list(missing_baselines(family))]
+        lines = [*missing_baselines(family), *unpaired_seeds(family.rows)]
+        parts += [f"### {escape(family.title)}", table, render_list(lines)]
     return "\n\n".join(filter(None, [*parts, COMPUTE_NOTE])) if families else ""
 
 

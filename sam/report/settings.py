@@ -74,6 +74,13 @@ class Setting:
         return not any(self.fields.get(key) for key in SPOILED_LABELS)
 
     @property
+    def draws_data_per_seed(self) -> bool:
+        """Whether each seed has its own training images or labels."""
+        fields = self.fields
+        draws_labels = fields.get("dataset.label_noise") or fields.get("dataset.relabel_from")
+        return bool(draws_labels) or fields.get("dataset.subset_seed") == "run"
+
+    @property
     def details(self) -> str:
         """The training keys that the title does not show, in one line."""
         elsewhere = ("dataset.", "model.", "augmentation.")

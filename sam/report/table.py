@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from sam.paper.cells import Match
 from sam.report.families import families, sgd_of
 from sam.report.groups import Group
-from sam.report.interval import Estimate, estimate, paired_difference
+from sam.report.interval import Estimate, estimate
+from sam.report.paired import Difference, compare
 from sam.report.settings import Setting
 
 
@@ -21,7 +22,7 @@ class SettingRow:
         train_error_pct: Top-1 error on the training images after the last epoch, by the labels trained on.
         train_clean_error_pct: The same by the true labels, if the labels trained on differ from them.
         seconds: Time per run.
-        difference_points: Test error minus that of SGD, over the seeds that both have.
+        difference: Test error minus that of SGD, in points; None for SGD itself, or if there is no SGD.
         paper: The closest cell of the paper; None if there is none.
     """
 
@@ -31,7 +32,7 @@ class SettingRow:
     train_error_pct: Estimate | None
     train_clean_error_pct: Estimate | None
     seconds: Estimate | None
-    difference_points: Estimate | None
+    difference: Difference | None
     paper: Match | None
 
 
@@ -74,7 +75,8 @@ def _make_row(group: Group, baseline: Group | None, matches: Sequence[Match]) ->
     test_errors = group.values("test_error_pct")
     difference = None
     if baseline is not None and group is not baseline:
-        difference = paired_difference(test_errors, baseline.values("test_error_pct"))
+        same_data = not group.setting.draws_data_per_seed
+        difference = compare(test_errors, baseline.values("test_error_pct"), same_data)
     return SettingRow(
         group=group,
         test_error_pct=estimate(list(test_errors.values())),
@@ -82,7 +84,7 @@ def _make_row(group: Group, baseline: Group | None, matches: Sequence[Match]) ->
         train_error_pct=_mean_of(group, "train_error_pct"),
         train_clean_error_pct=_mean_of(group, "train_clean_error_pct"),
         seconds=_mean_of(group, "seconds"),
-        difference_points=difference,
+        difference=difference,
         paper=matches[0] if matches else None,
     )
 

@@ -1,6 +1,6 @@
 """The tables of a comparison and their sentences as plain text, without markup."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from sam.record.reader import Run
@@ -8,10 +8,14 @@ from sam.report.equal_compute import ComputeFamily, ComputeRow
 from sam.report.groups import Group
 from sam.report.interval import Estimate
 from sam.report.markup import NOTHING, format_estimate
+from sam.report.paired import Difference
 from sam.report.paper_rows import PaperRow
 from sam.report.rho_sweeps import RhoRow, RhoSweep
 from sam.report.settings import HELD_OUT, Setting
 from sam.report.table import SettingRow, SettingTable
+
+# A line names this many seeds.
+MAX_SEEDS = 10
 
 
 class TextTable(NamedTuple):
@@ -38,6 +42,7 @@ def setting_table(block: SettingTable) -> TextTable:
         f"{setting.split.capitalize()} error (%)",
         "Paper (%)",
         f"Difference to {setting.base} (points)",
+        _p_header(setting),
         "Top-5 error (%)",
         "Train error (%)" if setting.has_clean_labels else "Train error, noisy / clean labels (%)",
         "Seconds per run",
@@ -77,8 +82,9 @@ def compute_table(family: ComputeFamily) -> TextTable:
         family: Conditions that differ in method and epochs.
     """
     header = ["Method", "Epochs", "Passes", f"{family.split.capitalize()} error (%)"]
-    base = family.rows[0].group.setting.base
-    header += [f"Difference to {base} at equal passes (points)", "Seconds per run", "n"]
+    setting = family.rows[0].group.setting
+    header += [f"Difference to {setting.base} at equal passes (points)", _p_header(setting)]
+    header += ["Seconds per run", "n"]
     return TextTable(header, [_compute_cells(row) for row in family.rows])
 
 
@@ -120,6 +126,22 @@ def missing_baselines(family: ComputeFamily) -> list[str]:
     ]
 
 
+def unpaired_seeds(rows: Iterable[SettingRow | ComputeRow]) -> list[str]:
+    """Name the seeds that a condition has and its baseline lacks, and those of the opposite case."""
+    lines = []
+    for row in rows:
+        if row.difference is None:
+            continue
+        base = row.group.setting.base
+        for owner, lacking, seeds in (
+            (row.group.label, base, row.difference.only_condition),
+            (base, row.group.label, row.difference.only_baseline),
+        ):
+            if seeds:
+                lines.append(f"without a partner: {owner}, {_seeds(seeds)}: no complete run of {lacking}")
+    return lines
+
+
 def held_out(sweep: RhoSweep) -> str:
     """Say on which images a sweep was validated."""
     if sweep.validation == "none":
@@ -151,12 +173,37 @@ def _setting_cells(row: SettingRow, setting: Setting) -> list[str]:
         row.group.label,
         format_estimate(row.test_error_pct, num_runs),
         _paper(row),
-        format_estimate(row.difference_points, num_runs, sign="+"),
+        _points(row.difference, num_runs),
+        _p_values(row.difference, setting),
         format_estimate(row.test_top5_error_pct, num_runs),
         " / ".join(train_errors),
         NOTHING if row.seconds is None else f"{row.seconds.mean:.0f}",
         str(num_runs) + (f" ({row.group.num_diverged} diverged)" if row.group.num_diverged else ""),
     ]
+
+
+def _points(difference: Difference | None, num_runs: int) -> str:
+    return NOTHING if difference is None else format_estimate(difference.estimate, num_runs, sign="+")
+
+
+def _p_header(setting: Setting) -> str:
+    return "p: t / sign-flip" + ("" if setting.draws_data_per_seed else " / Welch")
+
+
+def _p_values(difference: Difference | None, setting: Setting) -> str:
+    if difference is None:
+        return NOTHING
+    found = [difference.paired_t_p, difference.sign_flip_p]
+    found += [] if setting.draws_data_per_seed else [difference.welch_p]
+    if found == [None] * len(found):
+        return NOTHING
+    return " / ".join(NOTHING if p is None else f"{p:.2g}" for p in found)
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    named = ", ".join(map(str, seeds[:MAX_SEEDS]))
+    more = len(seeds) - MAX_SEEDS
+    return ("seed " if len(seeds) == 1 else "seeds ") + named + (f" and {more} more" if more > 0 else "")
 
 
 def _paper(row: SettingRow) -> str:
@@ -168,7 +215,7 @@ def _paper(row: SettingRow) -> str:
 
 def _compute_cells(row: ComputeRow) -> list[str]:
     num_runs = len(row.group.complete)
-    difference = format_estimate(row.difference_points, num_runs, sign="+")
+    difference = _points(row.difference, num_runs)
     if row.partner is not None:
         difference += f" ({row.partner.label}, {row.partner.config['epochs']} epochs)"
     return [
@@ -177,6 +224,7 @@ def _compute_cells(row: ComputeRow) -> list[str]:
         f"{round(row.passes_per_image, 1):g}",
         format_estimate(row.test_error_pct, num_runs),
         difference,
+        _p_values(row.difference, row.group.setting),
         NOTHING if row.seconds is None else f"{row.seconds.mean:.0f}",
         str(num_runs),
     ]

@@ -51,7 +51,7 @@ def test_data_has_every_number_of_the_tables(comparison: Comparison) -> None:
     assert len(tables) == 4
     shown = {text for table in tables for row in table.rows for cell in row[1:] for text in _shown(cell)}
     data = list(_numbers(comparison_data(comparison)))
-    known = {f"{abs(number):{form}}" for number in data for form in (".0f", ".1f", ".2f", "g")}
+    known = {f"{abs(number):{form}}" for number in data for form in (".0f", ".1f", ".2f", "g", ".2g")}
     assert len(shown) > 15
     assert shown <= known
 
@@ -69,7 +69,10 @@ def test_data_is_json_with_plain_numbers_and_says_what_each_condition_is(compari
     assert [run["error_pct"] for run in sgd["runs"]] == [3.5, 3.6, 3.7]
     assert sgd["error_pct"]["mean"] == pytest.approx(3.6)
     assert sgd["paper"]["cell"] == "table1/cifar10/wrn_28_10_200/basic/sgd"
-    assert sam["difference_to_sgd_points"]["mean"] == pytest.approx(-0.72)
+    difference = sam["difference_to_sgd_points"]
+    assert difference["mean"] == pytest.approx(-0.72)
+    assert 0 < difference["p_paired_t"] < difference["p_welch"] < 0.01 < difference["p_sign_flip"] == 0.25
+    assert sam["seeds_without_partner"] == {"condition": [], "sgd": []}
     (family,) = data["equal_compute"]
     assert family["rows"][-1]["sgd_epochs_not_run"] == 400
     assert data["rho_sweeps"][0]["selected_rho"] == 0.05

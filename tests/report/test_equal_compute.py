@@ -41,10 +41,11 @@ def test_sam_is_compared_with_sgd_at_equal_passes(tmp_path: Path) -> None:
         ("SAM rho=0.05", 200, 400),
     ]
     sam = _row(family, "SAM rho=0.05", 200)
-    assert sam.partner is not None and sam.difference_points is not None and sam.seconds is not None
+    assert sam.partner is not None and sam.difference is not None and sam.seconds is not None
     assert sam.partner.config["epochs"] == 400
-    assert sam.difference_points.mean == -2.0
-    assert sam.difference_points.half_width == pytest.approx(12.7062, abs=1e-4)
+    assert sam.difference.estimate is not None
+    assert sam.difference.estimate.mean == -2.0
+    assert sam.difference.estimate.half_width == pytest.approx(12.7062, abs=1e-4)
     assert sam.seconds.mean == 4000
     assert sam.missing_epochs is None
     assert {row.partner for row in family.rows[:2]} == {None}

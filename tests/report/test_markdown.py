@@ -32,12 +32,13 @@ def test_comparison_reads_as_expected(tmp_path: Path) -> None:
     assert lines[2] == "## cifar10, wrn_28_10, basic, epochs 200, batch 256, m 32"
     table = [line for line in lines if line.startswith("|")]
     assert [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]] == [
-        ["SGD", "5.00 ± 12.71", "3.5 ± 0.1 (Table 1)", "-", "0.10 ± 0.00", "0.02 ± 0.00", "100", "2"],
+        ["SGD", "5.00 ± 12.71", "3.5 ± 0.1 (Table 1)", "-", "-", "0.10 ± 0.00", "0.02 ± 0.00", "100", "2"],
         [
             "SAM rho=0.05",
             "3.00 ± 0.00",
             "2.7 ± 0.1 (Table 1)",
             "-2.00 ± 12.71",
+            "0.3 / 0.5 / 0.3",
             "0.10 ± 0.00",
             "0.02 ± 0.00",
             "100",

@@ -111,10 +111,19 @@ def test_equal_compute_reads_as_expected(tmp_path: Path) -> None:
     text = render_families(build_compute_families(group_runs(find_runs([tmp_path])[0])[0]))
     assert "\n### cifar10, wrn_28_10, basic, batch 256, m 32\n" in text
     assert _table(text)[1:] == [
-        ["SGD", "200", "200", "4.00 ± 0.00", "-", "2000", "2"],
-        ["SGD", "400", "400", "3.50 ± 0.00", "-", "4000", "2"],
-        ["SAM rho=0.05", "200", "400", "3.00 ± 0.00", "-0.50 ± 0.00 (SGD, 400 epochs)", "2000", "2"],
-        ["SAM rho=0.05", "400", "800", "2.50 ± 0.00", "-", "4000", "2"],
+        ["SGD", "200", "200", "4.00 ± 0.00", "-", "-", "2000", "2"],
+        ["SGD", "400", "400", "3.50 ± 0.00", "-", "-", "4000", "2"],
+        [
+            "SAM rho=0.05",
+            "200",
+            "400",
+            "3.00 ± 0.00",
+            "-0.50 ± 0.00 (SGD, 400 epochs)",
+            "- / 0.5 / -",
+            "2000",
+            "2",
+        ],
+        ["SAM rho=0.05", "400", "800", "2.50 ± 0.00", "-", "-", "4000", "2"],
     ]
     assert "\n- not run yet: optimizer=sgd epochs=800, to compare with SAM rho=0.05 (400 epochs)\n" in text
     assert "epochs=400, to compare" not in text

@@ -1,13 +1,16 @@
 """Tests of sam/report/table.py."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sam.paper.cells import Match, read_cells
 from sam.record.reader import find_runs
 from sam.report.groups import group_runs
+from sam.report.markdown import render_comparison
 from sam.report.table import SettingTable, build_setting_tables
+from sam.report.text_tables import setting_table, unpaired_seeds
 from tests.record.run_directories import write_run
 
 CELLS = Path(__file__).resolve().parents[2] / "results" / "paper" / "cells.csv"
@@ -32,17 +35,52 @@ def test_blocks_give_the_paired_difference_to_sgd(tmp_path: Path) -> None:
         write_run(tmp_path, {"test_error_pct": sgd}, seed=seed)
         write_run(tmp_path, {"test_error_pct": sam}, seed=seed, optimizer__name="sam")
     baseline, sam_row = _blocks(tmp_path)[0].rows
-    assert baseline.difference_points is None
-    assert sam_row.difference_points is not None
-    assert sam_row.difference_points.mean == -2.0
-    assert sam_row.difference_points.half_width == pytest.approx(12.7062, abs=1e-4)
+    assert baseline.difference is None
+    assert sam_row.difference is not None and sam_row.difference.estimate is not None
+    assert sam_row.difference.estimate.mean == -2.0
+    assert sam_row.difference.estimate.half_width == pytest.approx(12.7062, abs=1e-4)
 
 
 def test_blocks_give_no_difference_without_shared_seeds(tmp_path: Path) -> None:
     for seed in (0, 1):
         write_run(tmp_path, seed=seed)
         write_run(tmp_path, seed=seed + 1, optimizer__name="sam")
-    assert _blocks(tmp_path)[0].rows[1].difference_points is None
+    difference = _blocks(tmp_path)[0].rows[1].difference
+    assert difference is not None and difference.estimate is None
+
+
+@pytest.mark.parametrize(
+    ("keys", "has_welch"),
+    [({}, True), ({"dataset__label_noise": 0.4}, False), ({"dataset__subset_seed": "run"}, False)],
+)
+def test_blocks_give_welch_p_only_for_equal_data(
+    tmp_path: Path, keys: dict[str, Any], has_welch: bool
+) -> None:
+    for seed, sgd, sam in ((0, 4.0, 3.0), (1, 6.0, 3.5), (2, 5.0, 3.5)):
+        write_run(tmp_path, {"test_error_pct": sgd}, seed=seed, **keys)
+        write_run(tmp_path, {"test_error_pct": sam}, seed=seed, optimizer__name="sam", **keys)
+    (block,) = _blocks(tmp_path)
+    difference = block.rows[1].difference
+    assert difference is not None and difference.sign_flip_p == 0.25
+    assert (difference.welch_p is not None) == has_welch
+    header, cells = setting_table(block).header, setting_table(block).rows[1]
+    assert ("p: t / sign-flip / Welch" in header) == has_welch
+    assert cells[header.index("Top-5 error (%)") - 1].count(" / ") == 1 + has_welch
+
+
+def test_blocks_name_the_seeds_without_a_partner(tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        write_run(tmp_path, seed=seed)
+    for seed in (1, 2, *range(30, 42)):
+        write_run(tmp_path, seed=seed, optimizer__name="sam")
+    (block,) = _blocks(tmp_path)
+    assert unpaired_seeds(block.rows) == [
+        "without a partner: SAM rho=0.05, seeds 30, 31, 32, 33, 34, 35, 36, 37, 38, 39 and 2 more: "
+        "no complete run of SGD",
+        "without a partner: SGD, seed 0: no complete run of SAM rho=0.05",
+    ]
+    text = render_comparison([block])
+    assert "no complete run of SGD" in text
 
 
 def test_blocks_give_no_difference_to_an_ambiguous_baseline(tmp_path: Path) -> None:
@@ -50,7 +88,7 @@ def test_blocks_give_no_difference_to_an_ambiguous_baseline(tmp_path: Path) -> N
         write_run(tmp_path / "a", {"identity": "aaaaaaaa"}, seed=seed)
         write_run(tmp_path / "b", {"identity": "bbbbbbbb"}, seed=seed)
         write_run(tmp_path, seed=seed, optimizer__name="sam")
-    assert [row.difference_points for row in _blocks(tmp_path)[0].rows] == [None, None, None]
+    assert [row.difference for row in _blocks(tmp_path)[0].rows] == [None, None, None]
 
 
 def test_blocks_put_the_closest_cell_in_its_row(tmp_path: Path) -> None:

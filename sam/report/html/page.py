@@ -27,6 +27,7 @@ from sam.report.text_tables import (
     paper_rows_table,
     setting_table,
     sweep_table,
+    unpaired_seeds,
 )
 
 FOLDER = Path(__file__).parent
@@ -46,6 +47,7 @@ FILTERS = (
     shelves,
     shown_columns,
     sweep_table,
+    unpaired_seeds,
 )
 
 
