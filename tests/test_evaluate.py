@@ -26,6 +26,25 @@ def test_evaluate_gives_the_errors_of_the_last_epoch(command, tmp_path):
         assert line in out
 
 
+def test_run_that_averages_its_weights_is_evaluated_at_the_averaged_weights(command, tmp_path):
+    # Averages are not yet those of a network that has learned: its errors differ.
+    rows = {}
+    for name, more in {"plain": [], "averaged": ["ema_decay=0.99"]}.items():
+        code, out, _ = command("train.py", *TINY, "epochs=3", f"outputs={name}", *more)
+        assert code == 0
+        assert ("test (EMA)" in out) == (name == "averaged")
+        (path,) = (tmp_path / name).rglob("metrics.csv")
+        rows[name] = metrics(path.parent)
+    for row, other in zip(*rows.values(), strict=True):
+        assert row["train_loss"] == other["train_loss"], "the average changes no update"
+        assert row["test_loss"] != other["test_loss"]
+    code, out, _ = command("evaluate.py", f"run={path.parent}")
+    assert code == 0
+    assert "test split, 16 images, after 3 epochs, averaged weights (ema_decay=0.99)" in out
+    record = json.loads((path.parent / "evaluation-test.json").read_text())
+    assert (record["loss"], record["ema_decay"]) == (float(rows["averaged"][-1]["test_loss"]), 0.99)
+
+
 def test_evaluate_on_the_training_split(command, tmp_path):
     command("train.py", *TINY)
     (path,) = tmp_path.rglob("metrics.csv")

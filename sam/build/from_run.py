@@ -133,7 +133,10 @@ def _predictions(wanting: TrainConfig, data: Dataset, device: torch.device) -> T
 def trained_network(
     config: TrainConfig, data: Dataset, directory: pathlib.Path, device: torch.device
 ) -> tuple[nn.Module, Moment]:
-    """Return the network of a run with the weights of its newest checkpoint, and the run's progress."""
+    """Return the network of a run at its newest checkpoint, and the run's progress.
+
+    If the run averages its weights, the network has the averaged weights.
+    """
     state = load_checkpoint(CheckpointStore(directory))
     if state is None:
         raise ConfigError(f"run={directory} has no checkpoint yet; train it first")
@@ -141,7 +144,7 @@ def trained_network(
     network = make_network(dataclasses.replace(config.model, weights=None), data, device)
     with user_errors(str(directory)):
         try:
-            load_model(network, state)
+            load_model(network, state["model" if config.ema_decay is None else "average"])
             progress = state["progress"]
             return network, Moment(int(progress["epoch"]), int(progress["step"]))
         except (KeyError, TypeError, AttributeError) as error:

@@ -18,6 +18,7 @@ from sam.models.timm_network import TimmNetwork
 from sam.models.wide_cifar_resnet import WideCifarResNet
 from sam.models.wide_resnet import WideResNet
 from sam.system.errors import user_errors
+from sam.training.weight_average import WeightAverage
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "cifar_resnet": CifarResNet,
@@ -69,3 +70,8 @@ def draw_network(config: TrainConfig, data: Dataset, resolved: Resolved) -> nn.M
         with user_errors("runtime.grad_checkpointing=true"):
             network.set_grad_checkpointing()  # type: ignore[operator]
     return network
+
+
+def weight_average(config: TrainConfig, network: nn.Module) -> WeightAverage | None:
+    """Return the moving average of a new network's weights; None if the config has none."""
+    return None if config.ema_decay is None else WeightAverage(network, config.ema_decay)

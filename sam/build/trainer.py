@@ -25,8 +25,10 @@ from sam.record.identity import science
 from sam.system.errors import ConfigError
 from sam.training.checkpoint import CheckpointStore
 from sam.training.distributed import World, data_parallel
-from sam.training.loop import Logger, Trainer
+from sam.training.interfaces import Logger
+from sam.training.loop import Trainer
 from sam.training.sharding import shard
+from sam.training.weight_average import WeightAverage
 
 # Keys that TensorBoard's table shows for every run, in addition to those that differ from their defaults.
 USUAL_KEYS = (
@@ -52,13 +54,14 @@ def make_loggers(
         import_tracker(config.logger)  # in all processes, so that all end with the error
     if not is_main:
         return []
-    validation = config.dataset.validation
+    split = "test" if config.dataset.validation == "none" else "validation"
+    split += "" if config.ema_decay is None else " (EMA)"
     label = "/".join(directory.parts[-5:-1]) + f" seed {config.seed}"
     settings = _hyperparameters(config)
     loggers: list[Logger] = [
         CsvLog(directory / "metrics.csv"),
         TensorBoardLog(directory / "tensorboard", settings, directory / "analysis"),
-        ConsoleLog(label, config.epochs, steps_per_epoch, "test" if validation == "none" else "validation"),
+        ConsoleLog(label, config.epochs, steps_per_epoch, split),
         TroubleLog(label, _chance_pct(train_targets), _advice(config.optimizer)),
     ]
     if config.logger != "tensorboard":
@@ -95,6 +98,7 @@ def make_trainer(
     world: World,
     stop_requested: Callable[[], bool],
     inspect: Callable[[int], None] | None,
+    average: WeightAverage | None,
 ) -> Trainer:
     """Return the trainer of a run.
 
@@ -107,6 +111,7 @@ def make_trainer(
         world: The processes that share the run.
         stop_requested: Called after every update; if it returns True, the training saves and ends.
         inspect: Called with the number of complete epochs; None for no analysis.
+        average: The moving average of the network's weights, which is evaluated; None for no average.
     """
     called, unsynced = _wrapped(config.runtime, network, world)
     batches = make_train_batches(config, data, resolved)
@@ -122,11 +127,12 @@ def make_trainer(
         label_smoothing=config.label_smoothing,
         unsynced=unsynced,
     )
+    evaluated = network if average is None else average.network
     return Trainer(
         model=network,
         update=update,
         batches=batches,
-        evaluate=make_evaluation(config.model, data, data.test, network, resolved, world),
+        evaluate=make_evaluation(config.model, data, data.test, evaluated, resolved, world),
         epochs=config.epochs,
         lr_at=_lr_at(config.optimizer, num_steps, batches.steps_per_epoch),
         store=CheckpointStore(directory),
@@ -136,6 +142,7 @@ def make_trainer(
         checkpoint_seconds=60 * config.runtime.checkpoint_minutes,
         stop_requested=stop_requested,
         inspect=inspect,
+        average=average,
     )
 
 

@@ -53,6 +53,11 @@ def clashes(config: TrainConfig) -> Iterator[str]:
             f"optimizer.warmup_epochs={config.optimizer.warmup_epochs:g} leaves no epoch of "
             f"epochs={config.epochs} after the warm-up; lower it, or raise epochs"
         )
+    if config.ema_decay is not None and config.runtime.parallel == "fsdp":
+        yield (
+            f"ema_decay={config.ema_decay} averages whole weights, but runtime.parallel=fsdp shards them; "
+            "use runtime.parallel=ddp, or ema_decay=null"
+        )
     yield from dataset_clashes(config.dataset, config.batch_size)
     yield from model_clashes(config.model)
     yield from augmentation_clashes(config.augmentation, config.dataset)

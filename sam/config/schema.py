@@ -40,6 +40,10 @@ class TrainConfig:
     m: int | None = setting(None, at_least=1)
     # Label smoothing of the training loss.
     label_smoothing: float = setting(0.0, at_least=0, below=1)
+    # Exponential moving average (EMA) of the weights and of the batch-norm statistics: weight of the old
+    # average in each update, for example 0.999. The run, evaluate.py and analyses then measure errors at the
+    # averaged weights. null means no average.
+    ema_decay: float | None = setting(None, above=0, below=1)
     # Seed of the run: initial weights, order of the images, augmentation, label noise.
     seed: int = setting(0, at_least=0, at_most=2**31 - 1)
     # Folder of the run directories.

@@ -39,6 +39,7 @@ CHANGED_TITLE_KEYS = {
     "dataset.validation": "validation on {}",
     "dataset.verify": "not verified",
     "optimizer.base": "{}",
+    "ema_decay": "EMA of the weights {}",
 }
 # Training keys that a line of details shows only if their value is not the default.
 CHANGED_DETAILS = ("optimizer.warmup_epochs",)

@@ -60,7 +60,8 @@ def evaluate_and_write(directory: pathlib.Path, training: TrainConfig, config: E
     moment, class_names, evaluation = evaluate_run(training, directory, config.split, config.device)
     held_out = config.split == "test" and training.dataset.validation != "none"
     split = "validation" if held_out else config.split
-    print(f"{directory}\n{split} split, {evaluation.num_images} images, after {moment}")
+    weights = "" if training.ema_decay is None else f", averaged weights (ema_decay={training.ema_decay})"
+    print(f"{directory}\n{split} split, {evaluation.num_images} images, after {moment}{weights}")
     for label, value in (
         ("loss", f"{evaluation.loss:.4f}"),
         ("top-1 error", f"{evaluation.error_pct:.2f} %"),
@@ -70,7 +71,7 @@ def evaluate_and_write(directory: pathlib.Path, training: TrainConfig, config: E
     ):
         print(f"{label:<24}{value:>10}")
     path = directory / f"evaluation-{split}.json"
-    record = {"split": split, "after": moment, "class_names": class_names}
+    record = {"split": split, "after": moment, "ema_decay": training.ema_decay, "class_names": class_names}
     write_json(path, record | dataclasses.asdict(evaluation))
     print(f"written to {path}")
 

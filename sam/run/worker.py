@@ -12,7 +12,7 @@ from torch import nn
 
 from sam.build.data import load_dataset
 from sam.build.from_run import check_labels, load_checkpoint, relabelled
-from sam.build.network import draw_network
+from sam.build.network import draw_network, weight_average
 from sam.build.resolved import numerics, resolve
 from sam.build.trainer import make_trainer
 from sam.config.schema import TrainConfig
@@ -62,8 +62,12 @@ def run(config: TrainConfig, command: str) -> dict[str, Any]:
             data = load_dataset(config.dataset, config.seed)
         data = relabelled(config, data, directory, device, world)
         network = draw_network(config, data, resolved)
-        inspect = inspection_during_training(config, directory, data, network, device)
-        trainer = make_trainer(config, directory, data, network, resolved, world, stop.is_set, inspect)
+        average = weight_average(config, network)
+        inspected = network if average is None else average.network
+        inspect = inspection_during_training(config, directory, data, inspected, device)
+        trainer = make_trainer(
+            config, directory, data, network, resolved, world, stop.is_set, inspect, average
+        )
         if world.any(stop.is_set(), device):  # nothing is trained yet, so there is nothing to save
             raise SystemExit(128 + (stop.signal_number or signal.SIGTERM))
         with locked(directory) if world.is_main else nullcontext():

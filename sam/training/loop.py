@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,39 +11,15 @@ from torch import Tensor, nn
 from sam.training.checkpoint import CheckpointStore
 from sam.training.distributed import World
 from sam.training.evaluation import Evaluation
+from sam.training.interfaces import Batches, Logger
 from sam.training.random_state import RandomState
 from sam.training.rows import Row, Rows, diverged, train_means
 from sam.training.sharding import gathered, load_model, sharded_like
 from sam.training.update import Update
+from sam.training.weight_average import WeightAverage
 
 # Several processes agree on whether to stop or save only every 10 steps, because that waits for the device.
 STEPS_BETWEEN_AGREEMENTS = 10
-
-
-class Batches(Protocol):
-    """The interface of the training data."""
-
-    steps_per_epoch: int
-    batch_size: int  # over all processes
-
-    def epoch(self, epoch: int, first_step: int = 0) -> Any:
-        """Iterate over (images, targets, clean targets or None) of an epoch, beginning with first_step."""
-
-
-class Logger(Protocol):
-    """Receives one row of numbers per epoch."""
-
-    def restart(self, rows: Sequence[Row]) -> None:
-        """Start the log with the rows of the epochs that are already complete."""
-
-    def log(self, row: Row) -> None:
-        """Add the row of the epoch that just ended."""
-
-    def advance(self, epoch: int, step: int, loss: Tensor) -> None:
-        """Report progress: `step` updates of the epoch are done; the sum of their losses is on the device."""
-
-    def close(self) -> None:
-        """Finish the log; it is not used afterwards."""
 
 
 class Interrupted(Exception):  # noqa: N818  (not an error: the state is saved)
@@ -69,7 +45,7 @@ class Trainer:
         model: The model in training mode, on its device; checkpoints hold its state.
         update: Makes one update of the weights.
         batches: The training data, as a function of epoch and step.
-        evaluate: Evaluates the model on the test split.
+        evaluate: Evaluates the model, or its average, on the test split.
         epochs: The number of epochs; 0 only evaluates the model.
         lr_at: Learning rate of an update, by the number of updates before it.
         store: Writes and reads the checkpoints.
@@ -82,6 +58,7 @@ class Trainer:
             again when a run continues from such a checkpoint, and after the evaluation of epochs=0. It must
             not change the model. Its time is not counted, and the other processes wait for it. None in all
             processes: no inspection.
+        average: The moving average of the model's weights; updated after every update. None: no average.
     """
 
     def __init__(
@@ -100,6 +77,7 @@ class Trainer:
         checkpoint_seconds: float,
         stop_requested: Callable[[], bool],
         inspect: Callable[[int], None] | None = None,
+        average: WeightAverage | None = None,
     ) -> None:
         self.progress = Progress()
         self._model = model
@@ -115,6 +93,7 @@ class Trainer:
         self._checkpoint_seconds = checkpoint_seconds
         self._stop_requested = stop_requested
         self._inspect = inspect
+        self._average = average
         self._last_save = time.monotonic()
         self._started = time.monotonic()
 
@@ -167,6 +146,8 @@ class Trainer:
             lr = self._lr_at(self.num_steps_done)
             progress.sums += self._update(images, targets, lr, clean_targets, self.num_steps_done)
             progress.step += 1
+            if self._average is not None:
+                self._average.update(self._model, self.num_steps_done)
             for logger in self._loggers:
                 logger.advance(progress.epoch, progress.step, loss)
             progress.epoch_seconds = time.monotonic() - started
@@ -249,6 +230,8 @@ class Trainer:
     def _average_statistics(self) -> None:
         """Give every process the mean of all running statistics."""
         self._world.mean_(self._update.statistics.averaged)
+        if self._average is not None:
+            self._world.mean_(self._average.statistics)
 
     def _gather_sums(self, sums: Tensor) -> None:
         """Move the sums of all processes to the main process, which writes the checkpoint."""
@@ -258,8 +241,10 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """Return the state for a bit-identical continuation; all processes must call this together."""
         progress = dataclasses.asdict(self.progress)
+        average = {} if self._average is None else {"average": self._average.network.state_dict()}
         return {
             "model": gathered(self._model.state_dict()),
+            **average,
             "optimizer": gathered(self._update.rule.optimizer.state_dict()),
             "scaler": self._update.scaler.state_dict(),
             "progress": progress,
@@ -278,7 +263,9 @@ class Trainer:
             raise ValueError(f"the checkpoint is not that of this run: {error!r}") from error
 
     def _load(self, state: dict[str, Any]) -> None:
-        load_model(self._model, state)
+        load_model(self._model, state["model"])
+        if self._average is not None:
+            load_model(self._average.network, state["average"])
         optimizer = self._update.rule.optimizer
         optimizer.load_state_dict(sharded_like(optimizer, state["optimizer"]))
         self._update.scaler.load_state_dict(state["scaler"])

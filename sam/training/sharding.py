@@ -57,17 +57,15 @@ def shard_like(weight: Tensor | None, value: Any) -> Any:
     return distribute_tensor(whole, weight.device_mesh, weight.placements, src_data_rank=None)
 
 
-def load_model(model: nn.Module, state: dict[str, Any]) -> None:
-    """Load the weights and buffers from the result of Trainer.state().
+def load_model(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Load weights and buffers, by name, from the result of Trainer.state().
 
     Raises:
         ValueError: If they belong to another model.
     """
     weights = dict(model.named_parameters())
     try:
-        model.load_state_dict(
-            {name: shard_like(weights.get(name), value) for name, value in state["model"].items()}
-        )
+        model.load_state_dict({name: shard_like(weights.get(name), value) for name, value in state.items()})
     except RuntimeError as error:
         raise ValueError(f"the checkpoint does not fit the model: {error}") from error
 

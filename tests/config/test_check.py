@@ -134,6 +134,8 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("m", 0, "a number >= 1"),
     ("label_smoothing", -0.1, "a number >= 0 and < 1"),
     ("label_smoothing", 1.0, "a number >= 0 and < 1"),
+    ("ema_decay", 0.0, "a number > 0 and < 1"),
+    ("ema_decay", 1.0, "a number > 0 and < 1"),
     ("seed", -1, SEED),
     ("seed", 2**31, SEED),
 ]
@@ -235,6 +237,10 @@ def test_check_tests_above_cover_every_key_with_a_rule() -> None:
         (
             {"analysis.name": "hessian", "runtime.parallel": "fsdp", "optimizer.sync_ascent": True},
             "analysis=hessian runtime.parallel=fsdp evaluate.py run=",
+        ),
+        (
+            {"ema_decay": 0.9, "runtime.parallel": "fsdp", "optimizer.name": "sgd"},
+            "ema_decay=0.9 runtime.parallel=fsdp runtime.parallel=ddp ema_decay=null",
         ),
         ({"m": 48}, "m=48 batch_size=128 m=null"),
         ({"m": 256}, "m=256 batch_size=128 m=null"),

@@ -111,6 +111,7 @@ SCIENCE: dict[str, Any] = {
     "batch_size": 64,
     "m": 32,
     "label_smoothing": 0.1,
+    "ema_decay": 0.99,
 }
 NO_SCIENCE: dict[str, Any] = {
     "analysis.name": "sharpness",

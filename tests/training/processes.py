@@ -111,7 +111,7 @@ def sharded_case(world, make, name, m=M, **rule):
         update(images, targets, lr=0.1, step=step)
     stopped = make()
     shard(stopped, world.size)
-    load_model(stopped, state)
+    load_model(stopped, state["model"])
     again = make_update(stopped, name, m=m, **rule)
     optimizer = again.rule.optimizer
     optimizer.load_state_dict(sharded_like(optimizer, state["optimizer"]))

@@ -14,6 +14,7 @@ from sam.training.distributed import World
 from sam.training.evaluation import Evaluation
 from sam.training.loop import Interrupted, Trainer
 from sam.training.rows import Rows
+from sam.training.weight_average import WeightAverage
 from tests.training.test_update import make_update
 
 CPU = torch.device("cpu")
@@ -61,6 +62,7 @@ def make_trainer(
     checkpoint_seconds=1e9,
     epochs=3,
     inspect=None,
+    ema_decay=None,
     **rule,
 ):
     torch.manual_seed(0)
@@ -81,6 +83,7 @@ def make_trainer(
         checkpoint_seconds=checkpoint_seconds,
         stop_requested=stop,
         inspect=inspect,
+        average=None if ema_decay is None else WeightAverage(model, ema_decay),
     )
     return trainer, recorder
 
@@ -100,7 +103,7 @@ def same(one, other):
 
 
 @pytest.mark.parametrize("stop_after", range(1, 9))
-@pytest.mark.parametrize("rule", [{}, LOOK_SAM], ids=["SAM", "LookSAM"])
+@pytest.mark.parametrize("rule", [{"ema_decay": 0.4}, LOOK_SAM], ids=["SAM with EMA", "LookSAM"])
 def test_run_stopped_after_any_step_ends_like_one_never_stopped(tmp_path, stop_after, rule):
     whole, whole_log = make_trainer(tmp_path, **rule)
     assert whole.fit()
@@ -119,6 +122,13 @@ def test_run_stopped_after_any_step_ends_like_one_never_stopped(tmp_path, stop_a
     assert same(resumed_log.rows, whole_log.rows)
     assert resumed.num_passes == whole.num_passes
     assert log.steps + resumed_log.steps == whole_log.steps
+
+
+def test_checkpoint_without_the_average_is_not_that_of_a_run_with_one(tmp_path):
+    plain, _ = make_trainer(tmp_path)
+    averaged, _ = make_trainer(tmp_path, ema_decay=0.4)
+    with pytest.raises(ValueError, match="the checkpoint is not that of this run: KeyError"):
+        averaged.load(plain.state())
 
 
 def test_checkpoints_inside_an_epoch_come_when_they_are_due(tmp_path):
