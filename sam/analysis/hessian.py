@@ -16,6 +16,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
+from sam.analysis.compiled_product import Product
 from sam.analysis.lanczos import Array, Lanczos, random_vector
 from sam.analysis.sample import SampleLoss
 
@@ -47,13 +48,17 @@ class SampleHessian:
     Args:
         sample: The loss; its network must be twice differentiable: not compiled, no gradient checkpointing.
         memory_bytes: Memory for the kept graphs, >= 0. The graph of one more chunk is needed in addition.
+        compiled: The compiled product for chunks of full size (see compiled_product). It keeps no graph. None
+            for eager products.
     """
 
-    def __init__(self, sample: SampleLoss, memory_bytes: int = 0) -> None:
+    def __init__(self, sample: SampleLoss, memory_bytes: int = 0, compiled: Product | None = None) -> None:
         self.sample = sample
+        self._compiled = compiled
         self.num_weights = sum(weight.numel() for weight in sample.weights)
         self._chunks = list(sample.chunks())
-        num_kept = min(memory_bytes // self._graph_bytes(), len(self._chunks)) if memory_bytes else 0
+        keeps = memory_bytes and compiled is None
+        num_kept = min(memory_bytes // self._graph_bytes(), len(self._chunks)) if keeps else 0
         self._kept = [self._gradient(*chunk) for chunk in self._chunks[:num_kept]]
         self.num_products = 0  # so far
 
@@ -66,6 +71,10 @@ class SampleHessian:
         self.num_products += len(vectors)
         total = torch.zeros_like(vectors)
         for number, chunk in enumerate(self._chunks):
+            if self._compiled and len(chunk[1]) == len(self._chunks[0][1]):
+                for row, vector in enumerate(vectors):
+                    total[row] += self._compiled(*chunk, vector)
+                continue
             is_kept = number < len(self._kept)
             gradient = self._kept[number] if is_kept else self._gradient(*chunk)
             for row, vector in enumerate(vectors):
@@ -124,6 +133,7 @@ def hessian_spectrum(
     seed: int = 0,
     tolerance: float = 1e-3,
     memory_bytes: int = 2**30,
+    compiled: Product | None = None,
 ) -> Spectrum:
     """Return the largest eigenvalues of the Hessian, its trace and its spectral density.
 
@@ -149,6 +159,7 @@ def hessian_spectrum(
         memory_bytes: Memory limit for the kept graphs (see SampleHessian), and once more the same limit for
             the vectors of probes that advance together. Both only save time. The graph of one chunk and the
             vectors of one probe (4 or 8 bytes * P * steps) are needed in any case.
+        compiled: As in SampleHessian.
 
     Raises:
         ValueError: If an argument is out of range, or a product is not finite.
@@ -156,7 +167,7 @@ def hessian_spectrum(
     num_weights = sum(weight.numel() for weight in sample.weights)
     _check(num_weights, top, steps, probes, tolerance)
     steps = min(steps, num_weights)
-    hessian = SampleHessian(sample, memory_bytes)
+    hessian = SampleHessian(sample, memory_bytes, compiled)
     seeds = np.random.SeedSequence(seed).generate_state(probes).tolist()
     like = sample.weights[0].detach().new_empty(num_weights)
     together = max(1, memory_bytes // (steps * num_weights * like.element_size()))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sam.analysis import hessian, landscape, sharpness
+from sam.analysis.compiled_product import compiled_product
 from sam.analysis.layers import layer_spectra, num_layers
 from sam.analysis.order_cosines import order_cosines
 from sam.analysis.sample import SampleLoss
@@ -54,8 +55,14 @@ def _hessian(
     vectors = hessian.basis_bytes(sample, chosen.steps) / 1e9
     note = f"; up to {vectors:,.1f} GB for vectors"
     tell_cost("hessian, at most", 2 * products * len(sample), sample, tell, note)
+    compiled = compiled_product(sample, tell) if subject.config.runtime.compile else None
     spectrum = hessian.hessian_spectrum(
-        sample, top=chosen.top, steps=chosen.steps, probes=chosen.probes, seed=chosen.seed
+        sample,
+        top=chosen.top,
+        steps=chosen.steps,
+        probes=chosen.probes,
+        seed=chosen.seed,
+        compiled=compiled,
     )
     kept = {"eigenvectors": spectrum.eigenvectors.cpu().numpy()} if chosen.save_vectors else {}
     _write_arrays(arrays, nodes=spectrum.nodes, weights=spectrum.weights, **kept)
@@ -70,6 +77,7 @@ def _hessian(
         "trace_standard_error": spectrum.trace_standard_error,
         "num_parameters": sum(weight.numel() for weight in sample.weights),
         "num_products": spectrum.num_products,
+        "compiled": compiled is not None,
         **_by_layer(chosen, sample),
     }
 
@@ -77,6 +85,7 @@ def _hessian(
 def _by_layer(chosen: AnalysisConfig, sample: SampleLoss) -> dict[str, Any]:
     if not chosen.per_layer:
         return {}
+    # Eager: the weights of each layer would need a product of their own, and a compilation takes too long.
     layers = layer_spectra(sample, probes=chosen.probes, seed=chosen.seed)
     return {"layers": [dataclasses.asdict(layer) for layer in layers]}
 

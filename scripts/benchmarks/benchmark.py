@@ -1,4 +1,4 @@
-"""Measure speed and memory of several variants: benchmark.py {data,step,optimizer,models,hessian}.
+"""Measure speed and memory of several variants: benchmark.py WHAT [KEY=VALUE ...].
 
 data    images per second that reach the network: our batches, and a DataLoader (with runtime.workers
         workers) with torchvision's transforms; both with the same augmentation and one thread
@@ -8,6 +8,7 @@ step    time, images per second and peak memory of training, batches included, f
 optimizer  time of SAM without its passes, for a thousand small parameters, and of a loop over tensors
 models  time and peak memory of two updates of every model with SGD and with SAM, each in a new process
 hessian  time of a Hessian's largest eigenvalues and density, with curvlinops and hessian-eigenthings too
+products  time and memory of one product with the Hessian: double backward, forward over reverse, compiled
 
 Variants alternate in short blocks, so that other load on the machine affects all of them equally. Ratios are
 ratios of median block times. (models runs each variant once.) Keys are those of train.py. The table is
@@ -20,6 +21,7 @@ printed; --json FILE also writes it to a file.
     benchmark.py step dataset=cifar10 model=wrn_16_4 --m 32 256
     benchmark.py models --only wrn_28_10 resnet50
     benchmark.py hessian dataset=cifar10 model=resnet20 dataset.num_train=1000 --blocks 3
+    benchmark.py products dataset=cifar10 model=wrn_16_4 dataset.num_train=1000 runtime.device=cuda
 """
 
 import argparse
@@ -60,6 +62,7 @@ from sam.training.update import Update
 from scripts.benchmarks.hessian_cost import benchmark_hessian
 from scripts.benchmarks.optimizer_cost import benchmark_optimizer
 from scripts.benchmarks.plain_loop import plain_loader, plain_update
+from scripts.benchmarks.product_cost import benchmark_products
 from scripts.benchmarks.timing import alternate, peak_memory_bytes, wait
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -268,7 +271,7 @@ def print_rows(rows: list[Row]) -> None:
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("what", choices=["data", "step", "optimizer", "models", "hessian"])
+    parser.add_argument("what", choices=["data", "step", "optimizer", "models", "hessian", "products"])
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--blocks", type=int, default=20, help="number of blocks per variant")
     parser.add_argument("--m", type=int, nargs="+", default=[], help="step: values of m")
@@ -293,7 +296,11 @@ def main() -> None:
         if arguments.what == "step":
             rows = benchmark_step(config, arguments.blocks, arguments)
         else:
-            of_config = {"data": benchmark_data, "hessian": benchmark_hessian}
+            of_config = {
+                "data": benchmark_data,
+                "hessian": benchmark_hessian,
+                "products": benchmark_products,
+            }
             rows = of_config[arguments.what](config, arguments.blocks)
         print_rows(rows)
     record = {

@@ -8,6 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
+from sam.analysis import compiled_product
 from sam.record.analyses import NAMES, read_analyses
 from tests.test_train import metrics
 from tests.tiny import TINY
@@ -188,6 +189,26 @@ def test_hessian_per_layer_covers_all_weights_and_has_a_file_of_its_own(analyse,
     plain = found.record["settings"].copy()
     assert plain.pop("per_layer") is True
     assert plain == {"top": 2, "steps": 5, "probes": 2, "seed": 0, "save_vectors": False}
+
+
+@pytest.mark.slow
+def test_run_with_compile_has_its_products_compiled(command, monkeypatch, tmp_path):
+    compiled = []
+
+    def compile_nothing(function, **_):
+        compiled.append(function)
+        return function
+
+    monkeypatch.setattr(torch, "compile", compile_nothing)
+    results = []
+    for value in ("true", "false"):
+        outputs = f"compile_{value}"
+        train(command, f"runtime.compile={value}", "analysis=hessian", *QUICK, "epochs=1", outputs=outputs)
+        (path,) = (tmp_path / outputs).rglob("result.json")
+        results.append(only(path.parent, "hessian").result)
+    assert [result["compiled"] for result in results] == [True, False]
+    assert results[0]["eigenvalues"] == pytest.approx(results[1]["eigenvalues"], rel=1e-3)
+    assert compiled.count(compiled_product._product) == 1
 
 
 @pytest.mark.slow

@@ -11,8 +11,9 @@ from sam.analysis.sample import SampleLoss
 from sam.config.compose import composed
 from sam.optim import SAM
 from sam.system.errors import ConfigError
-from scripts.benchmarks import benchmark, hessian_cost, timing
+from scripts.benchmarks import benchmark, hessian_cost, product_cost, timing
 from scripts.benchmarks.plain_loop import plain_update
+from scripts.benchmarks.product_cost import benchmark_products
 from tests.conftest import changed
 from tests.tiny import TINY
 
@@ -98,6 +99,24 @@ def test_hessian_names_the_library_that_is_missing(run_main, monkeypatch):
         2,
         "error: a library to compare with is missing: pip install --no-deps another\n",
     )
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # in torch, for forward derivatives
+def test_products_are_timed_and_compared(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    rows = benchmark_products(composed(SMALL), num_blocks=1, chunk_size=16)
+    assert [row["variant"] for row in rows] == [
+        "double backward",
+        "double backward, graphs kept",
+        "forward over reverse",
+        "forward over reverse, compiled",
+    ]
+    assert rows[0]["time_over_eager"] == rows[0]["memory_over_eager"] == 1
+    assert rows[1]["memory_over_eager"] > 1 and all(row["product_ms"] > 0 for row in rows)
+    assert "seconds_to_compile" in rows[-1]
+    found = {"double backward": torch.tensor([1.0, -2]), "other": torch.tensor([1.0, -2.1])}
+    with pytest.raises(ConfigError, match="^other: departs from double backward by 5.0e-02 of the largest"):
+        product_cost._departure("other", found)
 
 
 @pytest.mark.slow

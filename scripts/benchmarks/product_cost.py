@@ -1,0 +1,95 @@
+"""Time and memory of one product with the Hessian: double backward, forward over reverse, and compiled."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sam.analysis.compiled_product import compiled_product, forward_over_reverse
+from sam.analysis.hessian import SampleHessian
+from sam.analysis.sample import SampleLoss
+from sam.config.schema import TrainConfig
+from sam.system.errors import ConfigError
+from sam.training.precision import float32_products
+from scripts.benchmarks.hessian_cost import make_problem
+from scripts.benchmarks.timing import alternate, peak_memory_bytes, wait
+
+EAGER = "double backward"  # the others are compared with it
+LARGEST_DEPARTURE = 1e-4  # of two products in fp32, in units of the largest entry
+
+
+def benchmark_products(config: TrainConfig, num_blocks: int, chunk_size: int = 100) -> list[dict[str, Any]]:
+    """Time one product over the training images with one vector, for a network after some updates.
+
+    The compilation is timed on its own. Memory is what torch has allocated on a GPU (runtime.device=cuda),
+    and what tensors hold on a CPU.
+
+    Args:
+        config: The config of the network, the images and runtime.device; dataset.num_train images are used.
+        num_blocks: Number of measurements of each variant; the median is reported.
+        chunk_size: Images per pass; must divide the number of images.
+
+    Raises:
+        ConfigError: If chunk_size does not divide the number of images, if torch cannot compile the product,
+            or if the products differ.
+    """
+    problem = make_problem(config, chunk_size)
+    torch.set_num_threads(problem.pop("threads"))
+    sample = SampleLoss(**problem)
+    device = sample.images.device
+    size = sum(weight.numel() for weight in sample.weights)
+    vectors = torch.randn(1, size, generator=torch.Generator().manual_seed(0)).to(device)
+    with float32_products("fp32"):
+        started = time.perf_counter()
+        compiled = compiled_product(sample, print)
+        wait(device)
+        seconds_to_compile = time.perf_counter() - started
+        if compiled is None:
+            raise ConfigError(f"model={config.model.name}: torch cannot compile its products")
+        makes: dict[str, Callable[[], SampleHessian]] = {
+            EAGER: partial(SampleHessian, sample),
+            "double backward, graphs kept": partial(SampleHessian, sample, 2**40),
+            "forward over reverse": partial(SampleHessian, sample, compiled=forward_over_reverse(sample)),
+            "forward over reverse, compiled": partial(SampleHessian, sample, compiled=compiled),
+        }
+        starts = {name: partial(_start, make, vectors) for name, make in makes.items()}
+        memory = {name: peak_memory_bytes(start, device) for name, start in starts.items()}
+        runs = {name: start() for name, start in starts.items()}
+        found = {name: run() for name, run in runs.items()}
+        seconds = alternate({name: partial(_timed, run, device) for name, run in runs.items()}, num_blocks)
+    rows = [
+        {
+            "variant": name,
+            "product_ms": round(1000 * own, 2),
+            "time_over_eager": round(own / seconds[EAGER], 3),
+            "peak_memory_mib": round(memory[name] / 2**20, 1),
+            "memory_over_eager": round(memory[name] / memory[EAGER], 3),
+            "departure": _departure(name, found),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        }
+        for name, own in seconds.items()
+    ]
+    rows[-1]["seconds_to_compile"] = round(seconds_to_compile, 1)
+    return rows
+
+
+def _departure(name: str, found: dict[str, Tensor]) -> float:
+    """Return the largest difference from the eager product, in units of its largest entry."""
+    departure = ((found[name] - found[EAGER]).abs().max() / found[EAGER].abs().max()).item()
+    if departure > LARGEST_DEPARTURE:
+        raise ConfigError(f"{name}: departs from {EAGER} by {departure:.1e} of the largest entry")
+    return float(f"{departure:.1e}")
+
+
+def _start(make: Callable[[], SampleHessian], vectors: Tensor) -> Callable[[], Tensor]:
+    """Return a function that makes one product."""
+    return partial(make().products, vectors)
+
+
+def _timed(run: Callable[[], Tensor], device: torch.device) -> None:
+    """Make one product and wait for it."""
+    run()
+    wait(device)
