@@ -1,4 +1,4 @@
-"""Means over seeds with their 95 % Student-t intervals."""
+"""Means over seeds with their Student-t intervals, of 95 % if nothing else is said."""
 
 import math
 import statistics
@@ -13,7 +13,7 @@ class Estimate(NamedTuple):
 
     Attributes:
         mean: The arithmetic mean.
-        half_width: Half the width of its 95 % interval; None for a single value.
+        half_width: Half the width of its interval; None for a single value.
         num_values: Number of values.
     """
 
@@ -22,14 +22,15 @@ class Estimate(NamedTuple):
     num_values: int
 
 
-def estimate(values: Sequence[float]) -> Estimate | None:
+def estimate(values: Sequence[float], level: float = 0.95) -> Estimate | None:
     """Estimate the common mean of independent values.
 
-    mean +- t * s / sqrt(n), with t the 97.5 % quantile of Student's t distribution with n - 1 degrees of
-    freedom, and s the standard deviation with n - 1 in its denominator.
+    mean +- t * s / sqrt(n), with t the quantile of Student's t distribution with n - 1 degrees of freedom
+    (97.5 % for a 95 % interval), and s the standard deviation with n - 1 in its denominator.
 
     Args:
         values: One number per run, for example test errors in percent.
+        level: Coverage of the interval, between 0 and 1.
 
     Returns:
         The estimate, in the unit of the values; None if there are no values.
@@ -39,7 +40,7 @@ def estimate(values: Sequence[float]) -> Estimate | None:
     if len(values) == 1:
         return Estimate(values[0], None, 1)
     # scipy.stats.t.ppf is the same function, but takes a second to import.
-    quantile = float(stdtrit(len(values) - 1, 0.975))
+    quantile = float(stdtrit(len(values) - 1, (1 + level) / 2))
     half_width = quantile * statistics.stdev(values) / math.sqrt(len(values))
     return Estimate(statistics.fmean(values), half_width, len(values))
 
