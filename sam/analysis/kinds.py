@@ -18,6 +18,7 @@ from sam.analysis.layers import layer_spectra, num_layers
 from sam.analysis.order_cosines import order_cosines
 from sam.analysis.sample import SampleLoss
 from sam.analysis.subject import Subject, copy_of, tell_cost
+from sam.analysis.trajectory import Trajectory, kept_epochs, path_steps, trajectory_of
 from sam.build.data import make_train_batches
 from sam.build.from_run import trained_network
 from sam.build.update import make_update
@@ -94,15 +95,18 @@ def _landscape(
     chosen: AnalysisConfig, subject: Subject, sample: SampleLoss, arrays: pathlib.Path, tell: Tell
 ) -> dict[str, Any]:
     other = _other_network(chosen, subject, sample)
-    directions = _directions(chosen, subject, sample, chosen.dimensions - (other is not None))
-    surface = _begun_surface(arrays) or _empty_surface(chosen)
+    path = trajectory_of(subject, sample, chosen.dimensions) if chosen.directions == "trajectory" else None
+    if path is None:
+        directions = _directions(chosen, subject, sample, chosen.dimensions - (other is not None))
+    else:
+        directions = path.directions
+    surface = _begun_surface(arrays) or _empty_surface(chosen, path)
     tell_cost("landscape", landscape.num_image_passes(len(sample), surface), sample, tell)
 
     def save() -> None:
-        second = {} if surface.steps_2 is None else {"steps_2": surface.steps_2}
-        _write_arrays(
-            arrays, steps_1=surface.steps_1, **second, loss=surface.loss, error_pct=surface.error_pct
-        )
+        more = {} if surface.steps_2 is None else {"steps_2": surface.steps_2}
+        more |= {} if path is None else {"path": path.coordinates}
+        _write_arrays(arrays, steps_1=surface.steps_1, **more, loss=surface.loss, error_pct=surface.error_pct)
 
     try:
         landscape.fill_surface(sample, surface, directions, other, save)
@@ -116,10 +120,25 @@ def _landscape(
         "highest": float(finite.max(initial=-numpy.inf)),
         "points": surface.loss.size,
         "not_finite": surface.loss.size - finite.size,
+        **({} if path is None else _path(path, subject)),
     }
 
 
-def _empty_surface(chosen: AnalysisConfig) -> landscape.Surface:
+def _path(path: Trajectory, subject: Subject) -> dict[str, Any]:
+    """Return the path of a run as it stands in the JSON file."""
+    epochs = [*kept_epochs(subject), subject.moment.epoch]
+    points = [
+        {"epoch": epoch, "coordinates": row}
+        for epoch, row in zip(epochs, path.coordinates.tolist(), strict=True)
+    ]
+    return {"explained_pct": path.explained_pct, "path": points}
+
+
+def _empty_surface(chosen: AnalysisConfig, path: Trajectory | None) -> landscape.Surface:
+    if path is not None:
+        return landscape.empty_surface(
+            *(path_steps(along, chosen.span, chosen.points) for along in path.coordinates.T)
+        )
     first = landscape.steps_between if chosen.directions == "run" else landscape.symmetric_steps
     second = landscape.symmetric_steps(chosen.span, chosen.points) if chosen.dimensions == 2 else None
     return landscape.empty_surface(first(chosen.span, chosen.points), second)
@@ -209,7 +228,7 @@ def _second_order(
     }
 
 
-def _write_arrays(path: pathlib.Path, **arrays: Any) -> None:
+def _write_arrays(path: pathlib.Path, /, **arrays: Any) -> None:
     """Write a file of arrays atomically: a reader sees either the old file or the complete new one."""
     with replaced(path, "wb") as file:
         numpy.savez(file, **arrays)

@@ -2,7 +2,8 @@
 
 Li et al. (2018), Visualizing the Loss Landscape of Neural Nets, section 4: L(w + a * d_1 + b * d_2), where
 every filter of a direction has the norm of the same filter of w. Directions are random or eigenvectors of the
-Hessian. The first may instead lead to the weights of another network: w + a * (w_other - w).
+Hessian. The first may instead lead to the weights of another network: w + a * (w_other - w). Or directions
+are the principal components of the path of a run (trajectory.py), which are not normalised by filter.
 """
 
 import dataclasses

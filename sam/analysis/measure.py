@@ -12,6 +12,7 @@ from typing import Any
 
 from sam.analysis.kinds import ANALYSES, Tell
 from sam.analysis.subject import Subject, sample_of
+from sam.analysis.trajectory import kept_epochs
 from sam.config.analysis import AnalysisConfig
 from sam.record.analyses import Analysis, read_analysis
 from sam.record.reader import find_runs
@@ -89,6 +90,8 @@ def path_of_analysis(chosen: AnalysisConfig, subject: Subject) -> pathlib.Path:
     asked = {key: getattr(chosen, key) for key in keys}
     if chosen.name == "landscape" and chosen.other is not None:
         asked["other_epoch"] = _last_epoch(pathlib.Path(chosen.other).expanduser())
+    if chosen.name == "landscape" and chosen.directions == "trajectory":
+        asked["kept_epochs"] = kept_epochs(subject)
     text = json.dumps(asked, sort_keys=True)
     moment = f"epoch{subject.moment.epoch}" + (f"step{subject.moment.step}" if subject.moment.step else "")
     name = f"{chosen.name}-{moment}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"

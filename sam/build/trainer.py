@@ -142,6 +142,7 @@ def make_trainer(
         checkpoint_seconds=60 * config.runtime.checkpoint_minutes,
         stop_requested=stop_requested,
         inspect=inspect,
+        keep_weights_every=config.runtime.keep_weights_every,
         average=average,
     )
 

@@ -56,15 +56,17 @@ class AnalysisConfig:
     save_vectors: bool = look(False)
     # hessian: also measure the largest eigenvalue and the trace of each layer's block of the Hessian.
     per_layer: bool = look(False)
-    # landscape: random directions with filter normalisation, the eigenvectors that hessian saved, or the line
-    # to the weights of another run.
-    directions: str = look("random", choices=("random", "eigenvectors", "run"))
+    # landscape: random directions with filter normalisation, the eigenvectors that hessian saved, the line to
+    # the weights of another run, or the principal components of the path of this run (trajectory), which
+    # needs runtime.keep_weights_every in training.
+    directions: str = look("random", choices=("random", "eigenvectors", "run", "trajectory"))
     # landscape: run directory of the other run, for directions=run.
     other: str | None = look(None)
     # landscape: one or two directions.
     dimensions: int = look(2, at_least=1, at_most=2)
     # landscape: the coordinates are from -span to span; a coordinate of 1 moves each filter by its own norm.
-    # With directions=run, they are from about -span/2 to 1 + span/2; this run is at 0, the other at 1.
+    # With directions=run, they are from about -span/2 to 1 + span/2; this run is at 0, the other at 1. With
+    # directions=trajectory, they are in weight units and go beyond the path by span/2 of its extent.
     span: float = look(1.0, above=0)
     # landscape: number of points in each direction, an odd number.
     points: int = look(25, at_least=3, at_most=1001)
@@ -93,6 +95,11 @@ def schedule_clashes(analysis: AnalysisConfig, runtime: RuntimeConfig) -> Iterat
         yield (
             f"analysis={analysis.name} needs whole weights during training, but runtime.parallel=fsdp shards "
             "them; analyse the run afterwards: python evaluate.py run=... analysis=..."
+        )
+    if analysis.name == "landscape" and analysis.directions == "trajectory":
+        yield (
+            "analysis.directions=trajectory needs the weights of several epochs; set "
+            "runtime.keep_weights_every=1, and use evaluate.py after the run has ended"
         )
     if analysis.name == "landscape" and analysis.directions == "eigenvectors":
         yield (

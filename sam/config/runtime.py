@@ -37,6 +37,9 @@ class RuntimeConfig:
     timeout_minutes: float = setting(10.0, above=0, at_most=10080, science=False)
     # Longest time between two checkpoints inside an epoch. Every epoch also ends with a checkpoint.
     checkpoint_minutes: float = setting(5.0, above=0, science=False)
+    # Keep the weights before the first epoch and after every such number of epochs, in the folder weights/ of
+    # the run, for analysis.directions=trajectory. null means only the checkpoint.
+    keep_weights_every: int | None = setting(None, at_least=1, science=False)
 
 
 def runtime_clashes(runtime: RuntimeConfig, model: ModelConfig) -> Iterator[str]:

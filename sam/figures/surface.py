@@ -29,6 +29,7 @@ AXES = {
     "random": ("along direction 1", "along direction 2"),
     "eigenvectors": ("along eigenvector 1", "along eigenvector 2"),
     "run": ("towards the other run", "along a random direction"),
+    "trajectory": ("along component 1", "along component 2"),
 }
 
 
@@ -137,6 +138,9 @@ def _draw_line(analysis: Analysis) -> Figure:
     lines += right.plot(steps, error, "--", color=SGD_COLOUR, label="error")
     right.set_ylabel("Error (%)")
     start_at_zero(right)
+    if (path := _path(analysis)) is not None:
+        heights = np.interp(path[:, 0], steps, loss)
+        lines += axis.plot(path[:, 0], heights, "k|", markersize=12, label="kept weights, projected")
     for place in _trained(analysis):
         axis.axvline(place, color="grey", linewidth=1, linestyle=":")
     axis.legend(handles=lines, loc="best")
@@ -152,10 +156,13 @@ def _draw_contours(
     filled = axis.contourf(*plane, levels=levels, cmap=COLOUR_MAP)
     axis.contour(*plane, levels=levels[1::2], colors="black", linewidths=0.5)
     trained = _trained(analysis)
+    if (path := _path(analysis)) is not None:
+        axis.plot(*path.T, "-", color="black", linewidth=2.5)
+        axis.plot(*path.T, "-o", color="white", linewidth=1.2, markersize=4, markeredgecolor="black")
     axis.plot(trained, [0] * len(trained), "w+", markersize=10, markeredgewidth=2)
     axis.set_xlabel(f"Step {_names(analysis)[0]}")
     axis.set_ylabel(f"Step {_names(analysis)[1]}")
-    if len(trained) == 1:
+    if len(trained) == 1 and path is None:
         axis.set_aspect("equal")
         # Fixed numbers of ticks: the layout measures their labels before the panel changes its size.
         for direction in (axis.xaxis, axis.yaxis):
@@ -220,6 +227,16 @@ def _names(analysis: Analysis) -> tuple[str, str]:
     return AXES.get(str(analysis.settings.get("directions")), AXES["random"])
 
 
+def _path(analysis: Analysis) -> Array | None:
+    """Return the path of the run in the coordinates of its landscape, [n, axes]; None without a path."""
+    if analysis.settings.get("directions") != "trajectory":
+        return None
+    (path,) = read_arrays(analysis, "path")
+    if path.ndim != 2 or path.shape[1] != analysis.settings.get("dimensions"):
+        raise ValueError(f"{analysis.arrays}: the path has shape {path.shape}; run the analysis again")
+    return path
+
+
 def _trained(analysis: Analysis) -> list[float]:
     """Return the coordinates of trained weights along the first direction."""
     return [0.0, 1.0] if analysis.settings.get("directions") == "run" else [0.0]
@@ -230,6 +247,7 @@ def _directions(analysis: Analysis) -> str:
         "random": "Random directions, filter-normalised: a step of 1 has the norm of the filters.",
         "eigenvectors": "Along the top eigenvectors of the Hessian, filter-normalised.",
         "run": "Step 1 is at the weights of the other run.",
+        "trajectory": "Along the principal components of the run's path (white), in weight units.",
     }
     return ways.get(str(analysis.settings.get("directions")), ways["random"])
 

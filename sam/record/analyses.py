@@ -44,6 +44,8 @@ def _hessian(result: dict[str, Any]) -> str:
 def _landscape(result: dict[str, Any]) -> str:
     centre, lowest, highest = (_text(result[key]) for key in ("loss_at_centre", "lowest", "highest"))
     text = f"loss {centre} at the trained weights, {lowest} to {highest} around them"
+    if shares := result.get("explained_pct"):
+        text += f"; the components explain {' and '.join(f'{share:.1f} %' for share in shares)} of the path"
     # Older versions did not count these points.
     count = result.get("not_finite", 0)
     return f"{text}; not finite at {count} of {result['points']} points" if count else text

@@ -29,6 +29,7 @@ CONTENTS = (
     "metrics.csv",
     "tensorboard",
     "analysis",
+    "weights",
     "checkpoint.pt",
     "checkpoint.previous.pt",
     "checkpoint.unfinished.pt",

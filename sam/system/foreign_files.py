@@ -168,7 +168,7 @@ def find_link(directory: pathlib.Path) -> pathlib.Path | None:
     Args:
         directory: A run directory; it may be a link itself.
     """
-    for folder in (directory, directory / "analysis", directory / "tensorboard"):
+    for folder in (directory, *(directory / name for name in ("analysis", "tensorboard", "weights"))):
         for path in folder.iterdir() if folder.is_dir() else []:
             if path.is_symlink():
                 return path

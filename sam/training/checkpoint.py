@@ -2,7 +2,8 @@
 
 A checkpoint is torch's zip file followed by its SHA-256 digest: 32 bytes that zip readers ignore. It is
 written to a temporary file, forced to disk, read back, and compared with its digest. Only then is it renamed
-to checkpoint.pt; the checkpoint before it is kept as checkpoint.previous.pt. (torch.load itself detects
+to checkpoint.pt; the checkpoint before it is kept as checkpoint.previous.pt. The weights of single epochs, in
+weights/, are written in the same way. (torch.load itself detects
 almost no flipped bits. The CRC-32 in a zip file covers each record, but not the table of their positions.)
 """
 
@@ -37,6 +38,7 @@ class CheckpointStore:
         self.newest = directory / "checkpoint.pt"
         self.previous = directory / "checkpoint.previous.pt"
         self._unfinished = directory / "checkpoint.unfinished.pt"
+        self._weights = directory / "weights"
         # Set by load(). save() then does not move the damaged file over the intact previous checkpoint.
         self._newest_is_damaged = False
 
@@ -47,6 +49,49 @@ class CheckpointStore:
             OSError: If the file cannot be written, or differs when it is read back. Older checkpoints stay
             unchanged.
         """
+        self._write_unfinished(state)
+        if self.newest.exists() and not self._newest_is_damaged:
+            os.replace(self.newest, self.previous)
+        os.replace(self._unfinished, self.newest)
+        self._newest_is_damaged = False
+        sync_folder(self.newest.parent)
+
+    def keep(self, epoch: int, weights: dict[str, Tensor]) -> None:
+        """Write the weights after an epoch to weights/epoch<k>.pt, which no later epoch replaces.
+
+        Raises:
+            OSError: As in save().
+        """
+        self._weights.mkdir(exist_ok=True)
+        self._write_unfinished({"model": weights})
+        os.replace(self._unfinished, self._weights / f"epoch{epoch}.pt")
+        sync_folder(self._weights)
+
+    def kept_epochs(self) -> list[int]:
+        """Return the epochs whose weights were kept, in order."""
+        names = [path.stem.removeprefix("epoch") for path in self._weights.glob("epoch*.pt")]
+        return sorted(int(name) for name in names if name.isdecimal())
+
+    def kept(self, epoch: int) -> dict[str, Tensor]:
+        """Return the weights and buffers that were kept after an epoch, on the CPU.
+
+        Raises:
+            ValueError: If the file is damaged, or holds no weights.
+            OSError: If it cannot be read.
+        """
+        path = self._weights / f"epoch{epoch}.pt"
+        try:
+            weights = _read(path).get("model")
+        except OSError:
+            raise
+        except Exception as error:  # torch can raise almost anything for a file of unknown origin
+            raise ValueError(f"{path} is damaged: {first_line(error)}") from error
+        if not isinstance(weights, dict) or not all(isinstance(one, Tensor) for one in weights.values()):
+            raise ValueError(f"{path} is damaged: it holds no weights")
+        return weights
+
+    def _write_unfinished(self, state: dict[str, Any]) -> None:
+        """Write a state to the unfinished file, and read it back."""
         try:
             with naming(self._unfinished):
                 self._write(state)
@@ -56,11 +101,6 @@ class CheckpointStore:
             raise
         if (damage := find_damage(self._unfinished)) is not None:
             raise OSError(f"{self._unfinished} could not be read back: {damage}")
-        if self.newest.exists() and not self._newest_is_damaged:
-            os.replace(self.newest, self.previous)
-        os.replace(self._unfinished, self.newest)
-        self._newest_is_damaged = False
-        sync_folder(self.newest.parent)
 
     def _write(self, state: dict[str, Any]) -> None:
         with open(self._unfinished, "wb") as file:

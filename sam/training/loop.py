@@ -58,6 +58,8 @@ class Trainer:
             again when a run continues from such a checkpoint, and after the evaluation of epochs=0. It must
             not change the model. Its time is not counted, and the other processes wait for it. None in all
             processes: no inspection.
+        keep_weights_every: Keep the weights that are evaluated, those before the first epoch and after each
+            epoch with a multiple of this number. None: keep none.
         average: The moving average of the model's weights; updated after every update. None: no average.
     """
 
@@ -77,6 +79,7 @@ class Trainer:
         checkpoint_seconds: float,
         stop_requested: Callable[[], bool],
         inspect: Callable[[int], None] | None = None,
+        keep_weights_every: int | None = None,
         average: WeightAverage | None = None,
     ) -> None:
         self.progress = Progress()
@@ -93,6 +96,7 @@ class Trainer:
         self._checkpoint_seconds = checkpoint_seconds
         self._stop_requested = stop_requested
         self._inspect = inspect
+        self._keep_weights_every = keep_weights_every
         self._average = average
         self._last_save = time.monotonic()
         self._started = time.monotonic()
@@ -125,6 +129,8 @@ class Trainer:
             logger.restart(self.progress.rows)
         self._started = time.monotonic() - self.progress.total_seconds
         rows = self.progress.rows
+        if not self.num_steps_done:
+            self._keep_weights()
         if rows and not self.progress.step:
             self._inspect_epoch()
         while self.progress.epoch < self._epochs and not (rows and diverged(rows[-1])):
@@ -186,7 +192,17 @@ class Trainer:
         self.progress.rows.append(row)
         for logger in self._loggers:
             logger.log(row)
+        self._keep_weights()  # before the checkpoint, so that a run that continues from it has them
         self.save()
+
+    def _keep_weights(self) -> None:
+        """Keep the weights, if those of this epoch are wanted."""
+        if self._keep_weights_every is None or self.progress.epoch % self._keep_weights_every:
+            return
+        evaluated = self._model if self._average is None else self._average.network
+        weights = gathered(evaluated.state_dict())
+        if self._world.is_main:
+            self.store.keep(self.progress.epoch, weights)
 
     def _inspect_epoch(self) -> None:
         if self._inspect is None or diverged(self.progress.rows[-1]):

@@ -37,7 +37,7 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("analysis.top", 0, "a number >= 1"),
     ("analysis.steps", 1, "a number >= 2"),
     ("analysis.probes", 0, "a number >= 1"),
-    ("analysis.directions", "gradient", "one of random, eigenvectors, run"),
+    ("analysis.directions", "gradient", "one of random, eigenvectors, run, trajectory"),
     ("analysis.dimensions", 3, "a number >= 1 and <= 2"),
     ("analysis.span", 0.0, "a number > 0"),
     ("analysis.points", 2, "a number >= 3 and <= 1001"),
@@ -127,6 +127,7 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("runtime.precision", "fp8", "one of fp32, tf32, bf16, fp16"),
     ("runtime.threads", 0, "a number >= 1 and <= 1024"),
     ("runtime.checkpoint_minutes", 0.0, "a number > 0"),
+    ("runtime.keep_weights_every", 0, "a number >= 1"),
     ("runtime.timeout_minutes", 0.0, "a number > 0 and <= 10080"),
     ("runtime.timeout_minutes", 10081.0, "a number > 0 and <= 10080"),
     ("epochs", -1, "a number >= 0"),
@@ -233,6 +234,10 @@ def test_check_tests_above_cover_every_key_with_a_rule() -> None:
         (
             {"analysis.name": "landscape", "analysis.directions": "eigenvectors"},
             "analysis.directions=eigenvectors evaluate.py",
+        ),
+        (
+            {"analysis.name": "landscape", "analysis.directions": "trajectory"},
+            "analysis.directions=trajectory runtime.keep_weights_every=1 evaluate.py",
         ),
         (
             {"analysis.name": "hessian", "runtime.parallel": "fsdp", "optimizer.sync_ascent": True},

@@ -192,6 +192,7 @@ LINKS = [
     "config.yaml.unfinished",
     "analysis/x.json",
     "analysis",
+    "weights/epoch0.pt",
 ]
 
 

@@ -145,3 +145,28 @@ def test_fig1_without_planes_says_how_to_make_them(tmp_path: Path) -> None:
     write_surface(write_run(tmp_path), 1.0, settings={"dimensions": 1})
     with pytest.raises(ValueError, match="analysis=landscape analysis.dimensions=2"):
         fig1_surfaces(groups_of(tmp_path))
+
+
+def test_draw_landscape_shows_the_path_of_a_run_in_its_own_coordinates(tmp_path: Path) -> None:
+    path = [[-3.0, -0.2], [-1.0, 0.4], [0.0, 0.0]]
+    steps_1, steps_2 = np.linspace(-4, 1, 5), np.linspace(-0.5, 0.7, 5)
+    loss = steps_1[:, None] ** 2 + steps_2**2
+    arrays = {"steps_1": steps_1, "steps_2": steps_2, "loss": loss, "error_pct": loss, "path": path}
+    run = write_run(tmp_path)
+    settings = {"directions": "trajectory"}
+    figure = draw_landscape(write_analysis(run, "landscape", {}, arrays=arrays, settings=settings))
+    contours = figure.axes[0]
+    for line in contours.lines[:2]:
+        np.testing.assert_allclose(line.get_xydata(), path)
+    assert contours.get_aspect() == "auto"
+    assert contours.get_xlabel() == "Step along component 1"
+    assert "the run's path (white)" in caption_of(figure)
+
+    arrays = {"steps_1": steps_1, "loss": loss[:, 0], "error_pct": loss[:, 0], "path": [[-3.0], [0.0]]}
+    settings |= {"dimensions": 1}
+    figure = draw_landscape(write_analysis(run, "landscape", {}, 100, arrays, settings))
+    marked = next(line for line in figure.axes[0].lines if line.get_label() == "kept weights, projected")
+    np.testing.assert_allclose(marked.get_xdata(), [-3, 0])
+    broken = write_analysis(run, "landscape", {}, 50, {**arrays, "path": [1.0, 2.0]}, settings)
+    with pytest.raises(ValueError, match="the path has shape"):
+        draw_landscape(broken)

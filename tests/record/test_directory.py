@@ -142,6 +142,7 @@ NO_SCIENCE: dict[str, Any] = {
     "dataset.download": False,
     "runtime.device": "cuda:1",
     "runtime.processes": 2,
+    "runtime.keep_weights_every": 3,
     "runtime.parallel": "fsdp",
     "runtime.threads": 2,
     "runtime.compile": True,

@@ -326,3 +326,33 @@ def test_force_deletes_the_analyses_of_the_old_run(command, analyse, run):
     analyse("analysis=sharpness")
     train(command, "force=true")
     assert not (run / "analysis").exists()
+
+
+def test_path_of_a_run_ends_at_its_last_weights_on_the_surface_of_its_components(command, tmp_path):
+    train(command, "runtime.keep_weights_every=1", "optimizer.rule=msam")
+    (run,) = [path.parent for path in tmp_path.rglob("result.json")]
+    assert {path.name for path in (run / "weights").iterdir()} == {f"epoch{k}.pt" for k in range(4)}
+    wanted = ["analysis=landscape", "analysis.directions=trajectory", *QUICK, "analysis.statistics=batch"]
+    code, out, error = command("evaluate.py", f"run={run}", *wanted)
+    assert code == 0, error
+    found = only(run, "landscape")
+    assert [point["epoch"] for point in found.result["path"]] == [0, 1, 2, 3]
+    assert found.result["path"][-1]["coordinates"] == [0, 0]
+    first, second = found.result["explained_pct"]
+    assert 100 > first > second > 0
+    assert f"the components explain {first:.1f} % and {second:.1f} % of the path" in out
+    assert found.result["loss_at_centre"] == found.record["loss"]
+    with numpy.load(found.arrays) as arrays:
+        coordinates = [point["coordinates"] for point in found.result["path"]]
+        assert arrays["path"].tolist() == coordinates
+        for axis, along in enumerate(zip(*coordinates, strict=True)):
+            ends = arrays[f"steps_{axis + 1}"][[0, -1]]
+            extent = max(along) - min(along)
+            assert ends == pytest.approx([min(along) - extent / 2, max(along) + extent / 2])
+    assert found.path.with_suffix(".png").exists()
+
+
+def test_run_without_kept_weights_says_how_to_keep_them(analyse):
+    code, _, error = analyse("analysis=landscape", "analysis.directions=trajectory")
+    assert code == 2
+    assert "train it again with runtime.keep_weights_every=1 and force=true" in error

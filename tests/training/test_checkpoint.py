@@ -403,3 +403,22 @@ def test_sync_folder_forces_the_folder_and_closes_it(tmp_path: Path, monkeypatch
     (descriptor,) = synced
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(descriptor)
+
+
+def test_damaged_weights_of_an_epoch_are_refused(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    assert store.kept_epochs() == []
+    for epoch in (10, 0, 5):
+        store.keep(epoch, NEW["model"])
+    (tmp_path / "weights" / "epoch-notes.pt").touch()
+    assert store.kept_epochs() == [0, 5, 10]
+    assert equal(store.kept(5), NEW["model"])
+    path = tmp_path / "weights" / "epoch5.pt"
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"epoch5\.pt is damaged: its checksum differs"):
+        store.kept(5)
+    store.keep(5, {"weight": 3})  # type: ignore[dict-item]
+    with pytest.raises(ValueError, match=r"epoch5\.pt is damaged: it holds no weights"):
+        store.kept(5)

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+from contextlib import suppress
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from tests.training.test_update import make_update
 
 CPU = torch.device("cpu")
 LOOK_SAM = {"steps": {"ascents": Ascents(1, 8, 3)}, "reuse": 0.7}
+KEPT = {"keep_weights_every": 2, "ema_decay": 0.4}
 TIMES = ("seconds", "images_per_second")
 
 
@@ -63,6 +65,7 @@ def make_trainer(
     epochs=3,
     inspect=None,
     ema_decay=None,
+    keep_weights_every=None,
     **rule,
 ):
     torch.manual_seed(0)
@@ -83,6 +86,7 @@ def make_trainer(
         checkpoint_seconds=checkpoint_seconds,
         stop_requested=stop,
         inspect=inspect,
+        keep_weights_every=keep_weights_every,
         average=None if ema_decay is None else WeightAverage(model, ema_decay),
     )
     return trainer, recorder
@@ -122,6 +126,29 @@ def test_run_stopped_after_any_step_ends_like_one_never_stopped(tmp_path, stop_a
     assert same(resumed_log.rows, whole_log.rows)
     assert resumed.num_passes == whole.num_passes
     assert log.steps + resumed_log.steps == whole_log.steps
+
+
+def test_weights_are_kept_from_the_start_also_by_a_run_that_goes_on(tmp_path):
+    kept = []
+    for name, stops in {"whole": [99], "stopped": [4, 6, 99]}.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        for last in stops:
+            kept.append(kept_after(folder, last))
+    assert [list(weights) for weights in kept] == [[0, 2], [0], [0, 2], [0, 2]]
+    assert same(kept[0], kept[-1])
+    start, _ = make_trainer(tmp_path)
+    assert same(dict(start.state()["model"]), kept[0][0])
+
+
+def kept_after(folder, num_steps):
+    """Go on with a run up to this number of updates; return the weights that it has kept, by epoch."""
+    trainer, _ = make_trainer(folder, lambda: trainer.num_steps_done >= num_steps, **KEPT)
+    if (state := trainer.store.load()) is not None:
+        trainer.load(state)
+    with suppress(Interrupted):
+        trainer.fit()
+    return {epoch: trainer.store.kept(epoch) for epoch in trainer.store.kept_epochs()}
 
 
 def test_checkpoint_without_the_average_is_not_that_of_a_run_with_one(tmp_path):
