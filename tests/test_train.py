@@ -67,6 +67,12 @@ def test_run_directory_holds_what_the_contract_says(command, tmp_path, optimizer
     assert f"complete: test error {result['test_error_pct']:.2f} %" in out
 
 
+def test_run_says_the_advice_on_its_precision_once(command, monkeypatch):
+    monkeypatch.setattr("sam.run.worker.advice_on_precision", lambda *of: f"advice on {' '.join(of)}")
+    _, out, _ = command("train.py", *TINY)
+    assert out.count("advice on fp32 cpu\n") == 1
+
+
 def test_run_that_has_ended_is_skipped_without_torch(command, tmp_path):
     assert command("train.py", *TINY)[0] == 0
     before = {path: path.stat().st_mtime_ns for path in only_run(tmp_path).rglob("*")}

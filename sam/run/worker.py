@@ -13,13 +13,14 @@ from torch import nn
 from sam.build.data import load_dataset
 from sam.build.from_run import check_labels, load_checkpoint, relabelled
 from sam.build.network import draw_network, weight_average
-from sam.build.resolved import numerics, resolve
+from sam.build.resolved import advice_on_precision, numerics, resolve
 from sam.build.trainer import make_trainer
 from sam.config.schema import TrainConfig
 from sam.data.image_files import ImageError
 from sam.data.images import Dataset
 from sam.data.label_files import write_labels
 from sam.data.loading import end_workers
+from sam.logs.console import say
 from sam.record.directory import clear, locked, read_result, write_config, write_result
 from sam.record.identity import path_of
 from sam.run.inspection import inspection_during_training
@@ -75,6 +76,8 @@ def run(config: TrainConfig, command: str) -> dict[str, Any]:
             ended = None if config.force or not world.is_main else read_result(directory)
             if world.any(ended is not None, device):
                 return ended or {}
+            if world.is_main and (advice := advice_on_precision(resolved.precision, device.type)):
+                say(advice)
             _begin(config, directory, trainer, data, world, command)
             result = _fit(config, directory, network, trainer, device, world, stop, command)
         if stop.is_set():  # in the last epoch: this run has ended, but the sweep must stop

@@ -7,7 +7,8 @@ It prints means over the micro-batches:
 first      cosine between the gradients at w, in fp32 and in the precision
 update     cosine between the gradients at w + eps, with which the base optimizer steps
 sam        cosine between the differences that SAM makes: the gradient at w + eps minus the gradient at w
-length     length of the perturbation in units of rho, after w + eps and w are rounded to the precision
+length     length of the perturbation in units of rho, after w + eps and w are rounded to the precision (a GPU
+           rounds the factors of products to tf32)
 direction  cosine between eps and this rounded perturbation
 
 Even fp32 has rounding errors, since sums depend on their order. The row fp32 compares fp32 with float64.
@@ -78,7 +79,6 @@ def two_passes(
     )
     sam = SAM(network.parameters(), torch.optim.SGD, rho=config.optimizer.rho, lr=config.optimizer.lr)
     draws = RandomState(device)
-    dtype = AUTOCAST_DTYPES.get(precision, next(network.parameters()).dtype)
 
     def gradient() -> Tensor:
         sam.zero_grad()
@@ -88,15 +88,26 @@ def two_passes(
         scale = forward_backward.precision.unscaled(torch.ones((), device=device)).double()
         return flat([w.grad for w in network.parameters() if w.grad is not None]) * scale
 
-    def weights(seen_as: torch.dtype) -> Tensor:
-        return flat([weight.to(seen_as) for weight in network.parameters()])
+    def weights() -> tuple[Tensor, Tensor]:
+        return flat([*network.parameters()]), flat(
+            [rounded(w.detach(), precision) for w in network.parameters()]
+        )
 
-    first, before, seen_before = gradient(), weights(torch.float64), weights(dtype)
+    first, (before, seen_before) = gradient(), weights()
     sam.perturb()
-    eps, seen = weights(torch.float64) - before, weights(dtype) - seen_before
+    eps, seen = (after - other for after, other in zip(weights(), (before, seen_before), strict=True))
     second = gradient()
     sam.restore()
     return Passes(first, second, eps, seen)
+
+
+def rounded(numbers: Tensor, precision: str) -> Tensor:
+    """Return numbers as the products of a precision read them; tf32 has the 10 mantissa bits of fp16."""
+    if (
+        precision == "tf32"
+    ):  # to the nearest of the float32 numbers whose last 13 bits are 0, halves away from 0
+        return ((numbers.view(torch.int32) + 2**12) & -(2**13)).view(torch.float32)
+    return numbers.to(AUTOCAST_DTYPES.get(precision, numbers.dtype))
 
 
 def flat(tensors: list[Tensor]) -> Tensor:
@@ -141,7 +152,10 @@ def measure(directory: pathlib.Path, num_batches: int, device_name: str) -> list
             for name in precisions:
                 passes = two_passes(networks["fp32"], config, name, part, part_targets)
                 found[name].append(compare(passes, exact if name == "fp32" else truth, config.optimizer.rho))
-    return [{"precision": name, "n": len(rows), **means(rows)} for name, rows in found.items()]
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return [
+        {"precision": name, "n": len(rows), **means(rows), "device": where} for name, rows in found.items()
+    ]
 
 
 def means(rows: list[dict[str, float]]) -> dict[str, float]:

@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from sam.build.resolved import resolve
+from sam.build.resolved import advice_on_precision, resolve
 from sam.system.errors import ConfigError
 from sam.system.processes import Place
 from tests.conftest import changed
@@ -48,6 +48,17 @@ def test_tf32_trains_on_a_gpu_only_and_may_be_evaluated_anywhere():
     with pytest.raises(ConfigError, match="^runtime.precision=tf32 needs a GPU, and the device is cpu; use"):
         resolve(config)
     assert resolve(config, device_name="cpu").precision == "tf32"
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
+def test_advice_is_for_fp32_on_a_gpu_and_names_what_is_faster(precision, device):
+    advice = advice_on_precision(precision, device)
+    if (precision, device) != ("fp32", "cuda"):
+        assert advice is None
+    else:
+        assert advice.startswith("runtime.precision=fp32 ") and "\n" not in advice
+        assert "runtime=gpu or runtime.precision=bf16" in advice
 
 
 @pytest.mark.parametrize(

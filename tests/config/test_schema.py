@@ -49,10 +49,13 @@ def test_configs_compose_for_every_optimizer_and_dataset(optimizer: str, dataset
     assert config.dataset.reader == ("image_folder" if dataset in ("imagenet", "birdsnap") else dataset)
 
 
-def test_configs_of_a_runtime_say_what_is_the_default_anyway_but_for_the_processes() -> None:
-    assert CHOICES["runtime"] == ["ddp", "single"]
+def test_configs_of_a_runtime_say_what_differs_from_the_default() -> None:
+    assert CHOICES["runtime"] == ["ddp", "gpu", "single"]
     assert composed("runtime=single").runtime == RuntimeConfig()
     assert composed("runtime=ddp").runtime == RuntimeConfig(processes=2)
+    assert composed("runtime=gpu").runtime == RuntimeConfig(device="cuda", precision="bf16")
+    eight = composed("runtime=gpu", "runtime.processes=8", "m=16").runtime
+    assert eight == RuntimeConfig(device="cuda", precision="bf16", processes=8)
 
 
 @pytest.mark.parametrize("recipe", CHOICES["recipe"])

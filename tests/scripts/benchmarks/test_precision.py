@@ -26,6 +26,7 @@ def test_precision_of_a_run_is_a_row_for_each(run_directory, run_main, tmp_path)
     record = json.loads((tmp_path / "table.json").read_text())
     rows = {row["precision"]: row for row in record["rows"]}
     assert list(rows) == ["fp32", "bf16", "fp16"] and all(name in out for name in rows)
+    assert {row["device"] for row in rows.values()} == {"cpu"}
     assert {row["n"] for row in rows.values()} == {2}, "a batch of 16 is two micro-batches"
     assert rows["fp32"]["update"] > 0.9999 and rows["fp32"]["length"] == pytest.approx(1, abs=1e-4)
     # 8 bits of precision keep less of SAM's difference than 11 bits.
@@ -65,6 +66,26 @@ def test_two_passes_are_the_gradients_written_out_and_leave_the_weights(run_dire
     torch.testing.assert_close(passes.eps, eps, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(passes.seen, eps, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(passes.second, gradient(before + eps), rtol=1e-9, atol=1e-12)
+
+
+def test_tf32_is_rounded_to_the_nearest_number_of_ten_mantissa_bits():
+    numbers = torch.tensor([1.0, -1 - 2**-10, 1 + 2**-11, -1 - 2**-11 + 2**-20, 2 - 2**-12, 0.0, 3e-39])
+    wanted = [1.0, -1 - 2**-10, 1 + 2**-10, -1.0, 2.0, 0.0, 3e-39]
+    assert precision.rounded(numbers, "tf32").tolist() == pytest.approx(wanted, rel=0, abs=1e-41)
+    torch.manual_seed(0)
+    many = torch.randn(1000).clamp(min=1e-3)  # fp16 has ten mantissa bits as well, and is exact about halves
+    assert torch.equal(precision.rounded(many, "tf32"), many.half().float())
+    assert precision.rounded(many, "fp32") is many
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_gpu_also_has_a_row_for_tf32(run_directory):
+    rows = {row["precision"]: row for row in precision.measure(run_directory, 1, "cuda")}
+    assert list(rows) == ["fp32", "bf16", "fp16", "tf32"]
+    assert rows["bf16"]["sam"] < rows["tf32"]["sam"] < 1 and rows["tf32"]["length"] == pytest.approx(
+        1, abs=0.1
+    )
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
