@@ -22,7 +22,9 @@ class AveragedSAM(SAM):
     The average has the length of the gradients, so `.grad` must not contain a loss scale, and must be the
     mean over accumulated micro-batches, not their sum. If several processes share the weights, `.grad` must
     be the same in all of them in first_step(), as it is after the backward pass of DistributedDataParallel.
-    One more copy of the perturbed parameters is kept, and saved by state_dict().
+    One more copy of the perturbed parameters is kept, and saved by state_dict(). For gradients in half
+    precision it is in float32: the average moves by (1 - decay) * (g - a), which half precision would round
+    away.
 
     perturb() does not change the average. So each micro-batch of an update may have its own eps from the same
     average: call perturb() and restore() for each of them, then update_average() once with the mean of their
@@ -99,19 +101,23 @@ class AveragedSAM(SAM):
         averages = []
         for weight, grad in zip(weights, grads, strict=True):
             average = self._average_like(weight, grad)
-            averages.append(torch.where(is_finite.to(grad.device), grad, 0) if average is None else average)
+            if average is None:
+                average = _precise(torch.where(is_finite.to(grad.device), grad, 0))
+            averages.append(average)
+        grads = list(map(_precise, grads))
         one_or_zero = torch.where(is_finite, torch.ones_like(norm), 0)  # with 0, move_() does not move
         move_(averages, torch._foreach_sub(grads, averages), 1 - self._decay, one_or_zero)
         self._averages.update(zip(weights, averages, strict=True))
 
     def _average_like(self, weight: Tensor, grad: Tensor) -> Tensor | None:
-        """Return the average of a weight in the form of its gradient; None if there is none of its shape."""
+        """Return the average of a weight for its gradient; None if there is none of the gradient's shape."""
         average = self._averages.get(weight)
         if average is None or average.shape != grad.shape:
             return None
-        if average.dtype == grad.dtype and average.device == grad.device:
+        dtype = torch.float32 if _is_half(grad) else grad.dtype
+        if average.dtype == dtype and average.device == grad.device:
             return average  # to() is an operator call, also if it changes nothing
-        return average.to(grad)
+        return average.to(grad.device, dtype)
 
     def _find_directions(
         self, weights: list[Tensor], grads: list[Tensor], adaptive: set[Tensor]
@@ -120,9 +126,9 @@ class AveragedSAM(SAM):
             raise ValueError(f"{type(self).__name__} does not work with sharded parameters; use SAM")
         averages = [self._average_like(weight, grad) for weight, grad in zip(weights, grads, strict=True)]
         pairs = list(zip(grads, averages, strict=True))
-        known = [(grad, average) for grad, average in pairs if average is not None]
+        known = [(_precise(grad), average) for grad, average in pairs if average is not None]
         remaining = iter(self._along([grad for grad, _ in known], [a for _, a in known]) if known else [])
-        along = [grad if average is None else next(remaining) for grad, average in pairs]
+        along = [grad if average is None else _like(next(remaining), grad) for grad, average in pairs]
         directions, length, _ = find_directions(weights, along, adaptive, self._p, False)
         return directions, length, global_norm(grads)
 
@@ -136,3 +142,17 @@ class AveragedSAM(SAM):
             weights[number]: average.to(weights[number].device, copy=True)
             for number, average in own.get("averages", {}).items()
         }
+
+
+def _precise(tensor: Tensor) -> Tensor:
+    """Return a tensor in float32 if it is in half precision; else the tensor itself."""
+    return tensor.float() if _is_half(tensor) else tensor
+
+
+def _is_half(tensor: Tensor) -> bool:
+    return tensor.itemsize < 4
+
+
+def _like(tensor: Tensor, other: Tensor) -> Tensor:
+    """Return a tensor in the dtype of another one."""
+    return tensor if tensor.dtype == other.dtype else tensor.to(other.dtype)

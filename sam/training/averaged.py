@@ -1,9 +1,10 @@
 """The rule of F-SAM and VaSSO: eps also depends on the gradients of earlier updates."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from sam.optim.averaged import AveragedSAM
 from sam.training.forward_backward import ForwardBackward
@@ -18,30 +19,30 @@ class AveragedSAMRule(SAMRule):
     mean of the d_i. The papers do not have micro-batches; for F-SAM, this form is a proposal of this
     project.) A g_i that is not finite, or an update that does not perturb, does not change the average.
 
+    With several processes, the mean is over the micro-batches of all of them, so that they have the same
+    average. This costs one more exchange of gradients per update. (With sync_ascent, it costs none: there all
+    processes have the same g_i, after an exchange per micro-batch.)
+
     Args:
         forward_backward: As in SAMRule.
         sam: F-SAM or VaSSO.
-        sync_ascent: As in SAMRule. It is needed if there are several processes.
+        sync_ascent: As in SAMRule.
         **arguments: The other arguments of SAMRule, without ascent_steps, ascent_step_size and reuse.
 
     Raises:
-        ValueError: If processes do not share eps, or if there is a loss scale; and as in SAMRule.
+        ValueError: If there is a loss scale; and as in SAMRule.
     """
 
     def __init__(
         self, forward_backward: ForwardBackward, sam: AveragedSAM, sync_ascent: bool = False, **arguments: Any
     ) -> None:
-        if forward_backward.is_distributed and not sync_ascent:
-            raise ValueError(
-                f"{type(sam).__name__} with several processes needs sync_ascent=true: the average of the "
-                "gradients must be the same in all of them"
-            )
         if forward_backward.precision.scales_loss:
             raise ValueError(
                 f"{type(sam).__name__} cannot scale the loss; use precision bf16 instead of fp16"
             )
         super().__init__(forward_backward, sam, sync_ascent=sync_ascent, **arguments)
         self._averaged = sam
+        self._exchanges_mean = forward_backward.is_distributed and not sync_ascent
         self._mean: dict[Tensor, Tensor] = {}
 
     def begin(self, step: int) -> None:
@@ -52,6 +53,8 @@ class AveragedSAMRule(SAMRule):
     def end(self) -> None:
         """Add the mean of the gradients at w to the average; see Rule."""
         super().end()
+        if self._exchanges_mean and self._mean:
+            _average_over_processes(list(self._mean.values()))
         self._averaged.update_average(self._mean)
 
     def _perturb(self, share: float) -> Tensor:
@@ -61,3 +64,13 @@ class AveragedSAMRule(SAMRule):
                 self._mean[weight] = torch.zeros_like(grad)
         torch._foreach_add_([self._mean[weight] for weight in grads], list(grads.values()), alpha=share)
         return super()._perturb(share)
+
+
+def _average_over_processes(tensors: Sequence[Tensor]) -> None:
+    """Replace each tensor by its mean over all processes, in one exchange."""
+    joined = torch.cat([tensor.flatten() for tensor in tensors])
+    distributed.all_reduce(joined)
+    joined /= distributed.get_world_size()
+    parts = joined.split([tensor.numel() for tensor in tensors])
+    for tensor, part in zip(tensors, parts, strict=True):
+        tensor.copy_(part.view(tensor.shape))

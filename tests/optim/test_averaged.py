@@ -245,3 +245,37 @@ def test_a_first_step_that_fails_leaves_the_weights_at_w(kind, settings, monkeyp
     with pytest.raises(ZeroDivisionError):
         optimizer.first_step()
     assert not optimizer.is_perturbed and all(map(torch.equal, model.parameters(), before))
+
+
+@each_kind
+def test_average_of_bfloat16_gradients_takes_in_small_steps(kind, settings):
+    # From 1 towards 2 in steps below the rounding of bfloat16, which is 1/128 there.
+    setting = "decay" if kind is FSAM else "theta"
+    weight = torch.nn.Parameter(torch.ones(4, dtype=torch.bfloat16))
+    optimizer = kind([weight], torch.optim.SGD, rho=0.3, lr=0.0, **{setting: abs((kind is FSAM) - 0.002)})
+    for number in range(200):
+        weight.grad = torch.full_like(weight, 1.0 if number == 0 else 2.0)
+        optimizer.first_step()
+        assert weight.dtype == torch.bfloat16
+        optimizer.restore()
+    average = optimizer.state_dict()["sam"]["averages"][0]
+    assert average.dtype == torch.float32
+    torch.testing.assert_close(average, torch.full((4,), 2 - 0.998**199), rtol=1e-5, atol=0)
+
+
+@each_kind
+def test_state_of_an_older_version_with_averages_in_bfloat16_is_continued_in_float32(kind, settings):
+    weight = torch.nn.Parameter(torch.ones(4, dtype=torch.bfloat16))
+    optimizer = kind([weight], torch.optim.SGD, rho=0.3, lr=0.0, **settings)
+    weight.grad = torch.ones_like(weight)
+    optimizer.first_step()
+    optimizer.restore()
+    state = optimizer.state_dict()
+    state["sam"]["averages"] = {0: torch.full((4,), 3.0, dtype=torch.bfloat16)}
+    optimizer.load_state_dict(state)
+    weight.grad = torch.ones_like(weight)
+    optimizer.first_step()
+    optimizer.restore()
+    kept = settings.get("decay", 1 - settings.get("theta", 0))
+    expected = torch.full((4,), 1 + 2 * kept)
+    torch.testing.assert_close(optimizer.state_dict()["sam"]["averages"][0], expected, rtol=1e-6, atol=0)

@@ -1,7 +1,6 @@
 """F-SAM, VaSSO and LE-SAM in the trainer against their definitions, over eight updates in float64."""
 
 import copy
-from contextlib import nullcontext
 
 import pytest
 import torch
@@ -145,16 +144,6 @@ def test_stopped_update_continues_to_the_same_bits(tmp_path, keys, stop_after):
     run(resumed, update, range(stop_after, 5))
     for name, tensor in whole.model.state_dict().items():
         assert torch.equal(tensor, resumed.model.state_dict()[name]), name
-
-
-@pytest.mark.parametrize("keys", [F_SAM, VASSO], ids=["F-SAM", "VaSSO"])
-def test_processes_that_do_not_share_eps_are_refused(keys):
-    model = make_problem().model
-    config = changed({f"optimizer.{key}": value for key, value in keys.items()})
-    with pytest.raises(ValueError, match=r"^optimizer: \w+ with several processes needs sync_ascent"):
-        configured_update(config, model, unsynced=nullcontext)
-    config.optimizer.sync_ascent = True
-    configured_update(config, model, unsynced=nullcontext)
 
 
 @pytest.mark.parametrize("keys", [F_SAM, VASSO, LE_SAM], ids=["F-SAM", "VaSSO", "LE-SAM"])

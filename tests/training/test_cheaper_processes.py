@@ -1,4 +1,4 @@
-"""LookSAM and F-SAM in two processes that share eps, against their definitions in float64."""
+"""LookSAM, F-SAM and VaSSO in two processes, against their definitions in float64."""
 
 import copy
 from contextlib import nullcontext
@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import distributed
 
-from sam.optim import FSAM
+from sam.optim import FSAM, VaSSO
 from sam.optim.schedule import Ascents
 from sam.training.averaged import AveragedSAMRule
 from sam.training.distributed import data_parallel, leave_world
@@ -33,10 +33,14 @@ class LookSAM(Cheaper):
         return super().gradient(self.step - 1, micro_batches, weights)
 
 
+# Those of SHARED share eps. In the others, each process has an eps of its own.
 RULES = {
     "LookSAM": lambda: LookSAM(RHO, NUM_STEPS, interval=2, alpha=0.7),
+    "F-SAM, shared": lambda: averaged.FSAM(RHO, **F_SAM),
     "F-SAM": lambda: averaged.FSAM(RHO, **F_SAM),
+    "VaSSO": lambda: averaged.VaSSO(RHO, theta=0.3),
 }
+SHARED = ("LookSAM", "F-SAM, shared")
 
 
 def train_a_share(rank, folder):
@@ -55,14 +59,16 @@ def train_a_share(rank, folder):
 
 
 def update_by(name, model):
-    """Return an update that shares eps with the other process."""
+    """Return the update of one of two processes."""
     called = data_parallel(model)
     if name == "LookSAM":
         steps = {**STEPS, "sync_ascent": True}
         return make_update(model, "sam", clip_norm=0.5, called=called, steps=steps, reuse=0.7)
-    sam = FSAM(model.parameters(), torch.optim.SGD, rho=RHO, **F_SAM, **SGD)
+    kind, settings = (VaSSO, {"theta": 0.3}) if name == "VaSSO" else (FSAM, F_SAM)
+    sam = kind(model.parameters(), torch.optim.SGD, rho=RHO, **settings, **SGD)
     forward_backward = make_pass(model, called=called)
-    return Update(AveragedSAMRule(forward_backward, sam, sync_ascent=True), forward_backward, clip_norm=0.5)
+    rule = AveragedSAMRule(forward_backward, sam, sync_ascent=name in SHARED)
+    return Update(rule, forward_backward, clip_norm=0.5)
 
 
 @pytest.mark.ddp
@@ -76,7 +82,7 @@ def test_rules_in_two_processes_equal_their_definitions_for_the_batch_of_both(tm
 def check_against(rule, folder, name):
     """Compare the weights of both processes with those that a definition gives."""
     problem, base = make_problem(), reference.Sgd(**SGD)
-    # Batch norm sees the images of one process; eps belongs to the mean of both losses.
+    # Batch norm sees the images of one process; a shared eps belongs to the mean of both losses.
     halves = [
         functional_loss(copy.deepcopy(problem.model), problem.images[mine], problem.targets[mine])
         for mine in (slice(0, 4), slice(4, 8))
@@ -85,9 +91,10 @@ def check_against(rule, folder, name):
     def loss(weights):
         return (halves[0](weights) + halves[1](weights)) / 2
 
+    micro_batches = [(loss, loss)] if name in SHARED else [(half, half) for half in halves]
     weights = [weight.detach().clone() for weight in problem.model.parameters()]
     for _ in range(NUM_STEPS):
-        gradient = rule.gradient([(loss, loss)], weights)
+        gradient = rule.gradient(micro_batches, weights)
         weights = base.step(weights, reference.clip(gradient, 0.5), lr=0.1)
     states = [torch.load(folder / f"{name}-{rank}.pt", weights_only=True) for rank in (0, 1)]
     for (name, _), target in zip(problem.model.named_parameters(), weights):
