@@ -373,3 +373,13 @@ def test_config_can_be_read_back(command, tmp_path):
     config = read_config(only_run(tmp_path))
     assert config.augmentation.cutout_size == 16
     assert config.epochs == 1
+
+
+def test_cuda_graph_on_a_cpu_is_a_mistake_and_result_says_that_none_was_used(command, tmp_path):
+    code, _, err = command("train.py", *TINY, "runtime.device=cpu", "runtime.graph=true")
+    assert (code, err) == (
+        2,
+        "error: runtime.graph=true is not possible with the device cpu; use runtime.graph=auto\n",
+    )
+    assert command("train.py", *TINY, "runtime.device=cpu", "runtime.graph=false")[0] == 0
+    assert read_result(only_run(tmp_path / "outputs"))["graph"] is False

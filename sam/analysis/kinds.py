@@ -204,7 +204,7 @@ def _second_order(
     # SAM with the run's own rho, but without the options that make it cheaper or different.
     kept = ("lr", "momentum", "nesterov", "weight_decay", "weight_decay_in", "rho", "true_gradient", "replay")
     plain = {key: getattr(config.optimizer, key) for key in kept}
-    resolved = dataclasses.replace(subject.resolved, precision="fp32", workers=0)
+    resolved = dataclasses.replace(subject.resolved, precision="fp32", workers=0, graph="false")
     network = copy_of(subject.network).train()
     tell_cost("second_order", 6 * chosen.num_batches * config.batch_size, sample, tell)
 

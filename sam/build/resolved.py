@@ -29,6 +29,8 @@ class Resolved:
         threads: Number of CPU threads of this process.
         workers: Number of processes that read images for this process; 0 for none.
         m: Images per micro-batch in this process; None means all images of the process.
+        graph: Whether to record CUDA graphs: true, false, or auto (if the work allows it).
+        why_eager: What forbids CUDA graphs in a run on a GPU with runtime.graph=auto; None if nothing does.
     """
 
     place: Place
@@ -38,6 +40,8 @@ class Resolved:
     threads: int
     workers: int
     m: int | None
+    graph: str
+    why_eager: str | None
 
 
 def resolve(
@@ -56,7 +60,7 @@ def resolve(
 
     Raises:
         ConfigError: If the device does not exist, if tf32 has no GPU, if several processes on GPUs must be
-            deterministic, or if m does not fit the number of processes.
+            deterministic, if graph=true is not possible, or if m does not fit the number of processes.
     """
     if config.runtime.deterministic:
         fix_cublas_workspaces()  # before _device(), which starts CUDA
@@ -73,6 +77,9 @@ def resolve(
             f"runtime.deterministic=true is for one process on one GPU, not for {place.size} processes; use "
             "runtime.processes=1, or runtime.deterministic=false"
         )
+    obstacle = _graph_obstacle(config, place, device)
+    if obstacle and config.runtime.graph == "true" and device_name is None:
+        raise ConfigError(f"runtime.graph=true is not possible with {obstacle}; use runtime.graph=auto")
     return Resolved(
         place=place,
         device=device,
@@ -83,6 +90,8 @@ def resolve(
         if config.runtime.workers is None
         else config.runtime.workers,
         m=_images_of_a_micro_batch(config, place.size),
+        graph="false" if obstacle else config.runtime.graph,
+        why_eager=obstacle if config.runtime.graph == "auto" and device.type == "cuda" else None,
     )
 
 
@@ -125,6 +134,18 @@ def _device(name: str, local_rank: int, key: str) -> torch.device:
             f"{key}={name}: not usable here; allowed is auto, cpu, or cuda where there is a GPU"
         )
     return device
+
+
+def _graph_obstacle(config: TrainConfig, place: Place, device: torch.device) -> str | None:
+    """Return what forbids CUDA graphs; None if nothing does."""
+    obstacles = {
+        f"the device {device.type}": device.type != "cuda",
+        "optimizer.second_order=true": config.optimizer.second_order,
+        "runtime.parallel=fsdp": config.runtime.parallel == "fsdp",
+        "runtime.grad_checkpointing=true": config.runtime.grad_checkpointing,
+        "optimizer.sync_ascent=true with several processes": config.optimizer.sync_ascent and place.size > 1,
+    }
+    return next((obstacle for obstacle, is_there in obstacles.items() if is_there), None)
 
 
 def _default_threads(local_size: int) -> int:

@@ -2,7 +2,7 @@
 
 import pathlib
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 from torch import Tensor, nn
 
@@ -10,7 +10,7 @@ from sam.build.data import make_train_batches
 from sam.build.evaluation import make_evaluation
 from sam.build.network import compiled
 from sam.build.resolved import Resolved
-from sam.build.update import make_update
+from sam.build.update import make_update, tell_eager
 from sam.config.optimizer import OptimizerConfig
 from sam.config.runtime import RuntimeConfig
 from sam.config.schema import TrainConfig, leaves
@@ -113,7 +113,9 @@ def make_trainer(
         inspect: Called with the number of complete epochs; None for no analysis.
         average: The moving average of the network's weights, which is evaluated; None for no average.
     """
-    called, unsynced = _wrapped(config.runtime, network, world)
+    if resolved.why_eager:
+        tell_eager(resolved, resolved.why_eager)
+    called, unsynced = _wrapped(config.runtime, network, resolved, world)
     batches = make_train_batches(config, data, resolved)
     loggers = make_loggers(config, directory, data.train.targets, batches.steps_per_epoch, world.is_main)
     # With epochs=0 nothing reads the schedules, but they must be valid: use those of one epoch.
@@ -126,6 +128,7 @@ def make_trainer(
         num_steps=num_steps,
         label_smoothing=config.label_smoothing,
         unsynced=unsynced,
+        world=world,
     )
     evaluated = network if average is None else average.network
     return Trainer(
@@ -154,7 +157,7 @@ def _lr_at(optimizer: OptimizerConfig, num_steps: int, steps_per_epoch: int) -> 
 
 
 def _wrapped(
-    runtime: RuntimeConfig, network: nn.Module, world: World
+    runtime: RuntimeConfig, network: nn.Module, resolved: Resolved, world: World
 ) -> tuple[nn.Module, Callable[[], AbstractContextManager[object]] | None]:
     """Return the module to call instead of the network: compiled, sharded or wrapped as the config says.
 
@@ -165,6 +168,8 @@ def _wrapped(
     if runtime.parallel == "ddp":
         if world.size == 1:
             return called, None
+        if resolved.graph != "false":
+            return called, nullcontext  # Replay exchanges gradients, once per update
         replica = data_parallel(called)
         return replica, replica.no_sync
     if world.size == 1:

@@ -25,6 +25,9 @@ class RuntimeConfig:
     threads: int | None = setting(None, at_least=1, at_most=1024, science=False)
     # Use torch.compile. It needs a C++ compiler.
     compile: bool = setting(False, science=False)
+    # Record the work of a micro-batch as a CUDA graph and replay it: faster, with the same numbers. auto does
+    # this on a GPU if it is possible. true gives an error if it is not.
+    graph: str = setting("auto", choices=("auto", "true", "false"), science=False)
     # On one GPU, the same command twice, or a run that was killed and continued, ends with the same bits. It
     # costs time. On a CPU it changes nothing.
     deterministic: bool = setting(False, science=False)
@@ -40,6 +43,10 @@ class RuntimeConfig:
     # Keep the weights before the first epoch and after every such number of epochs, in the folder weights/ of
     # the run, for analysis.directions=trajectory. null means only the checkpoint.
     keep_weights_every: int | None = setting(None, at_least=1, science=False)
+
+    def __post_init__(self) -> None:
+        """Write true and false as YAML does: Hydra reads them as booleans."""
+        self.graph = self.graph.lower()
 
 
 def runtime_clashes(runtime: RuntimeConfig, model: ModelConfig) -> Iterator[str]:

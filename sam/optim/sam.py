@@ -322,6 +322,10 @@ class SAM(OptimizerWrapper):
         self._between.perturbed = None
         self._between.has_gradient_of_update = True
 
+    def assume_restored(self) -> None:
+        """Note that the weights are at w again, because something else than this object has put them back."""
+        self._between.perturbed = None
+
     @torch.no_grad()
     def restore_and_compare(self) -> Tensor:
         """Restore the weights, and return the cosine between eps and the gradients in `.grad`.

@@ -30,6 +30,7 @@ def make_result(
     total_seconds: float,
     device: torch.device,
     num_processes: int,
+    graph: bool,
 ) -> dict[str, Any]:
     """Return the contents of result.json.
 
@@ -42,6 +43,7 @@ def make_result(
         total_seconds: Time of training and evaluation, including earlier processes that were interrupted.
         device: The device of the run.
         num_processes: Number of processes that shared a batch.
+        graph: Whether updates were replayed from CUDA graphs.
     """
     last = rows[-1]
     best = min(rows, key=lambda row: row["test_error_pct"])
@@ -70,16 +72,17 @@ def make_result(
         "images_per_second": round(num_images / train_seconds, 1) if train_seconds else None,
         # An analysis during training may have taken more memory than the training.
         "peak_memory_mib": round(peak_memory_mib(device), 1) if config.analysis.name == "none" else None,
-        **_provenance(config, device, num_processes),
+        **_provenance(config, device, num_processes, graph),
     }
 
 
-def _provenance(config: TrainConfig, device: torch.device, num_processes: int) -> dict[str, Any]:
+def _provenance(config: TrainConfig, device: torch.device, num_processes: int, graph: bool) -> dict[str, Any]:
     """Return the origin of the numbers: time, versions, device and settings; the whole config comes last."""
     return {
         **environment(device),
         "precision": config.runtime.precision,
         "compile": config.runtime.compile,
+        "graph": graph,
         "deterministic": config.runtime.deterministic,
         "parallel": config.runtime.parallel if num_processes > 1 else None,
         "processes": num_processes,

@@ -139,6 +139,7 @@ def _fit(
         total_seconds=trainer.progress.total_seconds,
         device=device,
         num_processes=world.size,
+        graph=trainer.uses_graph,
     )
     if world.is_main:
         write_result(directory, result)

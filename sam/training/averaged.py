@@ -48,12 +48,15 @@ class AveragedSAMRule(SAMRule):
     def begin(self, step: int) -> None:
         """Start a new mean of the gradients; see Rule."""
         super().begin(step)
-        self._mean = {}
+        if self._mean:
+            torch._foreach_zero_(list(self._mean.values()))  # in place, because a CUDA graph may add to them
 
     def end(self) -> None:
         """Add the mean of the gradients at w to the average; see Rule."""
         super().end()
-        if self._exchanges_mean and self._mean:
+        if not self._ascents.includes(self._step):
+            return
+        if self._exchanges_mean:
             _average_over_processes(list(self._mean.values()))
         self._averaged.update_average(self._mean)
 

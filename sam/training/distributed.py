@@ -51,6 +51,13 @@ class World:
                 distributed.all_reduce(tensor)
                 tensor /= self.size
 
+    def average_(self, gradients: Sequence[Tensor]) -> None:
+        """Replace each tensor by its mean over all processes, rounded as DistributedDataParallel does."""
+        if self.size > 1:
+            for gradient in gradients:
+                gradient /= self.size  # before the sum, which then cannot overflow
+                distributed.all_reduce(gradient)
+
     def of_main(self, tensor: Tensor) -> Tensor:
         """Replace a tensor, in place, by the main process's tensor, and return it."""
         if self.size > 1:

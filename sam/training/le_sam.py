@@ -1,6 +1,6 @@
 """The rule of LE-SAM: the length of eps follows a schedule of the rise of the loss."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from sam.optim import LESAM
@@ -41,3 +41,7 @@ class LESAMRule(SAMRule):
         """Set sigma; see Rule."""
         super().begin(step)
         self._le_sam.sigma = self._sigma_at(step)
+
+    def kind(self) -> Hashable:
+        """Return also sigma, a number that accumulate() computes with; see Rule."""
+        return super().kind(), self._le_sam.sigma

@@ -20,8 +20,8 @@ class OrthogonalReuse:
     """Keeps g_v in the optimizer's state, so that g_v is saved and loaded with the optimizer.
 
     The optimizer must be SGD. Others, such as torch's Adam, do not create their own state if the state of a
-    parameter is not empty. Two more copies of the parameters are kept in memory: g_v, and g during an update
-    that perturbs.
+    parameter is not empty. Two more copies of the parameters are kept in memory: g_v, and g of an update that
+    perturbs.
 
     Args:
         optimizer: The optimizer of the parameters.
@@ -39,12 +39,13 @@ class OrthogonalReuse:
 
     def forget(self) -> None:
         """Start an update that perturbs."""
-        self._clean = []
+        if self._clean:
+            torch._foreach_zero_(self._clean)  # in place, because a CUDA graph may add to them
+        else:
+            self._clean = [torch.zeros_like(weight) for weight in self._weights]
 
     def add_clean_gradient(self, share: float) -> None:
         """Add share * the gradient in `.grad`: the gradient of one micro-batch at w."""
-        if not self._clean:
-            self._clean = [torch.zeros_like(weight) for weight in self._weights]
         torch._foreach_add_(self._clean, self._grads(), alpha=share)
 
     def remember(self) -> None:
@@ -57,7 +58,6 @@ class OrthogonalReuse:
         is_real = (global_norm(parts) > noise) & torch.isfinite(global_norm(self._clean))
         for weight, part in zip(self._weights, parts, strict=True):
             self._optimizer.state[weight][KEPT] = torch.where(is_real, part, 0)
-        self._clean = []
 
     def add(self) -> None:
         """Add the kept g_v to the plain gradient in `.grad`, scaled to alpha times that gradient's length."""

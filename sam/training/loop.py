@@ -111,6 +111,11 @@ class Trainer:
         """Number of forward-backward passes over a batch in the complete epochs."""
         return sum(row["passes"] * self._batches.steps_per_epoch for row in self.progress.rows)
 
+    @property
+    def uses_graph(self) -> bool:
+        """Whether this process has recorded CUDA graphs."""
+        return self._update.replay is not None and self._update.replay.is_used
+
     def close(self) -> None:
         """Finish the logs."""
         for logger in self._loggers:
@@ -285,6 +290,8 @@ class Trainer:
         optimizer = self._update.rule.optimizer
         optimizer.load_state_dict(sharded_like(optimizer, state["optimizer"]))
         self._update.scaler.load_state_dict(state["scaler"])
+        if self._update.replay is not None:
+            self._update.replay.forget()  # the recordings hold the tensors of the state before
         self.progress = Progress(**state["progress"] | {"rows": Rows(**state["progress"]["rows"])})
         if self.progress.sums is not None:
             # _gather_sums() added them up in the main process.

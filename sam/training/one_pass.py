@@ -1,5 +1,7 @@
 """The trainer's rule for MSAM and S2-SAM: one pass, at w + eps, with eps from earlier updates."""
 
+from collections.abc import Hashable
+
 import torch
 from torch import Tensor
 
@@ -30,6 +32,10 @@ class OnePassRule:
     def begin(self, step: int) -> None:
         """Move to w + eps; see Rule."""
         self._sam.perturb()
+
+    def kind(self) -> Hashable:
+        """Return one value: every update is the same."""
+        return None
 
     def accumulate(
         self, images: Tensor, targets: Tensor, share: float, sync: bool, clean_targets: Tensor | None = None

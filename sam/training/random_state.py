@@ -16,9 +16,17 @@ class RandomState:
         self._device = device
         if state is not None:
             self._cpu, self._gpu = state["cpu"], state["gpu"]
-        else:
-            self._cpu = torch.get_rng_state()
-            self._gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+            return
+        self._cpu = torch.get_rng_state()
+        # While a CUDA graph is recorded, its generator has no state to read. Replay records only work that
+        # draws nothing.
+        is_readable = device.type == "cuda" and not torch.cuda.is_current_stream_capturing()
+        self._gpu = torch.cuda.get_rng_state(device) if is_readable else None
+
+    def equals(self, other: "RandomState") -> bool:
+        """Return whether the generators have drawn nothing between two states of the same device."""
+        pairs = ((self._cpu, other._cpu), (self._gpu, other._gpu))
+        return all(mine is None or theirs is None or torch.equal(mine, theirs) for mine, theirs in pairs)
 
     def state(self) -> dict[str, Tensor | None]:
         """Return the state of both generators; the GPU's is None if no GPU is used."""

@@ -5,7 +5,7 @@ A rule adds its gradient to `.grad`, weighted by the micro-batch's share of the 
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -29,6 +29,9 @@ class Rule(Protocol):
 
     def begin(self, step: int) -> None:
         """Prepare for an update; called before each update with its number in the run, counted from 0."""
+
+    def kind(self) -> Hashable:
+        """Return what distinguishes the work of accumulate() in this update from that in other updates."""
 
     def accumulate(
         self, images: Tensor, targets: Tensor, share: float, sync: bool, clean_targets: Tensor | None = None
@@ -66,6 +69,10 @@ class SGDRule:
 
     def begin(self, step: int) -> None:
         """Do nothing: every update is the same."""
+
+    def kind(self) -> Hashable:
+        """Return one value: every update is the same."""
+        return None
 
     def accumulate(
         self, images: Tensor, targets: Tensor, share: float, sync: bool, clean_targets: Tensor | None = None
@@ -159,6 +166,10 @@ class SAMRule:
         self._step = step
         if self._reuse is not None and self._ascents.includes(step):
             self._reuse.forget()
+
+    def kind(self) -> Hashable:
+        """Return whether this update perturbs; see Rule."""
+        return self._ascents.includes(self._step)
 
     def accumulate(
         self, images: Tensor, targets: Tensor, share: float, sync: bool, clean_targets: Tensor | None = None

@@ -1,6 +1,6 @@
 """SAM with the term that Foret et al. (2021) drop from Eq. 3: the derivative of eps."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 
 import torch
@@ -61,6 +61,10 @@ class SecondOrderSAMRule:
 
     def begin(self, step: int) -> None:
         """Do nothing: every update is the same."""
+
+    def kind(self) -> Hashable:
+        """Return one value: every update is the same."""
+        return None
 
     def end(self) -> None:
         """Do nothing."""

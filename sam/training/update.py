@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sam.training.forward_backward import ForwardBackward
+from sam.training.replay import Replay
 from sam.training.rule import Rule
 
 
@@ -18,6 +19,7 @@ class Update:
         forward_backward: The same object that the rule uses.
         m: Images per micro-batch; None means the whole device batch.
         clip_norm: Largest 2-norm of the gradient in the optimizer's step; None means no clipping.
+        replay: Replays recorded passes of this rule; None makes all passes eagerly.
     """
 
     def __init__(
@@ -26,8 +28,10 @@ class Update:
         forward_backward: ForwardBackward,
         m: int | None = None,
         clip_norm: float | None = None,
+        replay: Replay | None = None,
     ) -> None:
         self.rule = rule
+        self.replay = replay
         self.scaler = forward_backward.precision.scaler
         self.statistics = forward_backward.statistics
         self._m = m
@@ -59,17 +63,24 @@ class Update:
         self, images: Tensor, targets: Tensor, clean_targets: Tensor | None = None, step: int = 0
     ) -> Tensor:
         """Leave the gradient of one update in `.grad`, before clipping, and make no step; see __call__()."""
-        self.rule.base_optimizer.zero_grad()
+        if self.replay is None:
+            accumulate = self.rule.accumulate
+            self.rule.base_optimizer.zero_grad()
+        else:
+            accumulate = self.replay.accumulate
+            self.replay.begin()
         m = self._m or len(targets)
         parts = list(zip(images.split(m), targets.split(m), strict=True))
         clean_parts = [None] * len(parts) if clean_targets is None else clean_targets.split(m)
-        self.statistics.begin(len(parts))
+        self.statistics.begin()
         self.rule.begin(step)
         sums = torch.zeros(len(self.rule.sums), dtype=torch.float64, device=images.device)
         for number, ((part, part_targets), clean) in enumerate(zip(parts, clean_parts, strict=True), start=1):
             share = len(part_targets) / len(targets)
-            sums += self.rule.accumulate(part, part_targets, share, number == len(parts), clean)
+            sums += accumulate(part, part_targets, share, number == len(parts), clean)
         self.statistics.write()
+        if self.replay is not None:
+            self.replay.end()
         self.rule.end()
         return sums
 

@@ -25,7 +25,7 @@ def train(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> list[float]
     statistics = RunningStatistics(model)
     losses = []
     for inputs, targets in batches:
-        statistics.begin(1)
+        statistics.begin()
         loss = loss_of(model(inputs), targets)
         statistics.keep()
         loss.backward()

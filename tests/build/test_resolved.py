@@ -127,3 +127,39 @@ def test_part_of_shared_images_that_sees_the_ascent_is_whole_in_every_process():
         resolve(changed(keys), Place(0, 4))
     assert resolve(changed(keys), Place(0, 2)).m == 4
     assert resolve(changed({**keys, "m": 3}), Place(0, 1)).m == 3
+
+
+NOT_RECORDED = {
+    "the device cpu": {"runtime.device": "cpu"},
+    "optimizer.second_order=true": {"optimizer.second_order": True},
+    "runtime.parallel=fsdp": {"runtime.parallel": "fsdp"},
+    "runtime.grad_checkpointing=true": {"runtime.grad_checkpointing": True},
+    "optimizer.sync_ascent=true with several processes": {"optimizer.sync_ascent": True},
+}
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Let torch see a GPU; none is needed to name it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: None)
+
+
+@pytest.mark.parametrize("obstacle", NOT_RECORDED)
+def test_runs_that_no_cuda_graph_can_hold_are_eager_and_refuse_graph_true(gpus, obstacle):
+    keys = {"m": 8, **NOT_RECORDED[obstacle]}
+    told = f"^runtime.graph=true is not possible with {obstacle}; use runtime.graph=auto$"
+    with pytest.raises(ConfigError, match=told):
+        resolve(changed({**keys, "runtime.graph": "true"}), Place(0, 2))
+    resolved = resolve(changed(keys), Place(0, 2))
+    assert resolved.graph == "false"
+    assert resolved.why_eager == (None if "cpu" in obstacle else obstacle)
+    # A run of another machine can be evaluated here.
+    assert resolve(changed({**keys, "runtime.graph": "true"}), device_name="cpu").graph == "false"
+
+
+@pytest.mark.parametrize("graph", ["auto", "true", "false"])
+def test_runs_on_gpus_record_as_the_key_says(gpus, graph):
+    for keys, place in (({}, Place()), ({"m": 8}, Place(0, 2)), ({"optimizer.sync_ascent": True}, Place())):
+        resolved = resolve(changed({**keys, "runtime.graph": graph}), place)
+        assert (resolved.graph, resolved.why_eager) == (graph, None)

@@ -9,7 +9,7 @@ def test_statistics_move_once_by_the_mean_over_micro_batches():
     norm = nn.BatchNorm1d(2).double()
     parts = torch.randn(3, 4, 2, dtype=torch.float64)
     statistics = RunningStatistics(norm)
-    statistics.begin(3)
+    statistics.begin()
     for part in parts:
         statistics.begin_micro_batch()
         norm(part)
@@ -24,7 +24,7 @@ def test_statistics_move_once_by_the_mean_over_micro_batches():
 
 def update(statistics, model):
     """Make the clean passes of an update with three micro-batches."""
-    statistics.begin(3)
+    statistics.begin()
     for part in torch.randn(3, 4, 2):
         statistics.begin_micro_batch()
         model(part)
@@ -61,7 +61,7 @@ def test_statistics_follow_a_change_of_the_model(change, num_parts):
     change(model)
     dtype = model[0].running_mean.dtype
     parts = torch.full((num_parts, 4, 2), 10.0, dtype=dtype)
-    statistics.begin(num_parts)
+    statistics.begin()
     for part in parts:
         statistics.begin_micro_batch()
         model(part)
@@ -84,7 +84,7 @@ def test_layers_that_are_frozen_later_are_left_alone():
 
 def test_statistics_of_a_model_without_buffers_do_nothing():
     statistics = RunningStatistics(nn.Linear(2, 2))
-    statistics.begin(2)
+    statistics.begin()
     for _ in range(2):
         statistics.begin_micro_batch()
         statistics.keep()

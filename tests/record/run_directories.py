@@ -89,6 +89,7 @@ def make_result(
             total_seconds=100.0,
             device=torch.device("cpu"),
             num_processes=1,
+            graph=False,
         )
     return {**result, **changes}
 

@@ -147,6 +147,7 @@ NO_SCIENCE: dict[str, Any] = {
     "runtime.threads": 2,
     "runtime.compile": True,
     "runtime.deterministic": True,
+    "runtime.graph": "false",
     "runtime.workers": 3,
     "runtime.grad_checkpointing": True,
     "runtime.checkpoint_minutes": 1.0,

@@ -122,6 +122,7 @@ def _end(directory: Path, config: TrainConfig, position: int, max_epochs: int) -
             total_seconds=sum(row["seconds"] for row in rows),
             device=torch.device("cpu"),
             num_processes=1,
+            graph=False,
         )
         write_result(directory, result)
     if position % 500 == 111:

@@ -1,7 +1,9 @@
 """What several processes come to in float64, for tests: one start of processes for many cases."""
 
 import copy
+from contextlib import nullcontext
 
+import pytest
 import torch
 from torch import distributed, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
@@ -10,11 +12,14 @@ from sam.models.cifar_resnet import CifarResNet
 from sam.optim import MSAM, S2SAM, SAM
 from sam.training.distributed import World, data_parallel, leave_world
 from sam.training.functional_sam import FunctionalSAMRule
+from sam.training.gradients import FlatGradients
 from sam.training.one_pass import OnePassRule
+from sam.training.replay import Replay
 from sam.training.rule import SAMRule, SGDRule
 from sam.training.sharding import gathered, load_model, shard, sharded_like
 from sam.training.update import Update
 from tests.quick_process import start_server
+from tests.reference.tape import TapeRecorder
 from tests.training.updates import RHO, SGD, make_pass
 
 NUM_IMAGES, M, NUM_STEPS = 256, 32, 3
@@ -40,9 +45,11 @@ def make_tanh():
     return body.double()
 
 
-def make_update(model, name, called=None, m=M, adaptive=False, perturbed=lambda name: True, **rule):
+def make_update(
+    model, name, called=None, m=M, adaptive=False, perturbed=lambda name: True, passes=None, **rule
+):
     """An update as sam/build/update.py makes it, with clipping and weight decay in the loss."""
-    passes = make_pass(model, called=called, weight_decay_in_loss=0.05)
+    passes = passes or make_pass(model, called=called, weight_decay_in_loss=0.05)
     if name == "sgd":
         return Update(SGDRule(passes, torch.optim.SGD(model.parameters(), **SGD)), passes, m, 0.5)
     if name in ONE_PASS:
@@ -91,6 +98,18 @@ def data_parallel_case(world, make, name, m=M, **rule):
         "exchanges": len(counts),
         "loss": float(world.sum_(sums)[0]) / NUM_STEPS / NUM_IMAGES,
     }
+
+
+def recorded_case(world, make, name):
+    """Train without DistributedDataParallel, from recordings; return the weights and the recordings."""
+    model, recorder = make(), TapeRecorder()
+    passes = make_pass(model, weight_decay_in_loss=0.05, unsynced=nullcontext)
+    update = make_update(model, name, passes=passes)
+    gradients = FlatGradients(list(model.parameters()))
+    update.replay = Replay(update.rule, update.statistics, gradients, recorder, world, refuse=pytest.fail)
+    train(update, world)
+    weights = [weight.detach().clone() for weight in model.parameters()]
+    return {"weights": weights, "recordings": len(recorder.tapes)}
 
 
 def sharded_case(world, make, name, m=M, **rule):
@@ -166,6 +185,9 @@ def cases(world):
     """Return the results of all cases, by name."""
     found = {name: data_parallel_case(world, make_convolutions, name) for name in ("sgd", "sam")}
     if world.size == 2:
+        found |= {
+            f"{name}, recorded": recorded_case(world, make_convolutions, name) for name in ("sgd", "sam")
+        }
         found |= {name: data_parallel_case(world, make_tanh, name) for name in ONE_PASS}
         found["functional_sam"] = data_parallel_case(world, make_tanh, "functional_sam")
         found["msam, sharded"] = sharded_case(world, make_tanh, "msam")

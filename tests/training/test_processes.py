@@ -61,6 +61,15 @@ def test_replicas_stay_equal_to_the_bit(two, name):
     assert all(torch.equal(a, other["model"][key]) for key, a in one["model"].items())
 
 
+@pytest.mark.parametrize("name", ["sgd", "sam"])
+def test_recorded_updates_with_one_exchange_have_the_bits_of_distributed_data_parallel(two, name):
+    for results in two:
+        recorded = results[f"{name}, recorded"]
+        assert recorded["recordings"] == 1
+        pairs = zip(results[name]["weights"], recorded["weights"], strict=True)
+        assert all(torch.equal(one, other) for one, other in pairs)
+
+
 def test_sam_exchanges_gradients_exactly_as_often_as_sgd(two):
     assert two[0]["sgd"]["exchanges"] == two[0]["sam"]["exchanges"] > 0
     # One more exchange per micro-batch: here one, and eight.

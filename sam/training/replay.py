@@ -1,0 +1,202 @@
+"""The work of a micro-batch as one CUDA graph: recorded once, then replayed.
+
+On a GPU, a small kernel ends before the host has launched the next one. A graph holds all kernels of a
+micro-batch (both passes, the perturbation, and the sum of the gradients) and is launched in one call.
+
+A graph always uses the same memory. So the images are copied to fixed tensors, and the gradients are added to
+fixed tensors (FlatGradients); the rules and RunningStatistics keep their tensors in place, too. A number of
+the host, such as the share of the micro-batch, is part of the graph. So there is one graph for each set of
+such numbers. The step of the optimizer, with clipping, and all that happens once per update stay outside.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from sam.optim import SAM
+from sam.optim.running_statistics import RunningStatistics
+from sam.training.distributed import World
+from sam.training.gradients import FlatGradients
+from sam.training.random_state import RandomState
+from sam.training.rule import Rule
+
+# Eager updates of a kind before it is recorded. The first one shows which weights get a gradient. In both,
+# libraries such as cuDNN make what they make only once.
+EAGER_UPDATES = 2
+
+
+class Recorder(Protocol):
+    """Records work on the device."""
+
+    def prepare(self, work: Callable[[], Tensor]) -> Tensor:
+        """Do the work in the way in which record() will record it, and return its result."""
+
+    def record(self, work: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
+        """Record the work, without doing it.
+
+        Returns:
+            The tensor that holds the result, and a function that does the work again.
+
+        Raises:
+            RuntimeError: If the work cannot be recorded, for example because the host waits for the device.
+        """
+
+
+class GraphRecorder:
+    """Records CUDA graphs, which share their memory: one replay must end before the next one begins."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device)
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def prepare(self, work: Callable[[], Tensor]) -> Tensor:
+        """Do the work in the stream of the recordings; see Recorder."""
+        outside = torch.cuda.current_stream(self._stream.device)
+        self._stream.wait_stream(outside)
+        with torch.cuda.stream(self._stream):
+            result = work()
+        outside.wait_stream(self._stream)
+        return result
+
+    def record(self, work: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
+        """Record a graph; see Recorder."""
+        graph = torch.cuda.CUDAGraph()
+        # thread_local: another thread may allocate pinned memory meanwhile.
+        with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
+            result = work()
+        return result, graph.replay
+
+
+class _Recording:
+    """Recorded work on tensors at fixed addresses.
+
+    Args:
+        recorder: Records the work.
+        work: Maps tensors to a tensor.
+        given: Tensors like those of all later calls.
+    """
+
+    def __init__(self, recorder: Recorder, work: Callable[..., Tensor], given: Sequence[Tensor]) -> None:
+        self._given = [tensor.clone() for tensor in given]
+        self._result, self._replay = recorder.record(partial(work, *self._given))
+
+    def __call__(self, given: Sequence[Tensor]) -> Tensor:
+        """Do the work on other tensors; the next call overwrites the result."""
+        for mine, tensor in zip(self._given, given, strict=True):
+            mine.copy_(tensor)
+        self._replay()
+        return self._result
+
+
+class Replay:
+    """Does the work of a rule's accumulate(): eagerly in the first updates, and from recordings later.
+
+    Args:
+        rule: The rule. Apart from its device work, accumulate() must change nothing that a later call reads.
+        statistics: The running statistics of the model.
+        gradients: The gradients of its weights.
+        recorder: Records the work.
+        world: The processes that share each batch. They average their gradients once per update.
+        refuse: Called with the reason if the work cannot be recorded. It may raise an error. If it does not,
+            all later work is done eagerly.
+    """
+
+    def __init__(
+        self,
+        rule: Rule,
+        statistics: RunningStatistics,
+        gradients: FlatGradients,
+        recorder: Recorder,
+        world: World,
+        refuse: Callable[[str], None],
+    ) -> None:
+        self._rule = rule
+        self._statistics = statistics
+        self._gradients = gradients
+        self._recorder = recorder
+        self._world = world
+        self._refuse = refuse
+        self._is_refused = False
+        self._recordings: dict[Hashable, _Recording] = {}
+        self._eager: dict[Hashable, int] = {}  # number of updates of each kind that were done eagerly
+        self._kinds: set[Hashable] = set()  # of this update
+
+    @property
+    def is_used(self) -> bool:
+        """Whether there is a recording."""
+        return bool(self._recordings)
+
+    def forget(self) -> None:
+        """Drop the recordings; call this after loading a state, which makes new tensors."""
+        self._recordings.clear()
+        self._eager.clear()
+
+    def begin(self) -> None:
+        """Clear the gradients, at the start of an update."""
+        if self._is_refused and self._world.size == 1:
+            self._rule.base_optimizer.zero_grad()
+        else:
+            self._gradients.clear()
+
+    def accumulate(
+        self, images: Tensor, targets: Tensor, share: float, sync: bool, clean_targets: Tensor | None = None
+    ) -> Tensor:
+        """Do the work of Rule.accumulate(); the next call may overwrite the result."""
+        given = [images, targets] if clean_targets is None else [images, targets, clean_targets]
+
+        def work(images: Tensor, targets: Tensor, clean_targets: Tensor | None = None) -> Tensor:
+            return self._rule.accumulate(images, targets, share, sync, clean_targets)
+
+        kind = (self._rule.kind(), share, *((tensor.shape, tensor.dtype) for tensor in given))
+        self._kinds.add(kind)
+        if not self._is_refused and kind not in self._recordings and self._can_record(kind):
+            self._record(kind, work, given)
+        if self._is_refused:
+            return work(*given)
+        if kind in self._recordings:
+            self._statistics.num_kept += 1
+            return self._recordings[kind](given)
+        return self._done_eagerly(work, given)
+
+    def end(self) -> None:
+        """Give each gradient its place, and average the processes' gradients, at the end of an update."""
+        if not (self._is_refused and self._world.size == 1):
+            self._gradients.gather()
+            self._world.average_(self._gradients.flat)
+        for kind in self._kinds:
+            self._eager[kind] = self._eager.get(kind, 0) + 1
+        self._kinds.clear()
+
+    def _can_record(self, kind: Hashable) -> bool:
+        return self._eager.get(kind, 0) >= EAGER_UPDATES and self._gradients.are_in_place()
+
+    def _done_eagerly(self, work: Callable[..., Tensor], given: Sequence[Tensor]) -> Tensor:
+        before = RandomState(given[0].device)
+        result = self._recorder.prepare(partial(work, *given))
+        if not before.equals(RandomState(given[0].device)):
+            self._stop("the network, or the direction of eps, draws random numbers")
+        return result
+
+    def _record(self, kind: Hashable, work: Callable[..., Tensor], given: Sequence[Tensor]) -> None:
+        optimizer, num_kept = self._rule.optimizer, self._statistics.num_kept
+        was_perturbed = isinstance(optimizer, SAM) and optimizer.is_perturbed
+        try:
+            self._recordings[kind] = _Recording(self._recorder, work, given)
+            if not self._gradients.are_in_place():
+                raise RuntimeError("a weight got its first gradient")
+        except RuntimeError as error:
+            # Nothing was done on the device. Only the objects of the host must be as before.
+            self._gradients.attach()
+            if isinstance(optimizer, SAM) and optimizer.is_perturbed and not was_perturbed:
+                optimizer.assume_restored()
+            self._stop(str(error).partition("\n")[0])
+        finally:
+            self._statistics.num_kept = num_kept
+
+    def _stop(self, reason: str) -> None:
+        self._is_refused = True
+        self._recordings.clear()
+        self._refuse(reason)
