@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, w
 from sam.config.compose import composed
 from sam.config.mistakes import report_mistakes
 from sam.paper.cells import CELLS, read_cells
-from sam.paper.figure_plan import PLANS, commands_of, read_plans
+from sam.paper.figure_plan import PLANS, PRESETS, commands_of, read_plans
 from sam.paper.figure_runs import ExistingRuns, find_existing, in_order_of_use
 from sam.record.reader import Run, find_runs
 from sam.report.groups import group_runs
@@ -58,7 +58,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("name", nargs="?", choices=["batch", *FIGURES], metavar="NAME")
     parser.add_argument("words", nargs="*", metavar="FOLDER | KEY=VALUE")
     parser.add_argument("--out", type=Path, help="default: NAME.png in the current folder")
-    parser.add_argument("--preset", choices=["small", "paper"], help="draw only the runs of this preset")
+    parser.add_argument("--preset", choices=PRESETS, help="draw only the runs of this preset")
     parser.add_argument("--seeds", type=_seeds, metavar="SEED[,SEED]", help="draw only runs with these seeds")
     parser.add_argument("--list", action="store_true", help="print the figures and how to make their runs")
     options = parser.parse_intermixed_args()

@@ -1,9 +1,12 @@
 """Repeat the paper's tables: python scripts/reproduce.py TABLE... [--dataset NAME] [KEY=VALUE...].
 
-It trains the runs of the chosen conditions (results/paper/cells.csv) with all their seeds, one after the
-other. It skips ended runs and continues interrupted ones. If a run fails, the next one starts.
+table1 and the others have the paper's conditions (results/paper/cells.csv). one_gpu/table1 to one_gpu/table5
+stand for them on one GPU, and small/table1 to small/table5 on two CPU cores (configs/tiers.yaml).
 
---list     prints each condition with its printed error and its commands
+It trains the runs of the chosen conditions with all their seeds, one after the other. It skips ended runs and
+continues interrupted ones. If a run fails, the next one starts.
+
+--list     prints each condition with its commands, and with the paper's number if it has one
 --dry-run  times a few updates of each model on this machine, on random images, and estimates the hours of all
            runs
 --smoke    tries each condition for two updates on random images, with two micro-batches of at most 4 images
@@ -15,6 +18,7 @@ one value or several with commas.
     python scripts/reproduce.py table1 --list
     python scripts/reproduce.py table1 --model wrn_28_10 --epochs 200 --dry-run
     python scripts/reproduce.py table4 --noise 40 --method sgd,sam --seeds 3 dataset.root=/data
+    python scripts/reproduce.py one_gpu/table1
 """
 
 import argparse
@@ -32,6 +36,7 @@ from sam.config.compose import composed
 from sam.config.composer import quoted, write_list
 from sam.config.mistakes import explain
 from sam.paper.cells import CELLS, Cell, read_cells
+from sam.paper.conditions import TIERS, Condition, TierCondition, read_tiers
 from sam.paper.runs import PlannedRun, alternatives, runs_of, unique
 from sam.record.directory import result_if_any
 from sam.run.sweep import summary
@@ -41,9 +46,10 @@ from sam.system.words import counted
 
 ROOT = Path(__file__).resolve().parents[1]
 # The tables of the main text; the appendix repeats and varies them.
-MAIN_TABLES = ("1", "2", "3", "4", "5")
+MAIN_TABLES = ("table1", "table2", "table3", "table4", "table5")
 # Exit codes of train.py after a stop signal: 128 + number if it saved its state, -number if it was too early.
 STOPPED = [code for number in STOPS for code in (128 + number, -number)]
+AnyCondition = Cell | TierCondition
 FILTERS = ("dataset", "model", "augmentation", "method", "epochs", "noise")
 
 
@@ -55,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     launcher = [word for word in overrides if word.lstrip("+~").startswith("hydra")]
     overrides = [word for word in overrides if word not in launcher]
     try:
-        cells = _chosen(read_cells(CELLS), tables, options)
+        cells = _chosen([*read_cells(CELLS), *read_tiers(TIERS)], tables, options)
         if seeds := [word for word in overrides if word.startswith("seed=")]:
             raise ConfigError(f"{seeds[0]}: each condition has its own seeds; set how many with --seeds N")
         composed(
@@ -97,7 +103,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "words",
         nargs="+",
         metavar="TABLE | KEY=VALUE",
-        help="table1 to table5, table8 to table11, or all (tables 1 to 5); keys of train.py",
+        help="table1 to table5, table8 to table11, all (tables 1 to 5), one_gpu/table1, small/table1, ...; "
+        "keys of train.py",
     )
     for name in FILTERS:
         parser.add_argument(
@@ -107,7 +114,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--seeds",
         type=int,
         metavar="N",
-        help="number of seeds (default: 5 as in the paper, 20 in Table 11)",
+        help="number of seeds (default: 5 as in the paper, 20 in Table 11; 3 for one_gpu and small)",
     )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--list", action="store_true", help="print the conditions, train nothing")
@@ -121,20 +128,20 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _chosen(cells: list[Cell], tables: list[str], options: argparse.Namespace) -> list[Cell]:
+def _chosen(
+    cells: Sequence[AnyCondition], tables: list[str], options: argparse.Namespace
+) -> Sequence[AnyCondition]:
     """Return the conditions of the tables that pass every filter.
 
     Raises:
         ConfigError: If a table or a name is unknown, or nothing passes.
     """
-    known = {f"table{cell.table}": None for cell in cells}
+    known = {_table(cell): None for cell in cells}
     for table in tables:
         if table not in (*known, "all"):
-            raise ConfigError(f"{table}: not a table of the paper; allowed is {', '.join(known)}, all")
-    wanted = {table.removeprefix("table") for table in tables}
-    if "all" in wanted:
-        wanted |= set(MAIN_TABLES)
-    every, cells = cells, [cell for cell in cells if cell.table in wanted]
+            raise ConfigError(f"{table}: there is no such table; allowed is {', '.join(known)}, all")
+    wanted = {*tables, *(MAIN_TABLES if "all" in tables else ())}
+    every, cells = cells, [cell for cell in cells if _table(cell) in wanted]
     if not cells:
         raise ConfigError(f"name a table: {', '.join(known)}, or all")
     for name in FILTERS:
@@ -144,7 +151,8 @@ def _chosen(cells: list[Cell], tables: list[str], options: argparse.Namespace) -
         present = dict.fromkeys(_property(cell, name) for cell in cells)
         if unknown := [value for value in allowed if value not in present]:
             names = ", ".join(filter(None, present))
-            having = [f"table{cell.table}" for cell in every if _property(cell, name) == unknown[0]]
+            printed = (cell for cell in every if isinstance(cell, Cell))  # others must be composed first
+            having = [_table(cell) for cell in printed if _property(cell, name) == unknown[0]]
             raise ConfigError(
                 f"--{name} {unknown[0]}: none of the conditions chosen so far has it; "
                 + (f"allowed is {names}" if names else f"leave --{name} out")
@@ -154,32 +162,36 @@ def _chosen(cells: list[Cell], tables: list[str], options: argparse.Namespace) -
     return cells
 
 
-def _property(cell: Cell, name: str) -> str:
+def _table(cell: Condition) -> str:
+    return f"table{cell.table}" if isinstance(cell, Cell) else cell.table
+
+
+def _property(cell: AnyCondition, name: str) -> str:
     """Return the value of a condition that a filter compares."""
     if name == "method":
         return cell.method
     if name == "epochs":
         return str(cell.values["epochs"])
     if name == "noise":
-        condition = cell.name.split("/")[1]
-        return condition.removeprefix("noise") if condition.startswith("noise") else ""
+        parts = cell.name.split("/")
+        return next((part.removeprefix("noise") for part in parts if part.startswith("noise")), "")
     return str(cell.values[f"{name}.name"])
 
 
-def _seeds(cell: Cell, num_seeds: int | None) -> range:
+def _seeds(cell: Condition, num_seeds: int | None) -> range:
     return range(num_seeds or cell.num_seeds)
 
 
-def _list(cells: Iterable[Cell], num_seeds: int | None, overrides: Sequence[str]) -> None:
-    """Print the name, the printed error and the commands of every condition."""
+def _list(cells: Iterable[Condition], num_seeds: int | None, overrides: Sequence[str]) -> None:
+    """Print the name, the printed error if there is one, and the commands of every condition."""
     num_cells = num_runs = 0
     for cell in cells:
         seeds = _seeds(cell, num_seeds)
-        top5 = f", top-5 {cell.top5.text} %" if cell.top5 else ""
-        print(
-            f"{cell.name}\n  printed: {cell.top1.text} %{top5}"
-            + (f" (doubtful: {cell.doubt})" if cell.doubt else "")
-        )
+        print(cell.name)
+        if isinstance(cell, Cell):
+            top5 = f", top-5 {cell.top5.text} %" if cell.top5 else ""
+            doubt = f" (doubtful: {cell.doubt})" if cell.doubt else ""
+            print(f"  printed: {cell.top1.text} %{top5}{doubt}")
         for command in _commands(cell, seeds, overrides):
             print(f"  {command}")
         num_cells += 1
@@ -189,7 +201,7 @@ def _list(cells: Iterable[Cell], num_seeds: int | None, overrides: Sequence[str]
     print(f"{totals} (a run that two conditions share is counted twice)")
 
 
-def _commands(cell: Cell, seeds: range, overrides: Sequence[str]) -> list[str]:
+def _commands(cell: Condition, seeds: range, overrides: Sequence[str]) -> list[str]:
     """Return the sweeps over all seeds: one sweep, or for bootstrapping two sweeps per alternative."""
     sweep = "seed=" + ",".join(map(str, seeds))
     if not cell.labels_from:
@@ -258,7 +270,7 @@ def _conclude(runs: Sequence[PlannedRun], failed: Sequence[PlannedRun]) -> int:
     for run in failed:
         print(f"  failed; run it alone: {shlex.join(['python', 'train.py', *run.overrides])}")
     outputs = sorted({run.config.outputs for run in runs})
-    print(f"compare with the paper: {shlex.join(['python', 'scripts/compare.py', *outputs])}")
+    print(f"compare: {shlex.join(['python', 'scripts/compare.py', *outputs])}")
     return 1 if failed else 0
 
 

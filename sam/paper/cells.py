@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from sam.paper.conditions import Condition
 from sam.record.values import DEFAULTS, RULES, values_of
 
 CELLS = Path(__file__).resolve().parents[2] / "results" / "paper" / "cells.csv"
@@ -106,40 +107,23 @@ class Match(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One condition of one table.
+class Cell(Condition):
+    """One condition of one table of the paper.
 
     Attributes:
-        name: A name such as table1/cifar10/wrn_28_10_200/basic/sam.
-        table: Number of the table.
         words: Dataset, model, epochs, augmentation and method, as printed in the table.
-        overrides: The overrides of train.py for this condition, without seed and alternatives.
-        alternatives: Further overrides; each is run on its own, and the best result counts. () if none.
-        labels_from: For bootstrapping: the override that gives the run whose predictions are the labels.
-        num_seeds: Number of runs in the paper's mean, or a similar number.
         top1, top5: The printed errors; top5 is None except for ImageNet.
         values: The value of each key of the condition, by dotted name.
         origins: The origin of each value: printed, released_code or assumed.
         doubt: Why the printed number is doubtful; empty if it is not.
     """
 
-    name: str
-    table: str
     words: tuple[str, ...]
-    overrides: tuple[str, ...]
-    alternatives: tuple[str, ...]
-    labels_from: str
-    num_seeds: int
     top1: Printed
     top5: Printed | None
     values: Mapping[str, Any]
     origins: Mapping[str, str]
     doubt: str
-
-    @property
-    def method(self) -> str:
-        """The last part of the name: sgd, sam, mixup, bootstrap_sam, ..."""
-        return self.name.rpartition("/")[2]
 
     @cached_property
     def choices(self) -> Mapping[str, tuple[Any, ...]]:

@@ -24,6 +24,7 @@ from sam.paper.runs import alternatives, runs_of
 
 PLANS = CONFIGS / "figures.yaml"
 METHODS = ("sgd", "sam")
+PRESETS = ("small", "one_gpu", "paper")
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class FigurePlan(NamedTuple):
 
     Attributes:
         shows: What the figure shows, in one line.
-        presets: The presets by name: "small", for two CPU cores, and "paper".
+        presets: The presets by name: "small" for two CPU cores, "one_gpu", and "paper".
         needs: What each run directory must hold in addition to the training logs: the name of an analysis,
             "calibration", or "" for nothing.
         settings: The settings that this analysis must have.
@@ -166,9 +167,9 @@ def commands_of(name: str, plan: FigurePlan, preset: Preset) -> list[str]:
     return commands
 
 
-def _parse_plan(small: Mapping[str, Any], paper: Mapping[str, Any], **others: Any) -> FigurePlan:
-    presets = {"small": _parse_preset(**small), "paper": _parse_preset(**paper)}
-    return FigurePlan(presets=presets, **others)
+def _parse_plan(**fields: Any) -> FigurePlan:
+    presets = {name: _parse_preset(**fields.pop(name)) for name in PRESETS}
+    return FigurePlan(presets=presets, **fields)
 
 
 def _parse_preset(runs: Sequence[str | Mapping[str, Any]], evaluate: str | None = None) -> Preset:

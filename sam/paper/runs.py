@@ -1,8 +1,8 @@
-"""The runs that repeat the paper's conditions, and similar runs on random images.
+"""The runs that repeat conditions, and similar runs on random images.
 
-A condition (a cell of results/paper/cells.csv) becomes one run per alternative and seed. A bootstrapped
-condition also needs the runs that predict its labels. Runs with the same directory are one run, even if two
-conditions need it. Imports no torch.
+A condition (a cell of results/paper/cells.csv, or a line of configs/tiers.yaml) becomes one run per
+alternative and seed. A bootstrapped condition also needs the runs that predict its labels. Runs with the same
+directory are one run, even if two conditions need it. Imports no torch.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from sam.config.composer import composed_quickly, quoted
 from sam.config.dataset import FILE_READERS
 from sam.config.schema import TrainConfig
-from sam.paper.cells import Cell
+from sam.paper.conditions import Condition
 from sam.record.identity import path_of
 from sam.system.errors import ConfigError
 
@@ -38,6 +38,7 @@ SIZES = {
     "cifar100": DatasetSize(50_000, 10_000, 100, 32),
     "svhn": DatasetSize(604_388, 26_032, 10, 32),
     "fashion_mnist": DatasetSize(60_000, 10_000, 10, 28),
+    "fashion_mnist_mini": DatasetSize(5_000, 5_000, 10, 28),
     "imagenet": DatasetSize(1_281_167, 50_000, 1000),
     "fgvc_aircraft": DatasetSize(6_667, 3_333, 100),
     "flowers102": DatasetSize(2_040, 6_149, 102),
@@ -62,7 +63,7 @@ class PlannedRun(NamedTuple):
     directory: pathlib.Path
 
 
-def runs_of(cell: Cell, seeds: Sequence[int], more: Sequence[str] = ()) -> list[PlannedRun]:
+def runs_of(cell: Condition, seeds: Sequence[int], more: Sequence[str] = ()) -> list[PlannedRun]:
     """Return the runs of a condition; a run that needs another one comes after it.
 
     Args:
@@ -93,7 +94,7 @@ def runs_of(cell: Cell, seeds: Sequence[int], more: Sequence[str] = ()) -> list[
     return runs
 
 
-def alternatives(cell: Cell, more: Sequence[str]) -> list[str]:
+def alternatives(cell: Condition, more: Sequence[str]) -> list[str]:
     """Return the alternatives of a condition, except those for keys that the overrides already set."""
     keys = {text.partition("=")[0] for text in more}
     return [text for text in cell.alternatives if text.partition("=")[0] not in keys]
@@ -171,7 +172,7 @@ def _with_seeds(overrides: Sequence[str], config: TrainConfig, seeds: Iterable[i
 def _size(config: TrainConfig) -> DatasetSize:
     if config.dataset.name not in SIZES:
         raise ConfigError(
-            f"dataset={config.dataset.name}: the paper's tables do not use it; allowed is {', '.join(SIZES)}"
+            f"dataset={config.dataset.name}: its size is not known here; allowed is {', '.join(SIZES)}"
         )
     size = SIZES[config.dataset.name]
     return size if config.dataset.extra else size._replace(num_train=73_257)  # only SVHN has extra images

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sam.config.schema import TrainConfig
-from sam.paper.cells import Cell
+from sam.paper.conditions import Condition
 from sam.paper.runs import PlannedRun, num_evaluated, num_updates, on_random_data, runs_of, unique
 from sam.run.trial import Trial, attempt, write_images
 from sam.system.words import counted
@@ -84,7 +84,7 @@ class Rehearsal:
             self._pool = None
 
 
-def smoke(cells: Sequence[Cell], overrides: Sequence[str]) -> int:
+def smoke(cells: Sequence[Condition], overrides: Sequence[str]) -> int:
     """Try each condition for two updates and an evaluation; return 0 if all pass, else 1."""
     started, failed, peak = time.monotonic(), 0, 0.0
     with Rehearsal(fresh_process=False) as rehearsal:

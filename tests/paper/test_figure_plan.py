@@ -6,7 +6,7 @@ import pytest
 
 from sam.config.compose import composed
 from sam.figures.catalogue import OF_GROUPS
-from sam.paper.figure_plan import PLANS, SweepRuns, TableRuns, read_plans
+from sam.paper.figure_plan import PLANS, PRESETS, SweepRuns, TableRuns, read_plans
 from sam.record.identity import identity, path_of
 
 FIGURES = read_plans(PLANS)
@@ -57,7 +57,7 @@ def parts_of(preset_name: str) -> list[SweepRuns]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset_name", ["small", "paper"])
+@pytest.mark.parametrize("preset_name", PRESETS)
 def test_presets_compose_and_their_looks_decide_no_numbers(preset_name: str) -> None:
     for part in parts_of(preset_name):
         pairs = [override.partition("=") for override in part.overrides]

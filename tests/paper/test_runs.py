@@ -160,7 +160,7 @@ def test_sizes_are_those_of_every_dataset_of_the_tables() -> None:
 
 
 def test_dataset_without_a_size_is_refused_in_one_message() -> None:
-    with pytest.raises(ConfigError, match=r"^dataset=synthetic: the paper's tables do not use it; allowed"):
+    with pytest.raises(ConfigError, match=r"^dataset=synthetic: its size is not known here; allowed"):
         num_updates(composed(["dataset=synthetic"]))
 
 

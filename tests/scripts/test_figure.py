@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sam.paper.figure_plan import Preset, SweepRuns
+from sam.paper.figure_plan import PRESETS, Preset, SweepRuns
 from sam.record.identity import path_of
 from tests.paper.test_figure_runs import write_ended
 from tests.record.run_directories import falling_errors, write_run
@@ -34,7 +34,7 @@ def small(monkeypatch):
     monkeypatch.setitem(
         figure.FIGURES,
         "curves",
-        figure.FIGURES["curves"]._replace(presets={"small": preset, "paper": preset}),
+        figure.FIGURES["curves"]._replace(presets=dict.fromkeys(PRESETS, preset)),
     )
     return preset.parts[0].configs()
 
@@ -155,14 +155,14 @@ def test_figure_of_a_preset_draws_no_other_run(run, small, tmp_path: Path) -> No
     ]
 
 
-def test_figure_list_names_every_figure_with_the_commands_of_both_presets(run) -> None:
+def test_figure_list_names_every_figure_with_the_commands_of_all_presets(run) -> None:
     code, out, error = run("--list")
     assert (code, error) == (0, "")
     lines = out.splitlines()
     assert [line for line in lines if not line.startswith(" ")] == ["batch", *figure.FIGURES]
     at = lines.index("curves")
     assert lines[at + 2 : at + 4] == ["  small: 6 runs", f"    {CURVES}"]
-    assert lines[at + 4] == "  paper: 10 runs"
+    assert lines[at + 4 : at + 7 : 2] == ["  one_gpu: 6 runs", "  paper: 10 runs"]
     assert all("python " in line for line in lines if line.startswith("    "))
 
 

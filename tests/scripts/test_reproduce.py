@@ -121,10 +121,34 @@ def test_filters_choose_and_take_several_values(capsys):
     ] * 2
 
 
+def test_tiers_are_listed_like_the_tables_of_the_paper(capsys):
+    assert reproduce.main(["one_gpu/table1", "small/table4", "--noise", "60", "m=32", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = [f"small/table4/noise60/{method}" for method in ("sgd", "mixup", "sam")]
+    assert [line for line in lines if line.startswith("small/")] == names
+    assert lines[-2] == (
+        "  python train.py -m experiment=small/table4 dataset.label_noise=0.6 optimizer=sam m=32 seed=0,1,2"
+    )
+    assert lines[-1].startswith("3 conditions, 9 runs")
+
+
+def test_one_command_drives_a_tier(started, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["dataset.reader=synthetic", "dataset.num_train=16", "dataset.num_test=8", "dataset.image_size=8"]
+    words += ["dataset.num_classes=4", "model=resnet8", "model.width=2", "batch_size=8", "m=8", "epochs=1"]
+    assert reproduce.main(["small/table5", "--method", "sam", "--seeds", "1", *words]) == 0
+    assert started == [("experiment=small/table5", "optimizer=sam", *words, "seed=0")]
+    assert "\n1 run: 1 complete, 0 diverged, 0 failed\ncompare: python scripts/compare.py outputs\n" in (
+        capsys.readouterr().out
+    )
+    assert reproduce.main(["small/table5", "--method", "sam", "--seeds", "1", *words]) == 0
+    assert len(started) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["table6"], "table6: not a table of the paper; allowed is table1, table2, "),
+        (["table6"], "table6: there is no such table; allowed is table1, table2, "),
         (["optimizer.lr=1"], "name a table: table1, table2, "),
         (
             ["table1", "--dataset", "cifar10,svhn"],
@@ -181,7 +205,7 @@ def test_training_goes_on_after_a_failed_run_and_takes_up_what_is_missing(use_ce
     assert f"\n[8 of 8] {planned[7].directory}\n" in out
     told = shlex.join(["python", "train.py", *planned[1].overrides])
     assert f"\n8 runs: 7 complete, 0 diverged, 1 failed\n  failed; run it alone: {told}\n" in out
-    assert out.endswith("\ncompare with the paper: python scripts/compare.py outputs\n")
+    assert out.endswith("\ncompare: python scripts/compare.py outputs\n")
 
     blocked.unlink()
     started.clear()
@@ -220,7 +244,7 @@ def test_launcher_of_hydra_trains_first_what_labels_come_from_and_then_the_rest(
     assert [shlex.split(line) for line in listed[0].splitlines()] == [list(run.overrides) for run in sources]
     assert len(listed[1].splitlines()) == 2 and listed[1].count("dataset.relabel_from=") == 2
     assert all(read_result(run.directory) for run in runs)
-    assert "\n6 runs: 4 complete, 2 diverged, 0 failed\ncompare with the paper: " in capsys.readouterr().out
+    assert "\n6 runs: 4 complete, 2 diverged, 0 failed\ncompare: " in capsys.readouterr().out
 
 
 def test_diverged_run_is_counted_and_no_failure(use_cells, started, capsys):
