@@ -1,4 +1,4 @@
-"""How weights lie in memory: in shards, as views of larger tensors, or in another dtype than their gradients.
+"""How weights lie in memory: in shards, on several devices, as views, or in another dtype than gradients.
 
 A fused kernel ignores strides: it reads all entries from the first address on. So it needs dense weights, and
 directions with the same strides and dtype. If a weight is sharded (a DTensor, as made by torch's
@@ -23,6 +23,34 @@ def local_parts(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         return tensors
     sharded: Sequence[Any] = tensors
     return [t.to_local() if hasattr(t, "device_mesh") else t for t in sharded]
+
+
+def by_device(*lists: Sequence[Tensor]) -> list[tuple[torch.device, Sequence[Sequence[Tensor]]]]:
+    """Return each device with its part of every list.
+
+    Args:
+        *lists: Lists of the same length, at least one tensor each. The tensors at one place of all lists are
+            on the same device.
+    """
+    numbers = [tensor.get_device() for tensor in lists[0]]  # -1 for a CPU
+    if numbers.count(numbers[0]) == len(numbers):
+        return [(lists[0][0].device, lists)]
+    groups = [
+        [[tensor for tensor, its in zip(one, numbers, strict=True) if its == number] for one in lists]
+        for number in dict.fromkeys(numbers)
+    ]
+    return [(group[0][0].device, group) for group in groups]
+
+
+def on_device(tensor: Tensor, where: torch.device) -> Tensor:
+    """Return a tensor on a device; to() is an operator call also if it changes nothing."""
+    return tensor if tensor.device == where else tensor.to(where)
+
+
+def scale_(tensors: Sequence[Tensor], factor: Tensor) -> None:
+    """Multiply tensors in place by a 0-dimensional factor on any device."""
+    for where, (part,) in by_device(tensors):
+        torch._foreach_mul_(list(part), on_device(factor, where))
 
 
 def is_dense(tensor: Tensor) -> bool:

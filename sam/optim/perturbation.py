@@ -17,7 +17,7 @@ from torch import Tensor, distributed
 from torch.autograd.graph import increment_version
 from torch.optim.sgd import sgd
 
-from sam.optim.memory import any_sharded, dense_pairs, local_parts
+from sam.optim.memory import any_sharded, by_device, dense_pairs, local_parts, on_device, scale_
 
 
 def global_norm(tensors: Sequence[Tensor], p: float = 2.0) -> Tensor:
@@ -76,7 +76,9 @@ def dual_directions(grads: Sequence[Tensor], p: float) -> tuple[list[Tensor], Te
         gradients are zero or one is not finite; move_() then does not move.
     """
     largest = global_norm(grads, float("inf"))
-    directions = [grad.sign() * (grad.abs() / largest).pow_(1 / (p - 1)) for grad in grads]
+    directions = [
+        grad.sign() * (grad.abs() / on_device(largest, grad.device)).pow_(1 / (p - 1)) for grad in grads
+    ]
     # The power is 0 for p = infinity, and nan^0 is 1.
     return directions, global_norm(directions, p) + 0 * largest
 
@@ -135,7 +137,8 @@ def move_(
 ) -> None:
     """Add sign * rho * direction / norm to the weights in place; do not move if norm is 0 or not finite.
 
-    The device decides whether to move, so the host does not wait. No copy is made of dense weights: the
+    The device decides whether to move, so the host does not wait. (It waits if some weights are on a GPU and
+    others on the CPU.) No copy is made of dense weights: the
     kernel of fused SGD is used with lr = rho / norm, and the found_inf flag of mixed precision to skip the
     move. (A multiplication by zero would not skip it: 0 * nan is nan.)
 
@@ -149,12 +152,21 @@ def move_(
     """
     usable = torch.isfinite(norm) & (norm > 0)
     step = torch.where(usable, rho / norm, 0)
-    places = local_parts(weights)
+    places, moves = local_parts(weights), local_parts(directions)
     if torch.compiler.is_compiling():  # torch.compile does not trace the fused kernel
-        for place, direction in zip(places, local_parts(directions), strict=True):
+        for place, direction in zip(places, moves, strict=True):
             place.add_(torch.where(usable, sign * step * direction, 0))
         return
-    moved, moves = dense_pairs(places, local_parts(directions))
+    for where, (parts, along) in by_device(places, moves):
+        _move_on_device(parts, along, on_device(step, where), on_device(usable, where), sign)
+    increment_version(weights)  # the kernel does not
+
+
+def _move_on_device(
+    places: Sequence[Tensor], directions: Sequence[Tensor], step: Tensor, usable: Tensor, sign: int
+) -> None:
+    """Add sign * step * direction to tensors of one device in place, if `usable`."""
+    moved, moves = dense_pairs(places, directions)
     sgd(
         list(moved),
         list(moves),
@@ -172,7 +184,6 @@ def move_(
         for place, copied in zip(places, moved, strict=True):
             if copied is not place:
                 place.copy_(copied)
-    increment_version(weights)  # the kernel does not
 
 
 def project_(weights: Sequence[Tensor], centres: Sequence[Tensor], rho: float) -> None:
@@ -188,7 +199,7 @@ def project_(weights: Sequence[Tensor], centres: Sequence[Tensor], rho: float) -
     parts = list(local_parts(weights))
     torch._foreach_sub_(parts, list(centres))
     length = global_norm(weights)
-    torch._foreach_mul_(parts, torch.where(length > rho, rho / length, 1))
+    scale_(parts, torch.where(length > rho, rho / length, 1))
     torch._foreach_add_(parts, list(centres))
 
 
@@ -209,7 +220,7 @@ def cosine_of_move_(weights: Sequence[Tensor], centres: Sequence[Tensor], grads:
     parts = list(local_parts(weights))
     torch._foreach_sub_(parts, list(centres))
     grad_norm = global_norm(grads)
-    torch._foreach_mul_(parts, grad_norm / global_norm(weights))
+    scale_(parts, grad_norm / global_norm(weights))
     torch._foreach_add_(parts, list(local_parts(grads)))
     return global_norm(weights) ** 2 / (2 * grad_norm**2) - 1
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sam.optim.memory import local_parts
+from sam.optim.memory import local_parts, scale_
 from sam.optim.perturbation import global_norm
 from sam.optim.sam import SAM
 
@@ -86,4 +86,4 @@ def stretch_(grads: Sequence[Tensor], length: Tensor) -> None:
     """
     norm = global_norm(grads)
     is_usable = torch.isfinite(length) & torch.isfinite(norm) & (norm > 0)
-    torch._foreach_mul_(list(local_parts(grads)), torch.where(is_usable, length / norm, 1))
+    scale_(local_parts(grads), torch.where(is_usable, length / norm, 1))
