@@ -47,9 +47,8 @@ import torch
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # this checkout, whatever is installed
 
 from sam.build.data import load_dataset, make_train_batches
-from sam.build.network import compiled, make_network
-from sam.build.resolved import Resolved, numerics, resolve
-from sam.build.update import make_update
+from sam.build.network import make_network
+from sam.build.resolved import numerics, resolve
 from sam.config.check import check
 from sam.config.compose import composed
 from sam.config.mistakes import report_mistakes
@@ -58,7 +57,7 @@ from sam.config.schema import TrainConfig
 from sam.data.images import Dataset
 from sam.system.errors import ConfigError
 from sam.system.machine import commit
-from sam.training.update import Update
+from scripts.benchmarks.building import update_of
 from scripts.benchmarks.hessian_cost import benchmark_hessian
 from scripts.benchmarks.optimizer_cost import benchmark_optimizer
 from scripts.benchmarks.plain_loop import plain_loader, plain_update
@@ -113,20 +112,6 @@ def benchmark_data(config: TrainConfig, num_blocks: int) -> list[Row]:
         }
         for name in seconds
     ]
-
-
-def update_of(config: TrainConfig, data: Dataset, resolved: Resolved) -> Update:
-    """Build the network and its update from a config."""
-    torch.manual_seed(config.seed)
-    network = make_network(config.model, data, resolved.device)
-    return make_update(
-        config.optimizer,
-        network,
-        compiled(network, config.runtime),
-        resolved,
-        num_steps=sys.maxsize,
-        label_smoothing=config.label_smoothing,
-    )
 
 
 @dataclasses.dataclass

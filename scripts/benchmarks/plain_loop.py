@@ -1,14 +1,17 @@
 """The usual training loop, as a baseline for benchmarks: transforms per image, and SAM tensor by tensor.
 
 A DataLoader applies torchvision's transforms to one image at a time. The network has PyTorch's default memory
-format and fp32. SAM loops over the parameters in Python.
+format and fp32 (on a GPU with tf32 in convolutions, which is torch's default). SAM loops over the parameters
+in Python, as davda54/sam does in its usual loop.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision import transforms
 
 from sam.config.schema import TrainConfig
@@ -94,18 +97,32 @@ class PlainSAM:
             self._base.zero_grad()
 
     @torch.no_grad()
-    def second_step(self, zero_grad: bool = True) -> None:
-        """Restore w, then step."""
+    def restore(self) -> None:
+        """Move back to w; the gradient stays."""
         for weight in self._params:
             if weight.grad is not None:
                 weight.data = self._old[weight]
+
+    @torch.no_grad()
+    def second_step(self, zero_grad: bool = True) -> None:
+        """Restore w, then step."""
+        self.restore()
         self._base.step()
         if zero_grad:
             self._base.zero_grad()
 
 
-def plain_update(network: nn.Module, config: TrainConfig, is_sam: bool) -> Callable[[Tensor, Tensor], None]:
-    """Return one step of a training loop in fp32: one pass, or two for SAM, then the update."""
+def plain_update(
+    network: nn.Module, config: TrainConfig, is_sam: bool, m: int | None = None
+) -> Callable[[Tensor, Tensor], None]:
+    """Return one step of a training loop: one pass, or two for SAM, then the update.
+
+    Args:
+        network: In training mode. Its running statistics come from the first passes, as with davda54/sam.
+        config: The config of a run, for its optimizer and its loss.
+        is_sam: Whether each micro-batch has a second pass at w + eps.
+        m: Images per micro-batch. Their gradients are added tensor by tensor. None means the whole batch.
+    """
     chosen = config.optimizer
     weights = list(network.parameters())
     sgd = torch.optim.SGD(
@@ -114,19 +131,49 @@ def plain_update(network: nn.Module, config: TrainConfig, is_sam: bool) -> Calla
     sam = PlainSAM(list(weights), sgd, chosen.rho)
     loss = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
 
-    def update(images: Tensor, targets: Tensor) -> None:
-        value = loss(network(images), targets)
+    def gradient(images: Tensor, targets: Tensor) -> Tensor:
+        value: Tensor = loss(network(images), targets)
         value.backward()
         if is_sam:
             sam.first_step()
-            loss(network(images), targets).backward()
+            with _fixed_statistics(network):
+                loss(network(images), targets).backward()
+            sam.restore()
+        return value.detach()
+
+    def update(images: Tensor, targets: Tensor) -> None:
+        parts = list(zip(images.split(m or len(images)), targets.split(m or len(images)), strict=True))
+        if len(parts) == 1:
+            value = gradient(images, targets)
+        else:
+            value = torch.zeros((), device=images.device)
+            means = [torch.zeros_like(weight) for weight in weights]
+            for part, part_targets in parts:
+                value += gradient(part, part_targets) / len(parts)
+                for mean, weight in zip(means, weights, strict=True):
+                    if weight.grad is not None:
+                        mean += weight.grad / len(parts)
+                sgd.zero_grad()
+            for mean, weight in zip(means, weights, strict=True):
+                weight.grad = mean
         if chosen.clip_norm is not None:
             nn.utils.clip_grad_norm_(weights, chosen.clip_norm)
-        if is_sam:
-            sam.second_step()
-        else:
-            sgd.step()
-            sgd.zero_grad()
+        sgd.step()
+        sgd.zero_grad()
         value.item()  # for the log
 
     return update
+
+
+@contextmanager
+def _fixed_statistics(network: nn.Module) -> Iterator[None]:
+    """Let batch norm keep its running statistics."""
+    layers = [layer for layer in network.modules() if isinstance(layer, _BatchNorm)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 0
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum

@@ -1,5 +1,6 @@
 """Measures time and memory of variants."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Hashable, Mapping
@@ -13,14 +14,31 @@ Key = TypeVar("Key", bound=Hashable)
 
 def alternate(variants: Mapping[Key, Callable[[], None]], num_blocks: int) -> dict[Key, float]:
     """Run each variant once per block, after one warm-up block; return the median seconds."""
+    seconds = seconds_of_blocks(variants, num_blocks)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def seconds_of_blocks(
+    variants: Mapping[Key, Callable[[], None]], num_blocks: int, limit_seconds: float = math.inf
+) -> dict[Key, list[float]]:
+    """Run each variant once per block, after one warm-up block; return the seconds of all blocks.
+
+    Args:
+        variants: Each runs its own block and waits for the device.
+        num_blocks: Largest number of blocks, at least 1.
+        limit_seconds: After this time no new block starts; one is always measured.
+    """
     seconds: dict[Key, list[float]] = {name: [] for name in variants}
+    began = time.monotonic()
     for block in range(num_blocks + 1):
         for name, run in variants.items():
             started = time.perf_counter()
             run()
             if block:
                 seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+        if block and time.monotonic() - began > limit_seconds:
+            break
+    return seconds
 
 
 def wait(device: torch.device) -> None:

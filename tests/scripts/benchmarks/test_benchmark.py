@@ -20,25 +20,35 @@ from tests.tiny import TINY
 SMALL = [item for item in TINY if not item.startswith("epochs")]
 
 
-@pytest.mark.parametrize("is_sam", [True, False])
-def test_plain_loop_makes_the_updates_of_sgd_and_sam(is_sam):
+@pytest.mark.parametrize(("is_sam", "m"), [(True, None), (False, None), (True, 4), (False, 2)])
+def test_plain_loop_makes_the_updates_of_sgd_and_sam(is_sam, m):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
     twin = copy.deepcopy(model)
     config = changed({"optimizer.clip_norm": 0.5, "label_smoothing": 0.1, "optimizer.rho": 0.3})
     chosen = config.optimizer
-    update = plain_update(model, config, is_sam)
+    update = plain_update(model, config, is_sam, m)
     arguments = {"lr": chosen.lr, "momentum": 0.9, "nesterov": True, "weight_decay": chosen.weight_decay}
     sam = SAM(twin.parameters(), torch.optim.SGD, rho=0.3 if is_sam else 0.0, **arguments)
     loss = nn.CrossEntropyLoss(label_smoothing=0.1)
+    weights = list(twin.parameters())
     for _ in range(3):
         inputs, targets = torch.randn(8, 4, dtype=torch.float64), torch.randint(0, 3, (8,))
         update(inputs, targets)
-        loss(twin(inputs), targets).backward()
-        sam.first_step()
-        loss(twin(inputs), targets).backward()
-        nn.utils.clip_grad_norm_(twin.parameters(), 0.5)
-        sam.second_step()
+        mean = [torch.zeros_like(weight) for weight in weights]
+        for part, part_targets in zip(inputs.split(m or 8), targets.split(m or 8)):
+            loss(twin(part), part_targets).backward()
+            sam.first_step()
+            share = len(part) / 8
+            gradient = torch.autograd.grad(share * loss(twin(part), part_targets), weights)
+            mean = [total + part for total, part in zip(mean, gradient)]
+            sam.restore()
+            sam.zero_grad()
+        for weight, gradient in zip(weights, mean):
+            weight.grad = gradient
+        nn.utils.clip_grad_norm_(weights, 0.5)
+        sam.base_optimizer.step()
+        sam.zero_grad()
     for weight, other in zip(model.parameters(), twin.parameters()):
         # The plain loop adds 1e-12 to the norm.
         torch.testing.assert_close(weight, other, rtol=1e-9, atol=1e-11)
