@@ -28,6 +28,7 @@ PROGRAMS = ("python", "bash", "pip", "make", "mkdocs", "torchrun", "srun")
 ELSEWHERE = {
     "bash scripts/quickstart.sh": "tests/scripts/test_setup.py",
     "bash scripts/setup.sh": "tests/scripts/test_setup.py",
+    "bash scripts/gpu_check.sh": "tests/scripts/test_gpu_check.py",
     "bash scripts/test.sh": ".ci/run",
     "make": "Makefile",  # each is one line there
     "mkdocs build --strict": "tests/test_docs.py",

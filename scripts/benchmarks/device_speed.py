@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import DeviceType
 from torch.profiler import profile
 
 from sam.build.data import load_dataset
@@ -212,17 +211,18 @@ def _busy(block: Block) -> float:
     """Return the share of the time from a block's first kernel to its last in which the GPU works."""
     with profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as record:
         block()
-    events = record.profiler.kineto_results.events()
-    spans = sorted(
+    events: list[Any] = record.profiler.kineto_results.events()
+    spans: list[tuple[int, int]] = sorted(
         (event.start_ns(), event.start_ns() + event.duration_ns())
         for event in events
-        if event.device_type() == DeviceType.CUDA and event.duration_ns() > 0
+        if event.device_type().name == "CUDA" and event.duration_ns() > 0
     )
-    busy, end = 0, spans[0][0]
+    busy: int = 0
+    end: int = spans[0][0]
     for start, stop in spans:
         busy += max(0, stop - max(start, end))
         end = max(end, stop)
-    return round(busy / (end - spans[0][0]), 3)
+    return round(busy / float(end - spans[0][0]), 3)
 
 
 def _free(device: torch.device) -> None:

@@ -4,12 +4,12 @@ import json
 import os
 import pathlib
 import platform
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -20,7 +20,6 @@ Row = dict[str, Any]
 Emit = Callable[[Row], None]  # takes a result as soon as it is there
 # The tests in these folders need no Hydra.
 TESTS_WITHOUT_HYDRA = ("analysis", "models", "optim", "training")
-SECONDS_FOR_A_CHECKPOINT = 60
 
 
 def environment(device: torch.device, emit: Emit) -> None:
@@ -34,7 +33,7 @@ def environment(device: torch.device, emit: Emit) -> None:
         row[name] = find_spec(name) is not None
     if device.type == "cuda":
         if not torch.cuda.is_available():
-            raise SystemExit(
+            raise RuntimeError(
                 "torch finds no GPU here; DEVICE=cpu bash scripts/gpu_check.sh rehearses on a CPU"
             )
         free, total = torch.cuda.mem_get_info(device)
@@ -112,7 +111,8 @@ def auto_augment(device: torch.device, emit: Emit) -> None:
 
 
 def hessian(device: torch.device, emit: Emit) -> None:
-    """Emit the seconds of a Hessian product."""
+    """Emit the time of a Hessian product: eager, and compiled."""
+    from sam.analysis.compiled_product import compiled_product
     from sam.analysis.hessian import SampleHessian
     from sam.analysis.sample import SampleLoss
     from sam.build.data import load_dataset
@@ -135,15 +135,22 @@ def hessian(device: torch.device, emit: Emit) -> None:
     sample = SampleLoss(network, images, targets, chunk_size=len(images) // 4)
     hessians = {"graphs kept": SampleHessian(sample, 2**33), "no graphs kept": SampleHessian(sample)}
     vector = torch.randn(1, hessians["graphs kept"].num_weights, device=device)
+    number = 1 if is_cpu else 10
 
     def products(one: SampleHessian) -> None:
-        for _ in range(1 if is_cpu else 10):
+        for _ in range(number):
             one.products(vector)
         wait(device)
 
-    variants = {name: lambda one=one: products(one) for name, one in hessians.items()}
-    for name, seconds in alternate(variants, 3).items():
-        emit({"model": config.model.name, "variant": name, "ms": round(100 * seconds, 2)})
+    def measure(kinds: dict[str, SampleHessian]) -> None:
+        variants = {name: partial(products, one) for name, one in kinds.items()}
+        for name, seconds in alternate(variants, 3).items():
+            emit({"model": config.model.name, "variant": name, "ms": round(1000 * seconds / number, 2)})
+
+    measure(hessians)
+    # Last, because compiling may take longer than the limit.
+    if not is_cpu and (product := compiled_product(sample, print)) is not None:
+        measure({"compiled": SampleHessian(sample, compiled=product)})
 
 
 def quickstart(device: torch.device, emit: Emit) -> None:
@@ -161,18 +168,11 @@ def kill_and_continue(device: torch.device, emit: Emit) -> None:
     Raises:
         RuntimeError: If the run ended before, or does not go on to its end.
     """
+    from scripts.benchmarks.whole_runs import kill_after_a_checkpoint
+
     with tempfile.TemporaryDirectory() as folder:
         arguments = ("optimizer=sam", "epochs=3", "runtime.checkpoint_minutes=1e-9")
-        process = _started(device, folder, *arguments)
-        deadline = time.monotonic() + SECONDS_FOR_A_CHECKPOINT
-        while not list(pathlib.Path(folder).rglob("checkpoint.pt")) and process.poll() is None:
-            if time.monotonic() > deadline:
-                break
-            time.sleep(0.005)
-        process.kill()
-        process.communicate()
-        if process.returncode != -signal.SIGKILL or _results(folder):
-            raise RuntimeError("the run ended before it was killed")
+        kill_after_a_checkpoint(_started(device, folder, *arguments), pathlib.Path(folder))
         _ended(_started(device, folder, *arguments))
         (result,) = _results(folder)
         emit(result)
@@ -181,7 +181,7 @@ def kill_and_continue(device: torch.device, emit: Emit) -> None:
 def _started(device: torch.device, folder: str, *arguments: str) -> "subprocess.Popen[str]":
     """Start train.py on the device; with a few images in a rehearsal."""
     settings = [f"runtime.device={device}", f"outputs={folder}"]
-    if (ROOT / "configs" / "runtime" / "gpu.yaml").exists() and device.type == "cuda":
+    if device.type == "cuda":
         settings.append("runtime=gpu")
     if device.type == "cpu":
         settings += ["dataset.num_train=64", "dataset.num_test=20", "batch_size=16", "model.width=4"]

@@ -9,6 +9,7 @@ line of input before the next epoch.
 import contextlib
 import json
 import pathlib
+import signal
 import statistics
 import subprocess
 import sys
@@ -80,8 +81,9 @@ def train(directory: pathlib.Path, changes: Mapping[str, Any], steps: IO[str] | 
         data = load_dataset(config.dataset, config.seed)
         network = draw_network(config, data, resolved)
         inspect = None if steps is None else after_epoch
+        never, world = (lambda: False), World()
         trainer = make_trainer(
-            config, directory, data, network, resolved, World(), stop_requested=lambda: False, inspect=inspect
+            config, directory, data, network, resolved, world, never, inspect, average=None
         )
         try:
             if (state := trainer.store.load()) is not None:
@@ -181,7 +183,7 @@ def determinism(device: torch.device, emit: Emit) -> None:
         saves = {**fixed, "runtime.checkpoint_minutes": 1e-9}
         running = {"one": started(folder / "one", fixed), "two": started(folder / "two", fixed)}
         drifting = {name: started(folder / name, changes) for name in ("free one", "free two")}
-        _kill_after_a_checkpoint(started(folder / "killed", saves), folder / "killed")
+        kill_after_a_checkpoint(started(folder / "killed", saves), folder / "killed")
         rows = {"killed": finished(started(folder / "killed", saves))}
         rows |= {name: finished(process) for name, process in (running | drifting).items()}
         weights = {name: _weights(folder / name) for name in rows}
@@ -201,20 +203,18 @@ def determinism(device: torch.device, emit: Emit) -> None:
         raise RuntimeError("runtime.deterministic=true did not give the same bits")
 
 
-def _kill_after_a_checkpoint(process: Process, directory: pathlib.Path) -> None:
-    """Kill a run as soon as it has saved.
+def kill_after_a_checkpoint(process: Process, folder: pathlib.Path) -> None:
+    """Kill a run as soon as it has saved in this folder or below it.
 
     Raises:
         RuntimeError: If the run ended before.
     """
     deadline = time.monotonic() + SECONDS_FOR_A_CHECKPOINT
-    while not (directory / "checkpoint.pt").exists() and process.poll() is None:
-        if time.monotonic() > deadline:
-            break
+    while not list(folder.rglob("checkpoint.pt")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
     process.kill()
     _, err = process.communicate()
-    if process.returncode >= 0:
+    if process.returncode != -signal.SIGKILL or list(folder.rglob("result.json")):
         raise RuntimeError(f"a run ended before it was killed: {err.strip()[-1000:]}")
 
 
