@@ -22,7 +22,6 @@ from torch.profiler import profile
 from sam.build.data import load_dataset
 from sam.build.network import make_network
 from sam.build.resolved import numerics, resolve
-from sam.config.runtime import RuntimeConfig
 from sam.config.schema import TrainConfig
 from sam.data.images import Dataset
 from sam.system.errors import first_line
@@ -131,7 +130,7 @@ def _variants(case: Case, device: torch.device) -> dict[str, Callable[[], Block]
     for rule, label in (("sgd", "plain sgd"), ("sam", REFERENCE)):
         starts[label] = partial(_start_plain, case, device, rule == "sam")
     compiled = ", compiled" if case.compile else ""
-    graphs = (False, True) if hasattr(RuntimeConfig(), "graph") else (False,)
+    graphs = (False, True) if device.type == "cuda" else (False,)
     for rule, graph in itertools.product(("sgd", "sam"), graphs):
         name = f"{rule} {'captured' if graph else 'eager'}{compiled}"
         starts[name] = partial(_start_ours, case, device, rule, graph)
@@ -150,9 +149,8 @@ def _config(case: Case, device: torch.device, rule: str, graph: bool) -> TrainCo
         "runtime.device": str(device),
         "runtime.precision": case.precision,
         "runtime.compile": case.compile,
+        "runtime.graph": "true" if graph else "false",
     }
-    if hasattr(RuntimeConfig(), "graph"):
-        changes["runtime.graph"] = "true" if graph else "false"
     if device.type == "cpu":
         changes |= {"model.width": 4, "dataset.image_size": 12}
     return config_of(changes)
