@@ -69,6 +69,7 @@ DEPARTURE_KEYS = (
     "optimizer.true_gradient",
     "optimizer.replay",
     "optimizer.sync_ascent",
+    "ema_decay",
     "runtime.precision",
 )
 

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from sam.config.optimizer import SAM_RULES
+from sam.config.sam_rules import SAM_RULES
 from sam.config.schema import TrainConfig, leaves
 
 

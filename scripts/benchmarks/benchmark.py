@@ -52,7 +52,7 @@ from sam.build.resolved import numerics, resolve
 from sam.config.check import check
 from sam.config.compose import composed
 from sam.config.mistakes import report_mistakes
-from sam.config.optimizer import SAM_RULES
+from sam.config.sam_rules import SAM_RULES
 from sam.config.schema import TrainConfig
 from sam.data.images import Dataset
 from sam.system.errors import ConfigError

@@ -15,7 +15,7 @@ from sam.build.network import ARCHITECTURES, make_network
 from sam.build.resolved import resolve
 from sam.build.update import make_update
 from sam.config.model import MODEL_OPTIONS
-from sam.config.optimizer import SAM_RULES
+from sam.config.sam_rules import SAM_RULES
 from sam.config.schema import leaves
 from sam.models.gates import Gate
 from sam.optim import MSAM, S2SAM, SAM

@@ -81,6 +81,7 @@ def test_closest_cells_are_all_that_a_run_repeats(
             "table1/cifar10/wrn_28_10_200/basic/sgd",
             ["model.init=torch (released_code)", "dataset.repeats=2 (1)"],
         ),
+        ({**EXACT, "ema_decay": 0.99}, "table1/cifar10/wrn_28_10_200/basic/sgd", ["ema_decay=0.99 (null)"]),
     ],
 )
 def test_closest_cell_tells_every_departure(
