@@ -157,7 +157,7 @@ def run(command, folder, script, arguments):
     if script.endswith("benchmark.py"):
         at = arguments.index("--plain") if "--plain" in arguments else len(arguments)
         arguments = [*stand_in(arguments[:at]), "--blocks", "1", *arguments[at:]]
-    elif "runtime=ddp" in arguments or arguments[0] == "batch":
+    elif "runtime=ddp" in arguments or arguments[:1] == ["batch"]:
         arguments = stand_in(arguments)
     elif script == "scripts/reproduce.py":  # tests/scripts/test_reproduce.py does the rest of it
         shown = [item for item in arguments if item not in ("--dry-run", "--smoke", "--list")]
@@ -192,6 +192,21 @@ def test_links_lead_to_files_and_headings(page):
         lines = re.findall(r"^#+ (.*)$", file.read_text() if heading else "", re.MULTILINE)
         anchors = [re.sub(r"[^a-z0-9 _-]", "", line.lower()).replace(" ", "-") for line in lines]
         assert not heading or heading in anchors, f"{page}: {target}"
+
+
+def test_pictures_of_the_evidence_are_those_of_the_results():
+    results = ROOT / "results" / "measured"
+    places = {
+        "fig1": "figures",
+        "error-epochs": "figures",
+        "fig3-spectrum": "figures",
+        "sharpness": "figures",
+    }
+    originals = {name: results / folder / f"{name}.png" for name, folder in places.items()}
+    originals["quickstart"] = results / "quickstart" / "comparison.png"
+    assert set(re.findall(r"images/([\w-]+)\.png", TEXTS["docs/evidence.md"])) == set(originals)
+    for name, original in originals.items():
+        assert (ROOT / "docs" / "images" / f"{name}.png").read_bytes() == original.read_bytes(), name
 
 
 @pytest.mark.parametrize("page", TEXTS)

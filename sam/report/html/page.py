@@ -18,6 +18,7 @@ from sam.report.markdown import reading_notes
 from sam.report.markdown_sections import COMPUTE_NOTE, PAPER_NOTE, RHO_NOTE
 from sam.report.markup import format_estimate
 from sam.report.sharpness_tables import SharpnessTable
+from sam.report.summary import in_short
 from sam.report.text_tables import (
     advice,
     compute_table,
@@ -37,6 +38,7 @@ FILTERS = (
     compute_table,
     format_estimate,
     held_out,
+    in_short,
     interrupted_table,
     missing_baselines,
     paper_notes,
@@ -131,6 +133,7 @@ def render_report(comparison: Comparison, sharpness: Sequence[SharpnessTable], p
 def _sections(comparison: Comparison, sharpness: Sequence[object], left_out: Sequence[str]) -> dict[str, str]:
     """Return the titles of all sections that are not empty, by the names of their templates."""
     sections = {
+        "short": ("In short", in_short(comparison)),
         "paper": ("Next to the paper's numbers", comparison.cells),
         "settings": ("SGD and SAM compared", comparison.setting_tables),
         "compute": ("At equal compute", comparison.compute_families),

@@ -109,6 +109,7 @@ def test_report_shows_runs_of_an_old_version_with_those_of_today(tmp_path: Path)
 def test_report_has_every_section(outputs: Path) -> None:
     text = _report(outputs)
     assert re.findall(r"<h2[^>]*>([^<]*)</h2>", text) == [
+        "In short",
         "Next to the paper&#39;s numbers",
         "SGD and SAM compared",
         "At equal compute",
