@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sam.build.resolved import resolve
 from sam.build.update import make_update
@@ -13,7 +14,7 @@ from sam.training.distributed import World
 from sam.training.gradients import FlatGradients
 from sam.training.replay import EAGER_UPDATES, Replay
 from tests.conftest import changed
-from tests.reference.tape import TapeRecorder
+from tests.reference.tape import TapeRecorder, tensors
 
 NUM_UPDATES = 6
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -133,6 +134,38 @@ def test_recorded_updates_equal_eager_ones_to_the_bit(rule):
     eager, update = update_of(eager_model, changes), replayed(update_of(model, changes), model)
     assert_equal_updates((eager_model, eager), (model, update), batches(noisy=True))
     assert update.replay.is_used
+
+
+class Devices(TorchDispatchMode):
+    """Notes the devices of the tensors of each operator call."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        results = func(*args, **(kwargs or {}))
+        self.seen.add(frozenset(tensor.device.type for tensor in tensors(args, kwargs, results)))
+        return results
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_micro_batch_reads_and_makes_no_tensor_of_the_host(rule, monkeypatch):
+    # A CUDA graph cannot hold a copy from the host. Here the device is meta, which computes nothing and has no
+    # fused SGD.
+    monkeypatch.setattr("sam.optim.perturbation.sgd", lambda *_, **__: None)
+    model = network().to("meta")
+    update = update_of(model, {"m": 4, **RULES[rule]})
+    images, targets = (
+        torch.randn(4, 3, 12, 12, device="meta"),
+        torch.zeros(4, dtype=torch.int64, device="meta"),
+    )
+    update.statistics.begin()
+    update.rule.begin(2)
+    update.rule.accumulate(images, targets, 0.5, True, targets)  # allocates what stays
+    with Devices() as devices:
+        update.rule.accumulate(images, targets, 0.5, True, targets)
+    assert devices.seen <= {frozenset({"meta"}), frozenset()}
 
 
 @pytest.mark.gpu
