@@ -151,8 +151,8 @@ class Devices(TorchDispatchMode):
 
 @pytest.mark.parametrize("rule", RULES)
 def test_micro_batch_reads_and_makes_no_tensor_of_the_host(rule, monkeypatch):
-    # A CUDA graph cannot hold a copy from the host. Here the device is meta, which computes nothing and has no
-    # fused SGD.
+    # A CUDA graph cannot hold a copy from the host. Here the device is meta, which computes nothing.
+    # It has no fused SGD.
     monkeypatch.setattr("sam.optim.perturbation.sgd", lambda *_, **__: None)
     model = network().to("meta")
     update = update_of(model, {"m": 4, **RULES[rule]})
