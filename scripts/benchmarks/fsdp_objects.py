@@ -1,0 +1,92 @@
+"""Do updates of sharded weights leave Python objects or memory behind? fsdp_objects.py [--updates N].
+
+Two processes on the CPU (gloo) train a small network with runtime.parallel=fsdp. The table shows the number of
+live Python objects of process 0 and its resident memory, after a fifth of the updates and after all of them;
+below it, the kinds of objects that have become more. The first updates fill caches, so they do not count.
+"""
+
+import argparse
+import collections
+import gc
+import pathlib
+import sys
+import tempfile
+
+import torch
+from torch import distributed
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # this checkout, whatever is installed
+
+from sam.build.resolved import Resolved
+from sam.build.update import make_update
+from sam.config.optimizer import OptimizerConfig
+from sam.models.cifar_resnet import CifarResNet
+from sam.system.processes import Place
+from sam.training.distributed import leave_world
+from sam.training.sharding import shard
+
+NUM_PROCESSES, BATCH_SIZE = 2, 8
+OPTIMIZERS = {
+    "sgd": {"name": "sgd"},
+    "sam": {"name": "sam", "sync_ascent": True},
+    "sgd, adamw": {"name": "sgd", "base": "adamw", "lr": 1e-3},
+    "sam, adamw": {"name": "sam", "sync_ascent": True, "base": "adamw", "lr": 1e-3},
+}
+
+
+def objects() -> collections.Counter[str]:
+    """Return the number of live objects of each type that Python's collector tracks."""
+    gc.collect()
+    return collections.Counter(f"{type(one).__module__}.{type(one).__name__}" for one in gc.get_objects())
+
+
+def resident_mib() -> float:
+    """Return the memory of this process (Linux)."""
+    status = pathlib.Path("/proc/self/status").read_text()
+    return float(status.split("VmRSS:")[1].split()[0]) / 1024
+
+
+def work(rank: int, folder: str, num_updates: int, chosen: dict[str, object]) -> None:
+    """Train in one process; rank 0 prints the counts."""
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=NUM_PROCESSES
+    )
+    torch.manual_seed(0)
+    network = CifarResNet(depth=8, width=4, in_channels=3, num_classes=10)
+    shard(network, NUM_PROCESSES)
+    place = Place(rank, NUM_PROCESSES)
+    resolved = Resolved(place, torch.device("cpu"), "fp32", False, threads=1, workers=0, m=None)
+    optimizer = OptimizerConfig(**chosen)  # type: ignore[arg-type]
+    update = make_update(optimizer, network, network, resolved, num_steps=num_updates)
+    images, targets = torch.randn(BATCH_SIZE, 3, 8, 8), torch.randint(10, (BATCH_SIZE,))
+    before, memory = objects(), resident_mib()
+    for step in range(num_updates):
+        update(images, targets, optimizer.lr, None, step)
+        if step + 1 == num_updates // 5:
+            before, memory = objects(), resident_mib()
+    after = objects()
+    if rank == 0:
+        counts = f"{before.total():>12,}{after.total():>12,}"
+        print(f"{str(chosen):<66}{counts}{memory:>10.1f}{resident_mib():>10.1f}", flush=True)
+        for kind, more in (after - before).most_common(5):
+            print(f"    {more:+,} {kind}", flush=True)
+    leave_world(0)
+
+
+def main() -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--updates", type=int, default=2000)
+    parser.add_argument("--only", nargs="+", choices=list(OPTIMIZERS), default=list(OPTIMIZERS))
+    arguments = parser.parse_args()
+    print(f"torch {torch.__version__}, {NUM_PROCESSES} processes, {arguments.updates} updates")
+    print(f"{'optimizer':<66}{'objects':>12}{'at the end':>12}{'MiB':>10}{'at the end':>10}")
+    for name in arguments.only:
+        with tempfile.TemporaryDirectory() as folder:
+            work_of = (folder, arguments.updates, OPTIMIZERS[name])
+            torch.multiprocessing.start_processes(work, work_of, NUM_PROCESSES, start_method="spawn")
+
+
+if __name__ == "__main__":
+    main()
