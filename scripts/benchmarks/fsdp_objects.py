@@ -1,8 +1,8 @@
 """Do updates of sharded weights leave Python objects or memory behind? fsdp_objects.py [--updates N].
 
-Two processes on the CPU (gloo) train a small network with runtime.parallel=fsdp. The table shows the number of
-live Python objects of process 0 and its resident memory, after a fifth of the updates and after all of them;
-below it, the kinds of objects that have become more. The first updates fill caches, so they do not count.
+Two processes on the CPU (gloo) train a small network with runtime.parallel=fsdp. The table shows the number
+of live Python objects of process 0 and its resident memory: after a fifth of the updates, and after all of them.
+Below it are the kinds of objects that have become more. The first updates fill caches, so they do not count.
 """
 
 import argparse

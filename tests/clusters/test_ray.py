@@ -1,4 +1,7 @@
-"""A sweep on a real Ray cluster of two nodes, of which one worker is killed, and then one node."""
+"""A sweep on a real Ray cluster of two nodes, of which one worker is killed, and then one node.
+
+Then four runs share one GPU of the other node. No machine needs a GPU for this: Ray is told of one.
+"""
 
 import importlib.util
 import os
@@ -6,6 +9,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import pytest
 
@@ -16,7 +20,7 @@ from tests.tiny import TINY
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TRAIN = [sys.executable, str(ROOT / "train.py"), "-m"]
-RUNS = [*TINY, "epochs=20", "dataset.num_train=512", "optimizer=sam", "seed=0,1,2"]
+RUNS = [*TINY, "epochs=20", "dataset.num_train=512", "optimizer=sam", "runtime.device=cpu", "seed=0,1,2"]
 
 pytestmark = [
     pytest.mark.slow,
@@ -33,7 +37,8 @@ CLUSTER = """
 import sys
 from ray.cluster_utils import Cluster
 cluster = Cluster()
-nodes = [cluster.add_node(num_cpus=1, object_store_memory=10**8, include_dashboard=False) for _ in range(2)]
+resources = {"num_cpus": 1, "num_gpus": 1, "object_store_memory": 10**8}
+nodes = [cluster.add_node(**resources, include_dashboard=False) for _ in range(2)]
 print(cluster.address, flush=True)
 for line in sys.stdin:
     cluster.remove_node(nodes.pop(), allow_graceful=False)
@@ -59,26 +64,26 @@ def cluster():
 
 @pytest.fixture
 def sweep(tmp_path, cluster):
-    """Start a sweep of three runs on the cluster; end it if the test ends before it does."""
-    process = subprocess.Popen(
-        [
-            *TRAIN,
-            "hydra/launcher=ray",
-            f"hydra.launcher.ray.init.address='{cluster.stdout.readline().strip()}'",
-            # A thread of Ray prints what runs say, and may do so in the middle of a line of ours.
-            "hydra.launcher.ray.init.log_to_driver=false",
-            *RUNS,
-            f"outputs={tmp_path / 'outputs'}",
-        ],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=ENVIRONMENT,
-    )
-    with process:
-        yield process
-        process.kill()
+    """Return a function that starts a sweep on the cluster; a sweep ends with the test at the latest."""
+    address = cluster.stdout.readline().strip()
+    on_ray = [
+        *TRAIN,
+        "hydra/launcher=ray",
+        f"hydra.launcher.ray.init.address='{address}'",
+        # A thread of Ray prints what runs say, and may do so in the middle of a line of ours.
+        "hydra.launcher.ray.init.log_to_driver=false",
+    ]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+
+    with ExitStack() as stack:
+
+        def start(*arguments):
+            process = subprocess.Popen([*on_ray, *arguments], cwd=tmp_path, env=ENVIRONMENT, **pipes)
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return process
+
+        yield start
 
 
 def workers(outputs):
@@ -97,8 +102,11 @@ def workers(outputs):
     return found
 
 
-def test_sweep_ends_complete_although_a_worker_and_a_node_are_killed(tmp_path, cluster, sweep):
+def test_sweep_survives_a_worker_and_a_node_that_are_killed_and_four_runs_share_a_gpu(
+    tmp_path, cluster, sweep
+):
     undisturbed, outputs = tmp_path / "undisturbed", tmp_path / "outputs"
+    first = sweep(*RUNS, f"outputs={outputs}")
     wait_until(lambda: min(rows(outputs, 0), rows(outputs, 1)) > 2)
     killed = workers(outputs)[directory_of(outputs, 0)]
     os.kill(killed, signal.SIGKILL)
@@ -108,10 +116,18 @@ def test_sweep_ends_complete_although_a_worker_and_a_node_are_killed(tmp_path, c
     wait_until(lambda: rows(outputs, 0) > before)
     cluster.stdin.write("remove\n")
     cluster.stdin.flush()
-    out, _ = sweep.communicate(timeout=300)
-    assert sweep.returncode == 0, out
+    out, _ = first.communicate(timeout=300)
+    assert first.returncode == 0, out
     assert "\n3 runs: 3 complete, 0 diverged, 0 failed\n" in out
     subprocess.run([*TRAIN, *RUNS, f"outputs={undisturbed}"], check=True, capture_output=True)
     for seed in range(3):
         assert read_result(directory_of(outputs, seed))["status"] == "complete"
         assert equal(*(outcome(directory_of(folder, seed)) for folder in (outputs, undisturbed)))
+
+    # Four runs share the GPU of the node that is left.
+    shares = [f"hydra.launcher.ray.remote.num_{kind}=0.25" for kind in ("cpus", "gpus")]
+    shared = tmp_path / "shared"
+    second = sweep(*shares, *RUNS[:-1], "seed=0,1,2,3", f"outputs={shared}")
+    wait_until(lambda: len(set(workers(shared).values())) == 4)
+    out, _ = second.communicate(timeout=300)
+    assert second.returncode == 0 and "\n4 runs: 4 complete, 0 diverged, 0 failed\n" in out, out
