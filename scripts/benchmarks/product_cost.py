@@ -1,6 +1,7 @@
 """Time and memory of one product with the Hessian: double backward, forward over reverse, and compiled."""
 
 import copy
+import statistics
 import time
 from collections.abc import Callable
 from functools import partial
@@ -25,8 +26,9 @@ LARGEST_DEPARTURE = 1e-3  # of a product in fp32 from that in fp64, in units of 
 def benchmark_products(config: TrainConfig, num_blocks: int, chunk_size: int = 100) -> list[dict[str, Any]]:
     """Time one product over the training images with one vector, for a network after some updates.
 
-    The compilation is timed on its own. Memory is what torch has allocated on a GPU (runtime.device=cuda),
-    and what tensors hold on a CPU.
+    Times on a CPU are those of the processor, which other programs change little; use one thread. The
+    compilation is timed on its own, by the clock. Memory is what torch has allocated on a GPU
+    (runtime.device=cuda), and what tensors hold on a CPU.
 
     Args:
         config: The config of the network, the images and runtime.device; dataset.num_train images are used.
@@ -61,7 +63,11 @@ def benchmark_products(config: TrainConfig, num_blocks: int, chunk_size: int = 1
         runs = {name: start() for name, start in starts.items()}
         found = {name: run() for name, run in runs.items()}
         exact = _in_float64(sample).products(vectors.double())
-        seconds = alternate({name: partial(_timed, run, device) for name, run in runs.items()}, num_blocks)
+        blocks: dict[str, list[float]] = {name: [] for name in runs}
+        alternate(
+            {name: partial(_timed, run, device, blocks[name]) for name, run in runs.items()}, num_blocks
+        )
+    seconds = {name: statistics.median(values[1:]) for name, values in blocks.items()}
     rows = [
         {
             "variant": name,
@@ -97,7 +103,10 @@ def _start(make: Callable[[], SampleHessian], vectors: Tensor) -> Callable[[], T
     return partial(make().products, vectors)
 
 
-def _timed(run: Callable[[], Tensor], device: torch.device) -> None:
-    """Make one product and wait for it."""
+def _timed(run: Callable[[], Tensor], device: torch.device, seconds: list[float]) -> None:
+    """Make one product, wait for it, and add its time to a list."""
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    started = clock()
     run()
     wait(device)
+    seconds.append(clock() - started)
