@@ -14,6 +14,7 @@ import tempfile
 
 import torch
 from torch import distributed
+from torch.multiprocessing.spawn import spawn
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # this checkout, whatever is installed
 
@@ -93,7 +94,7 @@ def main() -> None:
     for name in arguments.only:
         with tempfile.TemporaryDirectory() as folder:
             of_each = (folder, arguments.updates, name)
-            torch.multiprocessing.spawn(work, of_each, NUM_PROCESSES)
+            spawn(work, of_each, NUM_PROCESSES)
 
 
 if __name__ == "__main__":
