@@ -28,6 +28,7 @@ from sam.training.distributed import World, data_parallel
 from sam.training.interfaces import Logger
 from sam.training.loop import Trainer
 from sam.training.sharding import shard
+from sam.training.update import Update
 from sam.training.weight_average import WeightAverage
 
 # Keys that TensorBoard's table shows for every run, in addition to those that differ from their defaults.
@@ -113,27 +114,14 @@ def make_trainer(
         inspect: Called with the number of complete epochs; None for no analysis.
         average: The moving average of the network's weights, which is evaluated; None for no average.
     """
-    if resolved.why_eager:
-        tell_eager(resolved, resolved.why_eager)
-    called, unsynced = _wrapped(config.runtime, network, resolved, world)
     batches = make_train_batches(config, data, resolved)
     loggers = make_loggers(config, directory, data.train.targets, batches.steps_per_epoch, world.is_main)
     # With epochs=0 nothing reads the schedules, but they must be valid: use those of one epoch.
     num_steps = max(1, config.epochs) * batches.steps_per_epoch
-    update = make_update(
-        config.optimizer,
-        network,
-        called,
-        resolved,
-        num_steps=num_steps,
-        label_smoothing=config.label_smoothing,
-        unsynced=unsynced,
-        world=world,
-    )
     evaluated = network if average is None else average.network
     return Trainer(
         model=network,
-        update=update,
+        update=_update(config, network, resolved, world, num_steps),
         batches=batches,
         evaluate=make_evaluation(config.model, data, data.test, evaluated, resolved, world),
         epochs=config.epochs,
@@ -147,6 +135,25 @@ def make_trainer(
         inspect=inspect,
         keep_weights_every=config.runtime.keep_weights_every,
         average=average,
+    )
+
+
+def _update(
+    config: TrainConfig, network: nn.Module, resolved: Resolved, world: World, num_steps: int
+) -> Update:
+    """Return the update of a run, after telling the user if it is eager on a GPU."""
+    if resolved.why_eager:
+        tell_eager(resolved, resolved.why_eager)
+    called, unsynced = _wrapped(config.runtime, network, resolved, world)
+    return make_update(
+        config.optimizer,
+        network,
+        called,
+        resolved,
+        num_steps=num_steps,
+        label_smoothing=config.label_smoothing,
+        unsynced=unsynced,
+        world=world,
     )
 
 

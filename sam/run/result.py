@@ -47,8 +47,6 @@ def make_result(
     """
     last = rows[-1]
     best = min(rows, key=lambda row: row["test_error_pct"])
-    train_seconds = sum(row["seconds"] for row in rows)
-    num_images = sum(row.get("images_per_second", 0.0) * row["seconds"] for row in rows)
     message = "" if complete else f"loss is not finite after step {last['step']}; try a lower lr or rho"
     return {
         "status": "complete" if complete else "diverged",
@@ -69,11 +67,18 @@ def make_result(
         "steps": last["step"],
         "forward_backward_passes": round(num_passes, 2),
         "seconds": round(total_seconds, 2),
-        "images_per_second": round(num_images / train_seconds, 1) if train_seconds else None,
+        "images_per_second": _images_per_second(rows),
         # An analysis during training may have taken more memory than the training.
         "peak_memory_mib": round(peak_memory_mib(device), 1) if config.analysis.name == "none" else None,
         **_provenance(config, device, num_processes, graph),
     }
+
+
+def _images_per_second(rows: Sequence[dict[str, float]]) -> float | None:
+    """Return the speed of the training; None if there was none."""
+    seconds = sum(row["seconds"] for row in rows)
+    num_images = sum(row.get("images_per_second", 0.0) * row["seconds"] for row in rows)
+    return round(num_images / seconds, 1) if seconds else None
 
 
 def _provenance(config: TrainConfig, device: torch.device, num_processes: int, graph: bool) -> dict[str, Any]:
