@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from sam.build.resolved import Resolved
-from sam.config.augmentation import AugmentationConfig
+from sam.config.augmentation import draws_per_batch
 from sam.config.dataset import FILE_READERS, DatasetConfig
 from sam.config.model import ModelConfig
 from sam.config.schema import TrainConfig
 from sam.data import datasets, file_datasets
 from sam.data.augmentation import Augmentation, Normalization
+from sam.data.auto_augment import AutoAugment
 from sam.data.batches import EvaluationBatches, TrainBatches
 from sam.data.image_files import ImageFiles
 from sam.data.images import (
@@ -35,7 +36,7 @@ from sam.data.images import (
 from sam.data.label_files import labels_from_file
 from sam.data.label_noise import SIMILAR_CLASSES, asymmetric_noise, symmetric_noise
 from sam.data.loading import Loader, Prepare
-from sam.data.policies import auto_augment, centre_crop, inception_crop
+from sam.data.policies import POLICIES, auto_augment, centre_crop, inception_crop
 from sam.models.timm_network import pretrained_statistics
 from sam.system.errors import user_errors
 from sam.system.processes import own_place
@@ -164,7 +165,8 @@ def make_train_batches(config: TrainConfig, data: Dataset, resolved: Resolved) -
             mixup_alpha=chosen.mixup_alpha,
             m=resolved.m,
             repeats=config.dataset.repeats,
-            loader=_train_loader(config.augmentation, data.train, resolved),
+            auto_augment=_auto_augment(config, data.train, resolved),
+            loader=_train_loader(config, data.train, resolved),
             rank=resolved.place.rank,
             world_size=resolved.place.size,
         )
@@ -190,13 +192,20 @@ def make_evaluation_batches(
     )
 
 
-def _train_loader(chosen: AugmentationConfig, split: Split, resolved: Resolved) -> Loader | None:
+def _auto_augment(config: TrainConfig, split: Split, resolved: Resolved) -> AutoAugment | None:
+    if not draws_per_batch(config.augmentation, config.dataset):
+        return None
+    return AutoAugment(POLICIES[config.augmentation.auto_augment], split.shape, resolved.device)
+
+
+def _train_loader(config: TrainConfig, split: Split, resolved: Resolved) -> Loader | None:
     """Return the loader that prepares training images one by one; None if batches are made as a whole."""
+    chosen = config.augmentation
     steps: list[Prepare] = []
     if isinstance(split, ImageFiles):
         crop = chosen.inception_crop
         steps.append(inception_crop(split.image_size, split.interpolation) if crop else _fitted(split))
-    if chosen.auto_augment != "none":
+    if chosen.auto_augment != "none" and not draws_per_batch(chosen, config.dataset):
         steps.append(auto_augment(chosen.auto_augment))
     return _loader(split, steps, resolved) if steps else None
 

@@ -28,10 +28,20 @@ class AugmentationConfig:
     auto_augment: str = setting(
         "none", choices=("none", "cifar10", "svhn", "imagenet", "cifar10_released_code")
     )
+    # batch: AutoAugment draws once per batch and changes all its images at once, on the training device.
+    # image: it draws for each image, and worker processes change one image after the other. Image files
+    # always use image.
+    auto_augment_draws: str = setting("image", choices=("image", "batch"))
     # Image files: crop 8 to 100 % of the area with an aspect ratio of 3/4 to 4/3, instead of the centre.
     inception_crop: bool = False
     # Mixup (Zhang et al. 2018): lambda ~ Beta(alpha, alpha), one lambda per batch. 0 means off.
     mixup_alpha: float = setting(0.0, at_least=0)
+
+
+def draws_per_batch(augmentation: AugmentationConfig, dataset: DatasetConfig) -> bool:
+    """Return whether AutoAugment changes whole batches on the training device."""
+    in_memory = dataset.reader not in FILE_READERS or dataset.in_memory
+    return augmentation.auto_augment != "none" and augmentation.auto_augment_draws == "batch" and in_memory
 
 
 def augmentation_clashes(augmentation: AugmentationConfig, dataset: DatasetConfig) -> Iterator[str]:

@@ -3,22 +3,31 @@
 There is no state to save: the same epoch and step give the same batch again. Every process draws for the
 whole batch and takes its share, so the images of an update do not depend on the number of processes.
 
-Images come from one of two places: from memory on the training device, or from worker processes that decode
-files or apply AutoAugment (loading.py). All later steps are the same for both.
+Images come from one of two places: from memory on the training device, where AutoAugment may change them
+(auto_augment.py), or from worker processes, which decode files or apply AutoAugment (loading.py). All later
+steps are the same for both.
 """
 
+import dataclasses
 import hashlib
+import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from sam.data.augmentation import NUM_DRAWS, Augmentation, Normalization, shared_cutout
+from sam.data.auto_augment import NUM_DRAWS as NUM_POLICY_DRAWS
+from sam.data.auto_augment import AutoAugment
 from sam.data.images import Images, Split
 from sam.data.loading import Loader, Request
 from sam.data.mixup import draw_mixup, mix_images, mix_targets
+from sam.data.transfer import send
 
 LARGEST_SEED = 2**63 - 1
+# Bytes of images that AutoAugment changes at once: on a GPU many, on a CPU what fits into its cache.
+GPU_BYTES_AT_ONCE = 2**23
+BYTES_AT_ONCE = 2**19
 Batch = tuple[Tensor, Tensor, Tensor | None]
 
 
@@ -42,6 +51,7 @@ class TrainBatches:
         mixup_alpha: Parameter of mixup's beta distribution; 0 turns mixup off.
         m: Images per micro-batch; must divide the process's share of a batch. None means the whole share.
         repeats: How often an epoch uses each image.
+        auto_augment: Changes the images in memory before all other steps; None leaves them as they are.
         loader: Prepares the images in worker processes; None takes them from memory.
         rank: Rank of this process, 0 .. world_size - 1.
         world_size: Number of processes that share a batch.
@@ -63,6 +73,7 @@ class TrainBatches:
         mixup_alpha: float = 0.0,
         m: int | None = None,
         repeats: int = 1,
+        auto_augment: AutoAugment | None = None,
         loader: Loader | None = None,
         rank: int = 0,
         world_size: int = 1,
@@ -75,6 +86,7 @@ class TrainBatches:
         augmentation.check(*split.shape[:2])
         self._split = split if loader else split.to(device)
         self._loader = loader
+        self._auto_augment = auto_augment
         self.steps_per_epoch = size // batch_size
         self._augmentation = augmentation
         self._normalize = normalize
@@ -105,9 +117,9 @@ class TrainBatches:
         """
         orders = generator_for("order", self._seed, epoch)
         order = torch.cat([torch.randperm(len(self._split), generator=orders) for _ in range(self._repeats)])
-        batches = order.split(self.batch_size)[first_step : self.steps_per_epoch]
+        batches = order[: self.steps_per_epoch * self.batch_size].view(-1, self.batch_size)[first_step:]
         steps = range(first_step, self.steps_per_epoch)
-        sources = self._sources(epoch, steps, [batch[self._share] for batch in batches])
+        sources = self._sources(epoch, steps, batches[:, self._share])
         for step, (images, indices) in zip(steps, sources, strict=True):
             draws = torch.rand(
                 NUM_DRAWS,
@@ -121,17 +133,46 @@ class TrainBatches:
             clean = None if images.clean_targets is None else images.clean_targets[indices]
             yield self._mixed(epoch, step, batch, images.targets[indices], clean)
 
-    def _sources(self, epoch: int, steps: range, batches: list[Tensor]) -> Iterator[tuple[Images, Tensor]]:
-        """Yield, for each step, images on the device and the positions of the batch in them."""
+    def _sources(self, epoch: int, steps: range, batches: Tensor) -> Iterator[tuple[Images, Tensor]]:
+        """Yield, for each step, images on the device and the positions of the batch in them.
+
+        Args:
+            epoch: Number of the epoch.
+            steps: The steps.
+            batches: Positions in the split of this process's images, int64 [steps, b].
+        """
         if self._loader is None:
             assert isinstance(self._split, Images)
-            for indices in batches:
-                yield self._split, indices.to(self._device, non_blocking=True)
+            batches = send(batches, self._device)
+            if self._auto_augment is None:
+                yield from ((self._split, indices) for indices in batches)
+            else:
+                yield from self._auto_augmented(self._auto_augment, self._split, epoch, steps, batches)
             return
         everything = torch.arange(self._share.stop - self._share.start, device=self._device)
         requests = [self._request(epoch, *pair) for pair in zip(steps, batches, strict=True)]
         for (indices, _), pieces in zip(requests, self._loader(requests), strict=True):
             yield _on_device(pieces, self._split, indices, self._device), everything
+
+    def _auto_augmented(
+        self, policy: AutoAugment, split: Images, epoch: int, steps: range, batches: Tensor
+    ) -> Iterator[tuple[Images, Tensor]]:
+        """Yield what _sources() yields, with changed images of several batches at once."""
+        batch_bytes = batches.shape[1] * math.prod(split.shape)
+        at_once = GPU_BYTES_AT_ONCE if self._device.type == "cuda" else BYTES_AT_ONCE
+        size = max(1, at_once // batch_bytes)
+        for first in range(0, len(steps), size):
+            indices = batches[first : first + size]
+            draws = [self._policy_draws(epoch, step) for step in steps[first : first + size]]
+            images = split.take(indices.flatten())
+            pixels = policy(images.pixels, torch.cat(draws, dim=1))
+            images = dataclasses.replace(images, pixels=pixels)
+            everything = torch.arange(indices.numel(), device=self._device).view_as(indices)
+            yield from ((images, positions) for positions in everything)
+
+    def _policy_draws(self, epoch: int, step: int) -> Tensor:
+        generator = generator_for("auto_augment", self._seed, epoch, step)
+        return torch.rand(NUM_POLICY_DRAWS, self.batch_size, generator=generator)[:, self._share]
 
     def _request(self, epoch: int, step: int, indices: Tensor) -> Request:
         generator = generator_for("prepare", self._seed, epoch, step)

@@ -22,11 +22,12 @@ from PIL.Image import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from sam.data.released_policy import ReleasedAutoAugment
+from sam.data.published_policies import GREY, PUBLISHED
+from sam.data.released_policy import RELEASED, ReleasedAutoAugment
 
 PictureTransform = Callable[[Image], Image]
 
-GREY = 128  # fills what a shear, translation or rotation leaves empty, as in the released code
+POLICIES = {**PUBLISHED, "cifar10_released_code": RELEASED}
 
 
 def auto_augment(policy: str) -> PictureTransform:

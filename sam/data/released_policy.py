@@ -14,13 +14,13 @@ the number of pixels divided by 256: in that code, the mean of a histogram has t
 Departs from it in rounding, by one grey level, and in the pixel that a shear or rotation takes at an edge.
 """
 
-import re
 from collections.abc import Callable
 
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 
-GREY = 128
+from sam.data.published_policies import GREY, Operation, Policy, parsed
+
 # Pairs of operations, as "name probability level".
 PAIRS = """
 Invert 0.1 7; Contrast 0.2 6 | Rotate 0.7 2; TranslateX 0.3 9
@@ -82,27 +82,16 @@ class ReleasedAutoAugment:
 
     def __call__(self, picture: Image.Image) -> Image.Image:
         """Return the changed picture."""
-        pair = POLICY[int(torch.randint(len(POLICY), ()))]
+        pair = RELEASED.pairs[int(torch.randint(len(RELEASED.pairs), ()))]
         for name, probability, level in pair:
             if float(torch.rand(())) < probability:
-                picture = OPERATIONS[name](picture, level)
+                forward = name not in RELEASED.two_directions or float(torch.rand(())) < 0.5
+                picture = OPERATIONS[name](picture, level if forward else -level)
         return picture
 
 
-def _parsed(pairs: str) -> list[list[tuple[str, float, int]]]:
-    found = []
-    for pair in re.split(r"[|\n]", pairs.strip()):
-        operations = [operation.split() for operation in pair.split(";")]
-        found.append([(name, float(share), int(level)) for name, share, level in operations])
-    return found
-
-
-def _signed(size: float) -> float:
-    return size if float(torch.rand(())) < 0.5 else -size
-
-
 def _grey(picture: Image.Image) -> int | tuple[int, int, int]:
-    return GREY if picture.mode == "L" else (GREY, GREY, GREY)
+    return (GREY, GREY, GREY) if picture.mode == "RGB" else GREY
 
 
 def _affine(picture: Image.Image, *numbers: float) -> Image.Image:
@@ -112,14 +101,18 @@ def _affine(picture: Image.Image, *numbers: float) -> Image.Image:
     )
 
 
-def _enhance(enhancer: Callable[[Image.Image], ImageEnhance._Enhance]) -> "Operation":
-    return lambda picture, level: enhancer(picture).enhance(0.1 + 0.18 * level)
+def _factor(level: int) -> float:
+    return 0.1 + 0.18 * level
+
+
+def _enhance(enhancer: Callable[[Image.Image], ImageEnhance._Enhance]) -> Operation:
+    return lambda picture, level: enhancer(picture).enhance(_factor(level))
 
 
 def _contrast(picture: Image.Image, level: int) -> Image.Image:
     grey = min(255, picture.width * picture.height // 256)
     constant = Image.new("L", picture.size, grey).convert(picture.mode)
-    return Image.blend(constant, picture, 0.1 + 0.18 * level)
+    return Image.blend(constant, picture, _factor(level))
 
 
 def _cutout(picture: Image.Image, level: int) -> Image.Image:
@@ -130,22 +123,27 @@ def _cutout(picture: Image.Image, level: int) -> Image.Image:
     return changed
 
 
-Operation = Callable[[Image.Image, int], Image.Image]
-POLICY = _parsed(PAIRS)
-OPERATIONS: dict[str, Operation] = {
-    "AutoContrast": lambda picture, level: ImageOps.autocontrast(picture),
-    "Equalize": lambda picture, level: ImageOps.equalize(picture),
+_MOVES: dict[str, Operation] = {
+    "Rotate": lambda picture, level: picture.rotate(3 * level, fillcolor=_grey(picture)),
+    "ShearX": lambda picture, level: _affine(picture, 1, 0.03 * level, 0, 0, 1, 0),
+    "ShearY": lambda picture, level: _affine(picture, 1, 0, 0, 0.03 * level, 1, 0),
+    "TranslateX": lambda picture, level: _affine(picture, 1, 0, 25 * level, 0, 1, 0),
+    "TranslateY": lambda picture, level: _affine(picture, 1, 0, 0, 0, 1, 25 * level),
+}
+_BY_VALUE: dict[str, Operation] = {
     "Invert": lambda picture, level: ImageOps.invert(picture),
     "Posterize": lambda picture, level: ImageOps.posterize(picture, 4 * level // 10),
     "Solarize": lambda picture, level: ImageOps.solarize(picture, 256 * level // 10),
-    "Color": _enhance(ImageEnhance.Color),
     "Brightness": _enhance(ImageEnhance.Brightness),
-    "Sharpness": _enhance(ImageEnhance.Sharpness),
     "Contrast": _contrast,
-    "Rotate": lambda picture, level: picture.rotate(_signed(3 * level), fillcolor=_grey(picture)),
-    "ShearX": lambda picture, level: _affine(picture, 1, _signed(0.03 * level), 0, 0, 1, 0),
-    "ShearY": lambda picture, level: _affine(picture, 1, 0, 0, _signed(0.03 * level), 1, 0),
-    "TranslateX": lambda picture, level: _affine(picture, 1, 0, _signed(25 * level), 0, 1, 0),
-    "TranslateY": lambda picture, level: _affine(picture, 1, 0, 0, 0, 1, _signed(25 * level)),
+}
+OPERATIONS: dict[str, Operation] = {
+    **_MOVES,
+    **_BY_VALUE,
+    "AutoContrast": lambda picture, level: ImageOps.autocontrast(picture),
+    "Equalize": lambda picture, level: ImageOps.equalize(picture),
+    "Color": _enhance(ImageEnhance.Color),
+    "Sharpness": _enhance(ImageEnhance.Sharpness),
     "Cutout": _cutout,
 }
+RELEASED = Policy(parsed(PAIRS), _BY_VALUE, _MOVES, frozenset(_MOVES), _factor)

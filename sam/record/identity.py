@@ -7,6 +7,7 @@ import pathlib
 import re
 from typing import Any
 
+from sam.config.augmentation import draws_per_batch
 from sam.config.schema import TrainConfig, leaves
 
 PATHS = ("dataset.root", "dataset.label_file", "dataset.relabel_from", "model.weights")
@@ -18,6 +19,7 @@ def science(config: TrainConfig) -> dict[str, Any]:
     - Defaults are left out, so that a new key does not change the identity of older runs.
     - Keys that only SAM reads are left out for SGD.
     - dataset.root counts only for image_folder, where nothing else distinguishes two datasets.
+    - augmentation.auto_augment_draws counts only where it changes something.
     - Paths count as absolute paths. In dataset.relabel_from, the seed is left out if it is the run's own, so
       that all seeds of a bootstrapped condition have one identity.
     """
@@ -27,6 +29,8 @@ def science(config: TrainConfig) -> dict[str, Any]:
         counts = field.metadata.get("science", True) and key != "seed"
         if key == "dataset.root":
             counts = config.dataset.reader == "image_folder"
+        if key == "augmentation.auto_augment_draws":
+            counts = draws_per_batch(config.augmentation, config.dataset)
         if key in PATHS and value not in (None, "hub"):
             value = os.path.abspath(os.path.expanduser(value))
         if key == "dataset.relabel_from" and value is not None:

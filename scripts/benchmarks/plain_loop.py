@@ -16,7 +16,7 @@ from torchvision import transforms
 
 from sam.config.schema import TrainConfig
 from sam.data.images import Dataset
-from sam.data.policies import GREY
+from sam.data.published_policies import GREY
 
 
 class PlainImages(torch.utils.data.Dataset[Any]):

@@ -20,11 +20,12 @@ from sam.config.dataset import FILE_READERS
 from sam.config.schema import leaves
 from sam.data import datasets, file_datasets
 from sam.data.augmentation import Augmentation, Normalization
+from sam.data.auto_augment import AutoAugment
 from sam.data.batches import TrainBatches
 from sam.data.image_files import ImageFiles
 from sam.data.images import Images, stratified_subset
 from sam.data.loading import Loader
-from sam.data.policies import auto_augment, centre_crop, inception_crop
+from sam.data.policies import POLICIES, auto_augment, centre_crop, inception_crop
 from sam.system.errors import ConfigError
 from sam.system.processes import Place
 from tests.conftest import changed
@@ -266,12 +267,17 @@ def test_files_make_the_same_evaluation_batches_in_memory_or_not(folder, in_memo
     torch.testing.assert_close(255 * pixels, twin.test.pixels.permute(0, 3, 1, 2).float(), atol=1e-3, rtol=0)
 
 
+PER_BATCH = {"augmentation.auto_augment_draws": "batch"}
+
+
 @pytest.mark.parametrize(
     ("changes", "uses_workers"),
     [
         ({}, False),
         ({"dataset.in_memory": False}, True),
         ({"augmentation.auto_augment": "cifar10"}, True),
+        ({"augmentation.auto_augment": "cifar10", **PER_BATCH}, False),
+        ({"augmentation.auto_augment": "cifar10", "dataset.in_memory": False, **PER_BATCH}, True),
         ({"dataset.in_memory": False, "augmentation.inception_crop": True}, True),
     ],
 )
@@ -356,6 +362,15 @@ def test_train_batches_follow_the_policy_of_auto_augment(policy):
     assert_same(batches, configured({**DRAWN, "augmentation.auto_augment": other}), same=False)
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+def test_train_batches_follow_the_policy_of_auto_augment_per_batch(policy):
+    data = make(changed(DRAWN))
+    changes = AutoAugment(POLICIES[policy], (8, 8, 3), CPU)
+    batches = configured({**DRAWN, "augmentation.auto_augment": policy, **PER_BATCH})
+    assert_same(batches, batches_by_hand(data, auto_augment=changes))
+    assert_same(batches, configured({**DRAWN, **PER_BATCH}), same=False)
+
+
 @pytest.mark.parametrize("inception", [True, False])
 def test_train_batches_of_files_are_cropped_before_auto_augment(folder, inception):
     keys = {"augmentation.inception_crop": inception, "augmentation.auto_augment": "cifar10"}
@@ -374,8 +389,9 @@ def test_train_batches_of_files_are_cropped_before_auto_augment(folder, inceptio
 
 
 def test_train_batches_are_tested_with_every_key_of_augmentation():
-    # The name stands in paths only; the two for single pictures have tests of their own.
-    others = {f"augmentation.{key}" for key in ("name", "auto_augment", "inception_crop")}
+    # The name stands in paths only; the others have tests of their own.
+    names = ("name", "auto_augment", "auto_augment_draws", "inception_crop")
+    others = {f"augmentation.{name}" for name in names}
     keys = {key for key, _, _ in leaves(changed({})) if key.startswith("augmentation.")}
     assert {key for key, *_ in BATCHES if key.startswith("augmentation.")} | others == keys
 

@@ -275,6 +275,7 @@ def test_two_processes_relabel_alike(command, source, tmp_path):
 def test_two_processes_with_workers_draw_their_own_gates(tmp_path):
     arguments = [*TINY, "m=4", "model=pyramidnet_110_shakedrop", "model.depth=11", "model.width=4"]
     arguments += ["model.alpha=3", "augmentation=autoaugment", "augmentation.mixup_alpha=1"]
+    arguments += ["augmentation.auto_augment_draws=image"]
     directory = train_in_two_processes(tmp_path, *arguments, "runtime.workers=1")
     states = torch.load(directory / "checkpoint.pt", weights_only=True)["random"]
     assert len(states) == 2

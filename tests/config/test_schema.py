@@ -150,17 +150,17 @@ def test_configs_of_datasets_bring_the_protocol_of_the_paper(dataset: str, optim
     assert protocol(config) == (*PROTOCOLS[dataset], 5.0)
 
 
-# Flip, padding of the crop, cutout, AutoAugment, inception crop, mixup.
+# Flip, padding of the crop, cutout, AutoAugment, its draws, inception crop, mixup.
 AUGMENTATIONS = {
-    "none": (False, 0, 0, "none", False, 0),
-    "basic": (True, 4, 0, "none", False, 0),
-    "cutout": (True, 4, 16, "none", False, 0),
-    "autoaugment": (True, 4, 0, "cifar10", False, 0),
-    "autoaugment_cutout": (True, 4, 16, "cifar10", False, 0),
-    "autoaugment_released_code": (True, 4, 0, "cifar10_released_code", False, 0),
-    "autoaugment_svhn": (False, 0, 16, "svhn", False, 0),
-    "inception": (True, 0, 0, "none", True, 0),
-    "mixup": (True, 4, 0, "none", False, 1),
+    "none": (False, 0, 0, "none", "image", False, 0),
+    "basic": (True, 4, 0, "none", "image", False, 0),
+    "cutout": (True, 4, 16, "none", "image", False, 0),
+    "autoaugment": (True, 4, 0, "cifar10", "batch", False, 0),
+    "autoaugment_cutout": (True, 4, 16, "cifar10", "batch", False, 0),
+    "autoaugment_released_code": (True, 4, 0, "cifar10_released_code", "batch", False, 0),
+    "autoaugment_svhn": (False, 0, 16, "svhn", "batch", False, 0),
+    "inception": (True, 0, 0, "none", "image", True, 0),
+    "mixup": (True, 4, 0, "none", "image", False, 1),
 }
 
 
@@ -174,6 +174,7 @@ def test_configs_of_augmentations_are_those_of_the_paper(augmentation: str) -> N
         chosen.crop_padding,
         chosen.cutout_size,
         chosen.auto_augment,
+        chosen.auto_augment_draws,
         chosen.inception_crop,
         chosen.mixup_alpha,
     ) == AUGMENTATIONS[augmentation]

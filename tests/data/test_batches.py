@@ -9,9 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import sam.data.batches
 from sam.data.augmentation import Augmentation, Normalization
+from sam.data.auto_augment import AutoAugment
 from sam.data.batches import Batch, EvaluationBatches, TrainBatches, generator_for
 from sam.data.images import Images
+from sam.data.policies import POLICIES
+from tests.reference.batches import epoch_step_by_step
 
 AUGMENTATION = Augmentation(flip=True, crop_padding=2, cutout_size=2)
 CPU = torch.device("cpu")
@@ -155,6 +159,37 @@ def test_epoch_with_repeats_uses_each_image_so_often_and_begins_like_an_epoch_wi
 def test_epoch_of_fewer_images_than_a_batch_is_possible_with_repeats() -> None:
     batches = train_batches(numbered_images(3), batch_size=4, repeats=4)
     assert [len(targets) for _, targets, _ in batches.epoch(0)] == [4, 4, 4]
+
+
+DRAWN: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "shared cutout": {"augmentation": Augmentation(cutout_size=2, cutout_scope="batch")},
+    "mixup": {"mixup_alpha": 1.0, "m": 4},
+    "repeats": {"repeats": 3},
+    "AutoAugment": {"policy": "cifar10"},
+    "all": {"policy": "cifar10_released_code", "mixup_alpha": 8.0, "repeats": 2, "m": 2},
+}
+
+
+@pytest.mark.parametrize("case", DRAWN)
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_epoch_has_the_batches_that_are_drawn_step_by_step(monkeypatch, case: str, world_size: int) -> None:
+    images = random_images(43)
+    images = dataclasses.replace(images, clean_targets=images.targets.flip(0))
+    keys = {"augmentation": AUGMENTATION, "batch_size": 8, "seed": 3, "num_classes": 43, **DRAWN[case]}
+    expected = list(epoch_step_by_step(images, keys.pop("augmentation"), RAW, epoch=2, **keys))
+    policy = keys.pop("policy", None)
+    if policy is not None:
+        keys["auto_augment"] = AutoAugment(POLICIES[policy], images.shape, CPU)
+    keys["augmentation"] = DRAWN[case].get("augmentation", AUGMENTATION)
+    for at_once, first_step in itertools.product((1, 300, 10**6), (0, 3)):
+        monkeypatch.setattr(sam.data.batches, "BYTES_AT_ONCE", at_once)
+        shares = [
+            train_batches(images, **keys, rank=rank, world_size=world_size).epoch(2, first_step)
+            for rank in range(world_size)
+        ]
+        joined = [tuple(map(torch.cat, zip(*ranks, strict=True))) for ranks in zip(*shares, strict=True)]
+        assert_same_batches(joined, expected[first_step:])
 
 
 @pytest.mark.parametrize("cutout_scope", ["image", "batch"])

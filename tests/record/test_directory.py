@@ -114,6 +114,7 @@ SCIENCE: dict[str, Any] = {
     "ema_decay": 0.99,
 }
 NO_SCIENCE: dict[str, Any] = {
+    "augmentation.auto_augment_draws": "batch",  # without AutoAugment
     "analysis.name": "sharpness",
     "analysis.every": 3,
     "analysis.split": "test",
@@ -173,6 +174,22 @@ def test_identity_changes_with_every_key_that_decides_the_numbers(key: str) -> N
 @pytest.mark.parametrize("key", NO_SCIENCE)
 def test_identity_does_not_count_seed_and_machine(key: str) -> None:
     assert identity(changed({key: NO_SCIENCE[key]})) == identity(TrainConfig())
+
+
+@pytest.mark.parametrize(
+    ("dataset", "counts"),
+    [
+        ({}, True),
+        ({"dataset.reader": "image_folder"}, True),
+        ({"dataset.reader": "image_folder", "dataset.in_memory": False}, False),
+    ],
+)
+def test_identity_counts_the_draws_of_auto_augment_for_images_in_memory(dataset, counts) -> None:
+    one, other = (
+        {**dataset, "augmentation.auto_augment": "svhn", "augmentation.auto_augment_draws": draws}
+        for draws in ("image", "batch")
+    )
+    assert (identity(changed(one)) != identity(changed(other))) == counts
 
 
 def test_identity_tests_above_cover_every_key() -> None:

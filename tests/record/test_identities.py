@@ -1,7 +1,8 @@
 """Every preset keeps its run directory forever, so that the code finds all earlier runs.
 
 Each line of identities.json holds a command line of train.py and its run directory. A new preset needs new
-lines, with the path that the failing test prints. An existing line never changes.
+lines, with the path that the failing test prints. An existing line never changes. (The presets of AutoAugment
+got auto_augment_draws=batch once. Lines with auto_augment_draws=image have the paths of their older runs.)
 """
 
 import json

@@ -23,6 +23,10 @@ from tests.tiny import TINY
 
 FILES = ["dataset=image_folder", "dataset.root=pictures", "dataset.in_memory=false", "dataset.image_size=12"]
 FILES += ["model.width=4", "batch_size=4", "runtime.threads=1"]
+BY_WORKERS = ["augmentation.auto_augment_draws=image"]  # AutoAugment of images in memory, too
+
+
+MIXUP_AND_NOISE = ["augmentation.mixup_alpha=1", "dataset.label_noise=0.3"]
 
 
 @pytest.fixture
@@ -106,7 +110,7 @@ def test_workers_end_with_the_run(command, tmp_path, pictures):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("extra", [[], ["augmentation.mixup_alpha=1", "dataset.label_noise=0.3"]])
+@pytest.mark.parametrize("extra", [[], BY_WORKERS, [*BY_WORKERS, *MIXUP_AND_NOISE]])
 def test_run_stopped_within_an_epoch_of_auto_augment_goes_on_to_the_same_bits(
     command, tmp_path, monkeypatch, extra
 ):
@@ -141,7 +145,7 @@ def test_a_sweep_in_which_a_picture_is_broken_ends(tmp_path, pictures):
 
 @pytest.mark.slow
 def test_a_killed_run_can_go_on_at_once_although_its_workers_outlive_it(tmp_path):
-    arguments = [TRAIN, *TINY, "augmentation=autoaugment", "runtime.workers=2", "epochs=500"]
+    arguments = [TRAIN, *TINY, *BY_WORKERS, "augmentation=autoaugment", "runtime.workers=2", "epochs=500"]
     running = QuickProcess(arguments, tmp_path)
     running.stdout.readline()  # wait for the end of the first epoch
     running.stdout.close()  # its workers live longer and keep the other end open
@@ -157,7 +161,7 @@ def test_a_killed_run_can_go_on_at_once_although_its_workers_outlive_it(tmp_path
 @pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signal_to_all_processes_saves_and_says_how_to_go_on(tmp_path, signal_number, code):
     # Like Ctrl-C in a terminal or the end of a job: the workers get the signal too.
-    arguments = [*TINY, "augmentation=autoaugment", "runtime.workers=2", "epochs=500"]
+    arguments = [*TINY, *BY_WORKERS, "augmentation=autoaugment", "runtime.workers=2", "epochs=500"]
     running = QuickProcess([TRAIN, *arguments], tmp_path, own_group=True)
     assert "epoch 1 of 500" in running.stdout.readline()
     os.killpg(running.pid, signal_number)
