@@ -114,8 +114,8 @@ class AutoAugment:
 
     def _applied(self, images: Tensor, rows: Tensor, counts: list[int]) -> Tensor:
         """Apply one operation to each image, uint8 [n, C, P]; they are sorted by its kind."""
-        numbers = iter(counts)
-        in_group = [[next(numbers) for _ in group] for group in GROUPS]
+        kinds = iter(counts)
+        in_group = [[next(kinds) for _ in group] for group in GROUPS]
         sizes = [sum(sizes) for sizes in in_group]
         functions: Sequence[Callable[[Tensor, Tensor, list[int]], Tensor]] = (
             lambda images, *_: images,
@@ -125,7 +125,7 @@ class AutoAugment:
             self._cut_out,
         )
         parts = zip(functions, images.split(sizes), rows.split(sizes), in_group, strict=True)
-        return torch.cat([change(part, *rest) if len(part) else part for change, part, *rest in parts])
+        return torch.cat([change(part, own, n) if len(part) else part for change, part, own, n in parts])
 
     def _look_up(self, images: Tensor, rows: Tensor, counts: list[int]) -> Tensor:
         values = images.long()
@@ -154,7 +154,7 @@ class AutoAugment:
         return (values * self._luma).sum(1, keepdim=True).add_(0.5).floor_()
 
     def _cut_out(self, images: Tensor, rows: Tensor, _: list[int]) -> Tensor:
-        height, width, _ = self._shape
+        height, width = self._shape[:2]
         half = self._halves.index_select(0, rows // (height * width))[:, None]
         row = torch.arange(height, device=self._device) - (rows // width % height)[:, None]
         column = torch.arange(width, device=self._device) - (rows % width)[:, None]

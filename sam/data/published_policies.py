@@ -48,25 +48,15 @@ def _at(level: int, largest: float) -> float:
     return math.copysign(float(torch.linspace(0, largest, 10)[abs(level)]), level)
 
 
-def _brighter(picture: Image, level: int) -> Image:
-    return functional.adjust_brightness(picture, 1 + _at(level, 0.9))
-
-
-def _posterized(picture: Image, level: int) -> Image:
-    return functional.posterize(picture, round(8 - level / (9 / 4)))
-
-
-def _solarized(picture: Image, level: int) -> Image:
-    return functional.solarize(picture, 255.0 * float(torch.linspace(1, 0, 10)[level]))
-
-
 def _sheared(picture: Image, x: float = 0, y: float = 0) -> Image:
     degrees = [math.degrees(math.atan(size)) for size in (x, y)]
-    return functional.affine(picture, 0, [0, 0], 1, degrees, fill=GREY, center=[0, 0])
+    sheared: Image = functional.affine(picture, 0, [0, 0], 1, degrees, fill=GREY, center=[0, 0])
+    return sheared
 
 
 def _translated(picture: Image, x: float = 0, y: float = 0) -> Image:
-    return functional.affine(picture, 0, [int(x), int(y)], 1, [0, 0], fill=GREY)
+    translated: Image = functional.affine(picture, 0, [int(x), int(y)], 1, [0, 0], fill=GREY)
+    return translated
 
 
 _MOVES: dict[str, Operation] = {
@@ -78,9 +68,11 @@ _MOVES: dict[str, Operation] = {
 }
 _BY_VALUE: dict[str, Operation] = {
     "Invert": lambda picture, _: functional.invert(picture),
-    "Posterize": _posterized,
-    "Solarize": _solarized,
-    "Brightness": _brighter,
+    "Posterize": lambda picture, level: functional.posterize(picture, round(8 - level / (9 / 4))),
+    "Solarize": lambda picture, level: functional.solarize(
+        picture, 255.0 * float(torch.linspace(1, 0, 10)[level])
+    ),
+    "Brightness": lambda picture, level: functional.adjust_brightness(picture, 1 + _at(level, 0.9)),
 }
 _CIFAR10 = """
 Invert 0.1 0; Contrast 0.2 6 | Rotate 0.7 2; TranslateX 0.3 9

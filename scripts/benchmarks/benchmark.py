@@ -1,7 +1,8 @@
 """Measure speed and memory of several variants: benchmark.py WHAT [KEY=VALUE ...].
 
 data    images per second that reach the network: our batches, and a DataLoader (with runtime.workers
-        workers) with torchvision's transforms; both with the same augmentation and one thread
+        workers) with torchvision's transforms; both with the same augmentation and one thread. For
+        AutoAugment on whole batches also image by image, with the ratio to it: median, lowest and highest
 step    time, images per second and peak memory of training, batches included, for all combinations of the
         given rules, precisions and values of m; --plain adds the usual training loop
         (scripts/benchmarks/plain_loop.py: a DataLoader with two workers, fp32, SAM tensor by tensor)
@@ -33,6 +34,7 @@ import json
 import os
 import pathlib
 import platform
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -49,6 +51,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # this che
 from sam.build.data import load_dataset, make_train_batches
 from sam.build.network import make_network
 from sam.build.resolved import numerics, resolve
+from sam.config.augmentation import draws_per_batch
 from sam.config.check import check
 from sam.config.compose import composed
 from sam.config.mistakes import report_mistakes
@@ -62,7 +65,7 @@ from scripts.benchmarks.hessian_cost import benchmark_hessian
 from scripts.benchmarks.optimizer_cost import benchmark_optimizer
 from scripts.benchmarks.plain_loop import plain_loader, plain_update
 from scripts.benchmarks.product_cost import benchmark_products
-from scripts.benchmarks.timing import alternate, peak_memory_bytes, wait
+from scripts.benchmarks.timing import alternate, peak_memory_bytes, seconds_of_blocks, wait
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 Row = dict[str, Any]
@@ -101,17 +104,26 @@ def benchmark_data(config: TrainConfig, num_blocks: int) -> list[Row]:
             pass
         wait(resolved.device)
 
-    ours = partial(batches.epoch, 0, batches.steps_per_epoch - num_batches)
-    variants = {"ours": partial(walk, ours), "DataLoader": partial(walk, loader.__iter__)}
-    seconds = alternate(variants, num_blocks)
-    return [
+    first = batches.steps_per_epoch - num_batches
+    variants = {"ours": partial(batches.epoch, 0, first), "DataLoader": loader.__iter__}
+    if draws_per_batch(config.augmentation, config.dataset):
+        config.augmentation.auto_augment_draws = "image"
+        variants["image by image"] = partial(make_train_batches(config, data, resolved).epoch, 0, first)
+    walks = {name: partial(walk, start) for name, start in variants.items()}
+    seconds = seconds_of_blocks(walks, num_blocks)
+    rows: list[Row] = [
         {
             "variant": name,
-            "images_per_second": round(num_batches * config.batch_size / seconds[name]),
+            "images_per_second": round(num_batches * config.batch_size / statistics.median(seconds[name])),
             "workers": 0 if name == "ours" and not batches.uses_workers else num_workers,
         }
         for name in seconds
     ]
+    if "image by image" in seconds:
+        ratios = [old / new for old, new in zip(seconds["image by image"], seconds["ours"], strict=True)]
+        found = statistics.median(ratios), min(ratios), max(ratios)
+        rows[0]["speed_over_image_by_image"] = [round(ratio, 2) for ratio in found]
+    return rows
 
 
 @dataclasses.dataclass
