@@ -5,11 +5,13 @@ whole batch and takes its share, so the images of an update do not depend on the
 
 Images come from one of two places: from memory on the training device, where AutoAugment may change them
 (auto_augment.py), or from worker processes, which decode files or apply AutoAugment (loading.py). All later
-steps are the same for both.
+steps are the same for both. The host never waits for the device: it draws for many steps ahead and copies the
+draws from pinned memory.
 """
 
 import dataclasses
 import hashlib
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -28,6 +30,7 @@ LARGEST_SEED = 2**63 - 1
 # Bytes of images that AutoAugment changes at once: on a GPU many, on a CPU what fits into its cache.
 GPU_BYTES_AT_ONCE = 2**23
 BYTES_AT_ONCE = 2**19
+STEPS_AHEAD = 64  # whose draws go to the device together
 Batch = tuple[Tensor, Tensor, Tensor | None]
 
 
@@ -120,18 +123,35 @@ class TrainBatches:
         batches = order[: self.steps_per_epoch * self.batch_size].view(-1, self.batch_size)[first_step:]
         steps = range(first_step, self.steps_per_epoch)
         sources = self._sources(epoch, steps, batches[:, self._share])
-        for step, (images, indices) in zip(steps, sources, strict=True):
-            draws = torch.rand(
-                NUM_DRAWS,
-                self.batch_size,
-                generator=generator_for("augmentation", self._seed, epoch, step),
-            )
+        draws, mixing = self._draws(epoch, steps), self._mixing(epoch, steps)
+        for (images, indices), own_draws, mix in zip(sources, draws, mixing, strict=True):
+            batch = self._augmentation(images, indices, own_draws, self._normalize)
+            clean = None if images.clean_targets is None else images.clean_targets[indices]
+            yield self._mixed(batch, images.targets[indices], clean, mix)
+
+    def _draws(self, epoch: int, steps: range) -> Iterator[Tensor]:
+        """Yield, for each step, the draws for flip, crop and cutout, [5, b], on the device."""
+
+        def draw(step: int) -> Tensor:
+            generator = generator_for("augmentation", self._seed, epoch, step)
+            draws = torch.rand(NUM_DRAWS, self.batch_size, generator=generator)
             if self._augmentation.cutout_scope == "batch":
                 draws = shared_cutout(draws)
-            draws = draws[:, self._share].to(self._device, non_blocking=True)
-            batch = self._augmentation(images, indices, draws, self._normalize)
-            clean = None if images.clean_targets is None else images.clean_targets[indices]
-            yield self._mixed(epoch, step, batch, images.targets[indices], clean)
+            return draws[:, self._share]
+
+        for some in _ahead(steps):
+            yield from send(torch.stack([draw(step) for step in some]), self._device)
+
+    def _mixing(self, epoch: int, steps: range) -> Iterator[tuple[float, Tensor] | None]:
+        """Yield, for each step, lambda and partners of mixup, int64 [b], on the device; or None."""
+        if not self._mixup_alpha:
+            yield from itertools.repeat(None, len(steps))
+            return
+        for some in _ahead(steps):
+            generators = [generator_for("mixup", self._seed, epoch, step) for step in some]
+            drawn = [draw_mixup(one, self._mixup_alpha, self.batch_size, self._m) for one in generators]
+            partners = torch.stack([partners[self._share] - self._share.start for _, partners in drawn])
+            yield from zip([lam for lam, _ in drawn], send(partners, self._device), strict=True)
 
     def _sources(self, epoch: int, steps: range, batches: Tensor) -> Iterator[tuple[Images, Tensor]]:
         """Yield, for each step, images on the device and the positions of the batch in them.
@@ -179,16 +199,20 @@ class TrainBatches:
         seeds = torch.randint(LARGEST_SEED, (self.batch_size,), generator=generator)
         return indices, seeds[self._share]
 
-    def _mixed(self, epoch: int, step: int, images: Tensor, targets: Tensor, clean: Tensor | None) -> Batch:
-        if not self._mixup_alpha:
+    def _mixed(
+        self, images: Tensor, targets: Tensor, clean: Tensor | None, mix: tuple[float, Tensor] | None
+    ) -> Batch:
+        if mix is None:
             return images, targets, clean
-        generator = generator_for("mixup", self._seed, epoch, step)
-        lam, partners = draw_mixup(generator, self._mixup_alpha, self.batch_size, self._m)
-        permutation = (partners[self._share] - self._share.start).to(self._device, non_blocking=True)
+        lam, permutation = mix
         soft = mix_targets(targets, self._num_classes, lam, permutation)
         if clean is not None:
             clean = mix_targets(clean, self._num_classes, lam, permutation)
         return mix_images(images, lam, permutation), soft, clean
+
+
+def _ahead(steps: range) -> Iterator[range]:
+    return (steps[first : first + STEPS_AHEAD] for first in range(0, len(steps), STEPS_AHEAD))
 
 
 def _share(batch_size: int, rank: int, world_size: int) -> slice:
@@ -230,6 +254,8 @@ class EvaluationBatches:
     ) -> None:
         self._split = split if loader else split.to(device)
         own = torch.arange(len(split))[rank::world_size]
+        if loader is None:
+            own = send(own, device)
         # A process without images must have no batch; split() would make an empty one.
         self._indices = own.split(batch_size) if len(own) else ()
         self._normalize = normalize
@@ -247,7 +273,7 @@ class EvaluationBatches:
         if self._loader is None:
             assert isinstance(self._split, Images)
             for indices in self._indices:
-                yield self._split.take(indices.to(self._device))
+                yield self._split.take(indices)
             return
         requests = [(indices, torch.zeros_like(indices)) for indices in self._indices]
         for indices, pieces in zip(self._indices, self._loader(requests), strict=True):
@@ -257,8 +283,6 @@ class EvaluationBatches:
 def _on_device(pieces: list[Tensor], split: Split, indices: Tensor, device: torch.device) -> Images:
     """Copy the images that workers prepared, and their labels, to the device."""
     labels = (split.targets, split.clean_targets)
-    targets, clean = (
-        None if part is None else part[indices].to(device, non_blocking=True) for part in labels
-    )
+    targets, clean = (None if part is None else send(part[indices], device) for part in labels)
     assert targets is not None
     return Images(torch.cat([piece.to(device, non_blocking=True) for piece in pieces]), targets, clean)

@@ -182,14 +182,58 @@ def test_epoch_has_the_batches_that_are_drawn_step_by_step(monkeypatch, case: st
     if policy is not None:
         keys["auto_augment"] = AutoAugment(POLICIES[policy], images.shape, CPU)
     keys["augmentation"] = DRAWN[case].get("augmentation", AUGMENTATION)
-    for at_once, first_step in itertools.product((1, 300, 10**6), (0, 3)):
+    for at_once, ahead, first_step in ((1, 2, 0), (300, 1, 3), (10**6, 64, 0), (10**6, 3, 3)):
         monkeypatch.setattr(sam.data.batches, "BYTES_AT_ONCE", at_once)
+        monkeypatch.setattr(sam.data.batches, "STEPS_AHEAD", ahead)
         shares = [
             train_batches(images, **keys, rank=rank, world_size=world_size).epoch(2, first_step)
             for rank in range(world_size)
         ]
         joined = [tuple(map(torch.cat, zip(*ranks, strict=True))) for ranks in zip(*shares, strict=True)]
         assert_same_batches(joined, expected[first_step:])
+
+
+def batches_with_everything(device: torch.device) -> tuple[TrainBatches, EvaluationBatches]:
+    """Return batches that use all that can be drawn, on a device."""
+    images = random_images(43)
+    images = dataclasses.replace(images, clean_targets=images.targets.flip(0))
+    normalize = Normalization((0.0,), (1 / 255,), 4, device)
+    train = TrainBatches(
+        images,
+        dataclasses.replace(AUGMENTATION, padding="zero", cutout_scope="batch"),
+        normalize,
+        device=device,
+        batch_size=8,
+        seed=3,
+        num_classes=43,
+        mixup_alpha=1.0,
+        auto_augment=AutoAugment(POLICIES["cifar10_released_code"], images.shape, device),
+    )
+    return train, EvaluationBatches(images, normalize, device=device, batch_size=9)
+
+
+def test_host_never_waits_for_the_device() -> None:
+    # On the meta device, every operator fails that needs a value on the host.
+    train, evaluation = batches_with_everything(torch.device("meta"))
+    for batch in (*train.epoch(0), *evaluation):
+        assert {part.device.type for part in batch if part is not None} == {"meta"}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_host_never_waits_and_batches_are_those_of_the_cpu_on_cuda() -> None:
+    on_cpu, evaluated = batches_with_everything(CPU)
+    expected = [*on_cpu.epoch(0), *evaluated]
+    train, evaluation = batches_with_everything(torch.device("cuda"))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = [*train.epoch(0), *evaluation]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for batch, other in zip(found, expected, strict=True):
+        for part, twin in zip(batch, other, strict=True):
+            # One rounding more or less in the normalisation and in mixup.
+            torch.testing.assert_close(part.cpu(), twin, rtol=1e-6, atol=1e-4)
 
 
 @pytest.mark.parametrize("cutout_scope", ["image", "batch"])
