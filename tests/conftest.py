@@ -2,17 +2,18 @@ import gc
 import os
 import signal
 import sys
+from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
 import torch
-from hydra._internal.hydra import Hydra
 
-import evaluate as evaluate_script
-import train as train_script
-from sam.config.mistakes import report_mistakes
 from sam.config.schema import TrainConfig
-from tests.paper.made_up_cells import use_cells  # noqa: F401 - a fixture
+
+# Without Hydra, on a machine with a GPU, the tests of the optimizer, the networks and the updates run.
+if find_spec("hydra"):
+    from tests.paper.made_up_cells import use_cells  # noqa: F401 - a fixture
 
 # Two tests at once on two cores, and the same bits whatever the machine.
 torch.set_num_threads(1)
@@ -33,6 +34,31 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+HAS_GPU = torch.cuda.is_available()
+
+
+@contextmanager
+def hidden_gpu():
+    """Hide the GPU from this process and from all that it starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")  # this process has already read it, with HAS_GPU
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        patch.setattr(torch.cuda, "device_count", lambda: 0)
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Let a test with the mark gpu see the GPU, and every other test a machine without one.
+
+    So runtime.device=auto is the CPU wherever a test compares bits of the CPU. This includes the fixtures.
+    """
+    if not HAS_GPU or item.get_closest_marker("gpu"):
+        return (yield)
+    with hidden_gpu():
+        return (yield)
+
+
 def changed(changes: dict[str, Any]) -> TrainConfig:
     """Return the default config with other values at dotted keys."""
     config = TrainConfig()
@@ -49,6 +75,10 @@ def changed(changes: dict[str, Any]) -> TrainConfig:
 @pytest.fixture
 def run_main(monkeypatch, capsys, tmp_path):
     """Run a main function in this process, in an empty folder; return exit code, stdout, stderr."""
+    from hydra._internal.hydra import Hydra
+
+    from sam.config.mistakes import report_mistakes
+
     monkeypatch.chdir(tmp_path)
 
     def run(main, script, *arguments):
@@ -72,5 +102,8 @@ def run_main(monkeypatch, capsys, tmp_path):
 @pytest.fixture
 def command(run_main):
     """Run train.py or evaluate.py as run_main does."""
+    import evaluate as evaluate_script
+    import train as train_script
+
     scripts = {"train.py": train_script, "evaluate.py": evaluate_script}
     return lambda script, *arguments: run_main(scripts[script].main, script, *arguments)

@@ -36,8 +36,9 @@ def _by_dataset(values: dict[str, Any], *, _root_: DictConfig) -> Any:
 
 
 def _gpus_per_run() -> int:
-    """Return 1 if this machine has a GPU, else 0: ${gpus_per_run:} in the config of a launcher."""
-    return 1 if any(pathlib.Path("/dev").glob("nvidia[0-9]*")) else 0
+    """Return 1 if this process may use a GPU, else 0: ${gpus_per_run:} in the config of a launcher."""
+    are_hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == ""
+    return 1 if any(pathlib.Path("/dev").glob("nvidia[0-9]*")) and not are_hidden else 0
 
 
 OmegaConf.register_new_resolver("by_dataset", _by_dataset)

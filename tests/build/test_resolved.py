@@ -8,7 +8,7 @@ import torch
 from sam.build.resolved import advice_on_precision, resolve
 from sam.system.errors import ConfigError
 from sam.system.processes import Place
-from tests.conftest import changed
+from tests.conftest import changed, hidden_gpu
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,15 @@ def test_each_process_takes_the_gpu_of_its_number_on_the_machine(monkeypatch, gp
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(torch, "empty", lambda *_, **__: None)  # no GPU is needed to name it
     assert resolve(changed({"runtime.device": name}), Place(local_rank=1)).device == torch.device(expected)
+
+
+def test_tests_that_do_not_need_a_gpu_see_none(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with hidden_gpu():
+        assert resolve(changed({})).device == torch.device("cpu")
+        assert (os.environ["CUDA_VISIBLE_DEVICES"], torch.cuda.device_count()) == ("", 0)
+    assert torch.cuda.is_available() and "CUDA_VISIBLE_DEVICES" not in os.environ
 
 
 @pytest.mark.parametrize("name", ["meta", "nonsense", "cuda:9999"])

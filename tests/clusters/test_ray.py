@@ -30,7 +30,7 @@ pytestmark = [
 ]
 
 # Ray gives its workers a lower priority than every other process: next to other tests they would starve.
-ENVIRONMENT = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
+VARIABLES = {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
 
 # In a process of its own, since Ray leaves files open, which are errors here.
 CLUSTER = """
@@ -56,7 +56,7 @@ def cluster():
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env=ENVIRONMENT,
+        env={**os.environ, **VARIABLES},
     )
     yield process
     process.communicate(timeout=60)
@@ -78,7 +78,9 @@ def sweep(tmp_path, cluster):
     with ExitStack() as stack:
 
         def start(*arguments):
-            process = subprocess.Popen([*on_ray, *arguments], cwd=tmp_path, env=ENVIRONMENT, **pipes)
+            process = subprocess.Popen(
+                [*on_ray, *arguments], cwd=tmp_path, env={**os.environ, **VARIABLES}, **pipes
+            )
             stack.enter_context(process)
             stack.callback(process.kill)
             return process

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from sam.optim import SAM
+from tests.devices import BOUNDS_ON_GPU, DEVICES
 from tests.reference import sam as reference
 
 SGD = {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-2}
@@ -43,9 +44,10 @@ def weights_of(model):
     return [weight.detach().clone() for weight in model.parameters()]
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("adaptive", [False, True])
-def test_sam_equals_algorithm_1_over_20_steps(adaptive):
-    model, inputs, targets = make_problem()
+def test_sam_equals_algorithm_1_over_20_steps(adaptive, device):
+    model, inputs, targets = (part.to(device) for part in make_problem())
     optimizer = SAM(model.parameters(), torch.optim.SGD, rho=0.3, adaptive=adaptive, **SGD)
     expected, base = weights_of(model), reference.Sgd(**SGD)
     loss = functional_loss(model, inputs, targets)
@@ -53,8 +55,9 @@ def test_sam_equals_algorithm_1_over_20_steps(adaptive):
         two_passes(optimizer, model, inputs, targets)
         expected = base.step(expected, reference.sam_gradient(loss, expected, 0.3, adaptive))
     # float64 round-off, grown over 20 steps of a smooth map
+    bounds = {"rtol": 1e-11, "atol": 1e-12} if device == "cpu" else BOUNDS_ON_GPU
     for weight, target in zip(weights_of(model), expected):
-        torch.testing.assert_close(weight, target, rtol=1e-11, atol=1e-12)
+        torch.testing.assert_close(weight, target, **bounds)
 
 
 @pytest.mark.parametrize("base", [torch.optim.SGD, torch.optim.AdamW, torch.optim.RMSprop])

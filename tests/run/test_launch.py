@@ -22,7 +22,6 @@ from tests.tiny import TINY
 
 TWO = [*TINY, "m=4", "runtime=ddp", "runtime.processes=2"]
 LONG = [TRAIN, *TWO, "dataset.num_train=512", "epochs=300"]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 GO_ON = "the same command goes on from the last checkpoint, if there is one"
 
 
@@ -30,12 +29,14 @@ def start(arguments, folder):
     """Start Python in a new process group, as a terminal does."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     command = [sys.executable, *arguments]
-    return subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, start_new_session=True, **pipes)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True, **pipes)
 
 
 def run_afresh(arguments, folder):
     command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from sam.training.precision import float32_products
+from tests.devices import BOUNDS_ON_GPU, DEVICES, GPU
 from tests.reference import sam as reference
 from tests.training.updates import RHO, SGD, make_problem, make_update, mean, micro_batch_gradients
 
@@ -58,14 +60,18 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("case", CASES)
-def test_update_equals_mean_of_independent_micro_batch_gradients(case):
+def test_update_equals_mean_of_independent_micro_batch_gradients(case, device):
     name, m, arguments, gradient_of = CASES[case]
-    problem = make_problem(256 if m == 32 else 8)
+    problem = make_problem(256 if m == 32 else 8, device)
     model = problem.model
     decay = arguments.get("weight_decay_in_loss", 0.0)
     update = make_update(model, name, m, clip_norm=0.5, label_smoothing=0.1, **arguments)
     expected, base = [w.detach().clone() for w in model.parameters()], reference.Sgd(**SGD)
+    # float64 round-off through eight convolutions and a division by the norm
+    bounds = {"rtol": 1e-9, "atol": 1e-10} if device == "cpu" else BOUNDS_ON_GPU
+    statistics_bounds = {"rtol": 1e-10, "atol": 1e-12} if device == "cpu" else BOUNDS_ON_GPU
     for step in range(3):
         oracle = copy.deepcopy(model)
         gradients, statistics = micro_batch_gradients(
@@ -74,13 +80,12 @@ def test_update_equals_mean_of_independent_micro_batch_gradients(case):
         gradient = reference.clip(mean(gradients), 0.5)
         expected = base.step(expected, gradient, lr=0.1 / (step + 1))
         update(problem.images, problem.targets, lr=0.1 / (step + 1))
-        # float64 round-off through eight convolutions and a division by the norm
         for weight, target in zip(model.parameters(), expected):
-            torch.testing.assert_close(weight.detach(), target, rtol=1e-9, atol=1e-10)
+            torch.testing.assert_close(weight.detach(), target, **bounds)
         floats = [[b for b in kept if b.is_floating_point()] for kept in statistics]
         mine = [b for b in model.buffers() if b.is_floating_point()]
         for buffer, target in zip(mine, mean(floats)):
-            torch.testing.assert_close(buffer, target, rtol=1e-10, atol=1e-12)
+            torch.testing.assert_close(buffer, target, **statistics_bounds)
         counters = [b for b in model.buffers() if not b.is_floating_point()]
         assert {int(counter) for counter in counters} == {step + 1}
 
@@ -139,21 +144,30 @@ def test_model_without_buffers_is_trained_too(name):
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-5), ("bf16", 0.25), ("fp16", 0.25)])
-def test_sam_update_in_lower_precision_is_close_to_that_of_float64(problem, precision, bound):
-    # bf16 rounds to 8 bits and fp16 to 11 in every layer; 0.20 and 0.15 were measured here. A second pass
-    # with weights left over from the first would give SGD's update, which is further away: see the assert.
+LOWER = [("fp32", 1e-5), ("bf16", 0.25), ("fp16", 0.25)]
+ON_GPU = [("fp32", 1e-4), ("tf32", 0.25), ("bf16", 0.25), ("fp16", 0.25)]
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "bound"),
+    [("cpu", *case) for case in LOWER] + [pytest.param("cuda", *case, marks=GPU.marks) for case in ON_GPU],
+)
+def test_sam_update_in_lower_precision_is_close_to_that_of_float64(problem, device, precision, bound):
+    # bf16 rounds to 8 bits, fp16 and tf32 to 11, in every layer. On a CPU, 0.20 (bf16) and 0.15 (fp16) were
+    # measured. A second pass with the weights of the first would give SGD's update, which is further away.
     start = flat(problem.model)
     exact = {}
     for name in ("sgd", "sam"):
         twin = copy.deepcopy(problem.model)
         make_update(twin, name)(problem.images, problem.targets, lr=0.1)
         exact[name] = flat(twin) - start
-    model = problem.model.float()
-    make_update(model, "sam", precision=precision)(problem.images.float(), problem.targets, lr=0.1)
+    model = problem.model.float().to(device)
+    with float32_products(precision):
+        update = make_update(model, "sam", precision=precision)
+        update(problem.images.float().to(device), problem.targets.to(device), lr=0.1)
     length = exact["sam"].norm()
     assert (exact["sgd"] - exact["sam"]).norm() / length > 2 * bound
-    assert (flat(model) - start - exact["sam"]).norm() / length < bound
+    assert (flat(model).cpu() - start - exact["sam"]).norm() / length < bound
 
 
 def test_fp16_overflow_in_the_first_pass_skips_the_update_and_lowers_the_scale(problem):

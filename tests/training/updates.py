@@ -27,15 +27,16 @@ class Problem:
     targets: torch.Tensor
 
 
-def make_problem(num_images=8):
+def make_problem(num_images=8, device="cpu"):
     torch.manual_seed(0)
     model = CifarResNet(depth=8, width=4, in_channels=3, num_classes=7).double()
     images = torch.randn(num_images, 3, 12, 12, dtype=torch.float64)
-    return Problem(model, images, torch.randint(0, 7, (num_images,)))
+    targets = torch.randint(0, 7, (num_images,))
+    return Problem(model.to(device), images.to(device), targets.to(device))
 
 
 def make_pass(model, precision="fp32", called=None, unsynced=None, **loss):
-    where = Precision(precision, torch.device("cpu"))
+    where = Precision(precision, next(model.parameters()).device)
     called = model if called is None else called
     unsynced = unsynced or getattr(called, "no_sync", None)  # of DistributedDataParallel
     return ForwardBackward(called, where, RunningStatistics(model), unsynced=unsynced, **loss)
