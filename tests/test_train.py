@@ -69,7 +69,7 @@ def test_run_directory_holds_what_the_contract_says(command, tmp_path, optimizer
 
 def test_run_says_the_advice_on_its_precision_once(command, monkeypatch):
     monkeypatch.setattr("sam.run.worker.advice_on_precision", lambda *of: f"advice on {' '.join(of)}")
-    _, out, _ = command("train.py", *TINY)
+    _, out, _ = command("train.py", *TINY, "runtime.device=cpu")
     assert out.count("advice on fp32 cpu\n") == 1
 
 

@@ -20,7 +20,15 @@ def run_directory(command, tmp_path):
 
 
 def test_precision_of_a_run_is_a_row_for_each(run_directory, run_main, tmp_path):
-    arguments = [str(run_directory), "--batches", "1", "--json", str(tmp_path / "table.json")]
+    arguments = [
+        str(run_directory),
+        "--batches",
+        "1",
+        "--device",
+        "cpu",
+        "--json",
+        str(tmp_path / "table.json"),
+    ]
     code, out, _ = run_main(precision.main, "scripts/benchmarks/precision.py", *arguments)
     assert code == 0
     record = json.loads((tmp_path / "table.json").read_text())
@@ -83,7 +91,7 @@ def test_tf32_is_rounded_to_the_nearest_number_of_ten_mantissa_bits():
 def test_gpu_also_has_a_row_for_tf32(run_directory):
     rows = {row["precision"]: row for row in precision.measure(run_directory, 1, "cuda")}
     assert list(rows) == ["fp32", "bf16", "fp16", "tf32"]
-    assert rows["bf16"]["sam"] < rows["tf32"]["sam"] < 1 and rows["tf32"]["length"] == pytest.approx(
+    assert rows["bf16"]["sam"] < rows["tf32"]["sam"] <= 1 and rows["tf32"]["length"] == pytest.approx(
         1, abs=0.1
     )
 
