@@ -21,6 +21,7 @@ from sam.report.claims import outcomes
 from sam.report.plan_runs import Row, merged, read_rows, row_of, table_text
 from sam.system.errors import ConfigError
 from sam.system.files import write_text
+from sam.system.words import counted
 
 RUNS = Path(__file__).resolve().parents[1] / "results" / "measured" / "plan" / "runs.csv"
 
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows = merged(rows, _ended(options.add))
         options.runs.parent.mkdir(parents=True, exist_ok=True)
         write_text(options.runs, table_text(rows))
-        print(f"wrote {options.runs}: {len(rows)} runs\n")
+        print(f"wrote {options.runs}: {counted(len(rows), 'run')}\n")
     print(render_outcomes(outcomes(rows)), end="")
 
 

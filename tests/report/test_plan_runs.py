@@ -1,16 +1,21 @@
 """Tests of sam/report/plan_runs.py."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sam.record.reader import find_runs
-from sam.report.claims import CLAIMS
+from sam.config.compose import composed
+from sam.paper.cells import CELLS
+from sam.record.reader import Run, find_runs
+from sam.record.run_files import resolved
+from sam.report.claims import CLAIMS, LEARNING_RATES, LENGTHS, Claim
 from sam.report.plan_runs import (
     COLUMNS,
     CONFIRMATORY,
+    SEARCH,
     Condition,
     merged,
     read_rows,
@@ -18,7 +23,7 @@ from sam.report.plan_runs import (
     runs_by_seed,
     table_text,
 )
-from tests.record.run_directories import write_run
+from tests.record.run_directories import make_result, write_run
 from tests.report.plan_rows import row
 
 PLAN = {
@@ -55,6 +60,36 @@ def test_row_of_a_run_of_the_plan_is_found_as_its_condition(tmp_path: Path) -> N
     assert runs_by_seed([sgd, sam], Condition("cifar10", 0.0, "sgd", 20, 0.1), CONFIRMATORY) == {100: sgd}
     assert runs_by_seed([sgd, sam], Condition("cifar10", 0.6, "sam", 20, 0.2), CONFIRMATORY) == {101: sam}
     assert (sgd["optimizer.rho"], sgd["test_error_pct"], sgd["torch"]) == ("", "44.5", "2.14.1+cu130")
+
+
+def test_commands_of_the_plan_make_runs_of_its_tests() -> None:
+    plan = (CELLS.parents[1] / "measured" / "plan.md").read_text(encoding="utf-8")
+    found = {}
+    for line in re.findall(r"^python train.py -m (.*)$", plan, re.MULTILINE):
+        words = [
+            f"{key}={values.split(',')[0]}" for key, values in (word.split("=") for word in line.split())
+        ]
+        config = composed(words)
+        made = row_of(Run(Path(), resolved(config), {}, config.epochs, make_result(config)))
+        for claim in CLAIMS:
+            for condition in _conditions(claim):
+                for protocol in (SEARCH, CONFIRMATORY):
+                    if runs_by_seed([made], condition, protocol):
+                        found[line] = (condition.method, condition.epochs, config.seed)
+    # The search of both methods begins with its first values; the command of SAM's last part is exploratory.
+    assert sorted(found.values()) == [
+        ("sam", 20, 50),
+        ("sam", 20, 100),
+        ("sgd", 20, 50),
+        ("sgd", 20, 100),
+        ("sgd", 40, 100),
+    ]
+
+
+def _conditions(claim: Claim) -> list[Condition]:
+    block = claim.dataset, claim.label_noise
+    sgd = [Condition(*block, "sgd", epochs, lr) for epochs in LENGTHS for lr in LEARNING_RATES]
+    return sgd + [Condition(*block, "sam", LENGTHS[0], rho) for rho in claim.rhos]
 
 
 @pytest.mark.parametrize(
