@@ -121,6 +121,7 @@ class Replay:
         self._refuse = refuse
         self._is_refused = False
         self._recordings: dict[Hashable, _Recording] = {}
+        self._buffers: list[Tensor] = []  # of batch norm, in the recordings
         self._eager: dict[Hashable, int] = {}  # number of updates of each kind that were done eagerly
         self._kinds: set[Hashable] = set()  # of this update
 
@@ -135,7 +136,10 @@ class Replay:
         self._eager.clear()
 
     def begin(self) -> None:
-        """Clear the gradients, at the start of an update."""
+        """Clear the gradients, at the start of an update, after statistics.begin()."""
+        if self._statistics.averaged is not self._buffers:  # a layer was frozen or replaced
+            self.forget()
+            self._buffers = self._statistics.averaged
         if self._is_refused and self._world.size == 1:
             self._rule.base_optimizer.zero_grad()
         else:

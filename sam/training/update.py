@@ -63,6 +63,7 @@ class Update:
         self, images: Tensor, targets: Tensor, clean_targets: Tensor | None = None, step: int = 0
     ) -> Tensor:
         """Leave the gradient of one update in `.grad`, before clipping, and make no step; see __call__()."""
+        self.statistics.begin()
         if self.replay is None:
             accumulate = self.rule.accumulate
             self.rule.base_optimizer.zero_grad()
@@ -72,7 +73,6 @@ class Update:
         m = self._m or len(targets)
         parts = list(zip(images.split(m), targets.split(m), strict=True))
         clean_parts = [None] * len(parts) if clean_targets is None else clean_targets.split(m)
-        self.statistics.begin()
         self.rule.begin(step)
         sums = torch.zeros(len(self.rule.sums), dtype=torch.float64, device=images.device)
         for number, ((part, part_targets), clean) in enumerate(zip(parts, clean_parts, strict=True), start=1):

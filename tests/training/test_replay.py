@@ -136,6 +136,18 @@ def test_recorded_updates_equal_eager_ones_to_the_bit(rule):
     assert update.replay.is_used
 
 
+def test_a_layer_that_is_frozen_in_the_middle_keeps_its_statistics():
+    eager_model, model = network(), network()
+    eager, update = update_of(eager_model, {}), replayed(update_of(model, {}), model)
+    assert_equal_updates((eager_model, eager), (model, update))
+    for trained in (eager_model, model):
+        trained[1].eval()
+    before = model[1].running_mean.clone()
+    assert_equal_updates((eager_model, eager), (model, update))
+    assert update.replay.is_used
+    assert torch.equal(model[1].running_mean, before)
+
+
 class Devices(TorchDispatchMode):
     """Notes the devices of the tensors of each operator call."""
 
