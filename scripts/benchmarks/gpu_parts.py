@@ -1,5 +1,6 @@
 """The smaller parts of scripts/gpu_check.sh: functions that emit results, and raise an error if they fail."""
 
+import itertools
 import json
 import os
 import pathlib
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+SECONDS_OF_BATCHES = 2.0
 Row = dict[str, Any]
 Emit = Callable[[Row], None]  # takes a result as soon as it is there
 # The tests in these folders need no Hydra.
@@ -76,7 +78,7 @@ def gpu_tests(device: torch.device, emit: Emit) -> None:
 
 
 def auto_augment(device: torch.device, emit: Emit) -> None:
-    """Emit the images per second that reach the device, without and with AutoAugment."""
+    """Emit the images per second that reach the device, with AutoAugment on it and in worker processes."""
     from sam.build.data import load_dataset, make_train_batches
     from sam.build.resolved import resolve
     from sam.data.loading import end_workers
@@ -84,11 +86,13 @@ def auto_augment(device: torch.device, emit: Emit) -> None:
     from scripts.benchmarks.timing import wait
 
     is_cpu = device.type == "cpu"
-    for augmentation in ("basic", "autoaugment", "autoaugment_released_code"):
+    kinds = (("basic", "batch"), ("autoaugment", "batch"), ("autoaugment_released_code", "batch"))
+    for augmentation, draws in (*kinds, ("autoaugment", "image")):
         config = config_of(
             {
                 "dataset": "synthetic",
                 "augmentation": augmentation,
+                "augmentation.auto_augment_draws": draws,
                 "batch_size": 32 if is_cpu else 256,
                 "dataset.num_train": 64 if is_cpu else 51_200,
                 "runtime.device": str(device),
@@ -97,17 +101,18 @@ def auto_augment(device: torch.device, emit: Emit) -> None:
         )
         resolved = resolve(config)
         batches = make_train_batches(config, load_dataset(config.dataset, config.seed), resolved)
-        for epoch in range(2):  # the first one starts what is started once
-            wait(device)
-            began, num_images = time.perf_counter(), 0
-            for _, targets, _ in batches.epoch(epoch):
-                num_images += len(targets)
-                if time.perf_counter() - began > 3:
-                    break
-            wait(device)
-            seconds = time.perf_counter() - began
+        endless = itertools.chain.from_iterable(batches.epoch(epoch) for epoch in itertools.count())
+        for _ in zip(range(batches.steps_per_epoch), endless, strict=False):
+            pass  # the first epoch starts what is started once
+        wait(device)
+        began, num_images = time.perf_counter(), 0
+        while time.perf_counter() - began < SECONDS_OF_BATCHES:
+            num_images += len(next(endless)[1])
+        wait(device)
+        seconds = time.perf_counter() - began
         end_workers()
-        emit({"augmentation": augmentation, "images_per_second": round(num_images / seconds)})
+        where = "in workers" if draws == "image" else "on the device"
+        emit({"augmentation": f"{augmentation} {where}", "images_per_second": round(num_images / seconds)})
 
 
 def hessian(device: torch.device, emit: Emit) -> None:
