@@ -48,11 +48,11 @@ class Part(NamedTuple):
 TRAINING = ("torchvision", "timm", "yaml", "tensorboard")
 PARTS = {
     "environment": Part("gpu_parts", "environment", 60),
-    "tests": Part("gpu_parts", "gpu_tests", 150, ("pytest", "pytest_timeout", *TRAINING)),
-    "speed": Part("device_speed", "speed", 210, TRAINING),
-    "determinism": Part("whole_runs", "determinism", 90, TRAINING),
-    "autoaugment": Part("gpu_parts", "auto_augment", 45, TRAINING),
-    "epochs": Part("whole_runs", "epochs", 75, TRAINING),
+    "tests": Part("gpu_parts", "gpu_tests", 130, ("pytest", "pytest_timeout", *TRAINING)),
+    "speed": Part("device_speed", "speed", 190, TRAINING),
+    "determinism": Part("whole_runs", "determinism", 70, TRAINING),
+    "autoaugment": Part("gpu_parts", "auto_augment", 40, TRAINING),
+    "epochs": Part("whole_runs", "epochs", 65, TRAINING),
     "hessian": Part("gpu_parts", "hessian", 60, TRAINING),
     "side_by_side": Part("whole_runs", "side_by_side", 60, TRAINING),
     "kill": Part("gpu_parts", "kill_and_continue", 60, ("hydra", "omegaconf", *TRAINING)),
