@@ -80,6 +80,9 @@ def measure(case: Case, device: torch.device, limit_seconds: float) -> Row:
         with _failure_noted(row, name):
             started = partial(_kept, start, blocks, name)
             row["peak_memory_mib"][name] = round(peak_memory_bytes(started, device) / 2**20, 1)
+        if name in row["failed"]:
+            blocks.pop(name, None)
+            free(device)
     counts = {name: _updates_per_block(block, device) for name, block in blocks.items()}
     repeated = {name: partial(_repeat, block, counts[name], device) for name, block in blocks.items()}
     seconds = seconds_of_blocks(repeated, MOST_BLOCKS, limit_seconds)

@@ -60,7 +60,8 @@ def gpu_tests(device: torch.device, emit: Emit) -> None:
 
         def pytest_runtest_logreport(self, report: Any) -> None:
             if report.when == "call" or report.outcome != "passed":
-                reason = str(report.longrepr).strip().rpartition("\n")[2] if report.failed else ""
+                crash = getattr(report.longrepr, "reprcrash", None)  # none if the test was skipped
+                reason = crash.message.partition("\n")[0] if crash else ""
                 emit({"test": report.nodeid, "outcome": report.outcome, "reason": reason})
 
         def pytest_collectreport(self, report: Any) -> None:
@@ -70,7 +71,7 @@ def gpu_tests(device: torch.device, emit: Emit) -> None:
     files = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if "gpu" in path.read_text("utf-8")]
     if find_spec("hydra") is None:
         files = [path for path in files if path.parent.name in TESTS_WITHOUT_HYDRA]
-    parallel = ["-n", "6", "--dist=loadgroup"] if find_spec("xdist") and device.type == "cuda" else []
+    parallel = ["-n", "8", "--dist=loadgroup"] if find_spec("xdist") and device.type == "cuda" else []
     options = ["-m", "gpu", "-q", "-p", "no:cacheprovider", "--continue-on-collection-errors", *parallel]
     code = pytest.main([*options, *map(str, files)], plugins=[Reporter()])
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
