@@ -21,7 +21,7 @@ SECONDS_OF_BATCHES = 2.0
 Row = dict[str, Any]
 Emit = Callable[[Row], None]  # takes a result as soon as it is there
 # The tests in these folders need no Hydra.
-TESTS_WITHOUT_HYDRA = ("analysis", "models", "optim", "training")
+TESTS_WITHOUT_HYDRA = ("analysis", "data", "models", "optim", "training")
 
 
 def environment(device: torch.device, emit: Emit) -> None:
