@@ -125,6 +125,7 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("runtime.parallel", "tp", "one of ddp, fsdp"),
     ("runtime.workers", -1, "a number >= 0 and <= 1024"),
     ("runtime.precision", "fp8", "one of fp32, tf32, bf16, fp16"),
+    ("augmentation.auto_augment_draws", "epoch", "one of image, batch"),
     ("runtime.graph", "always", "one of auto, true, false"),
     ("runtime.threads", 0, "a number >= 1 and <= 1024"),
     ("runtime.checkpoint_minutes", 0.0, "a number > 0"),

@@ -12,8 +12,12 @@ PATH_LINE = (
     "sys.path.insert(0, str({path}(__file__).resolve().parents[{levels}]))"
     "  # this checkout, whatever is installed\n"
 )
-# Users copy examples and run them after `pip install .`; hessian_cost.py is started by `python -m`.
-OTHERS = {"hessian_cost.py", *(path.name for path in (ROOT / "scripts" / "examples").iterdir())}
+# Users copy examples and run them after `pip install .`; two files are started by `python -m`.
+OTHERS = {
+    "hessian_cost.py",
+    "whole_runs.py",
+    *(path.name for path in (ROOT / "scripts" / "examples").iterdir()),
+}
 COMMANDS = [
     path
     for path in sorted((ROOT / "scripts").rglob("*.py"))
