@@ -61,7 +61,7 @@ PARTS = {
 PACKAGES = {"hydra": "hydra-core", "pytest_timeout": "pytest-timeout", "yaml": "pyyaml"}
 
 
-class Outcome(NamedTuple):
+class PartOutcome(NamedTuple):
     """The result of a part.
 
     Attributes:
@@ -77,7 +77,7 @@ class Outcome(NamedTuple):
     log: str = ""
 
 
-def run(name: str, device: str, limit_seconds: float) -> Outcome:
+def run(name: str, device: str, limit_seconds: float) -> PartOutcome:
     """Run a part in a process of its own, until its end or its limit.
 
     Args:
@@ -87,10 +87,10 @@ def run(name: str, device: str, limit_seconds: float) -> Outcome:
     """
     part = PARTS[name]
     if missing := [PACKAGES.get(module, module) for module in part.needs if find_spec(module) is None]:
-        return Outcome(f"skipped: needs {', '.join(missing)}")
+        return PartOutcome(f"skipped: needs {', '.join(missing)}")
     limit = min(part.limit_seconds * factor(device), limit_seconds)
     if limit < LEAST_SECONDS:
-        return Outcome("skipped: no time is left")
+        return PartOutcome("skipped: no time is left")
     began = time.monotonic()
     command = [sys.executable, __file__, CHILD, name, device]
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
@@ -102,11 +102,11 @@ def run(name: str, device: str, limit_seconds: float) -> Outcome:
         rows = [json.loads(line) for line in out.read().splitlines(keepends=True) if line.endswith("\n")]
         log = err.read()[-LOG_CHARACTERS:]
     if code == 0:
-        return Outcome("passed", seconds, rows)
+        return PartOutcome("passed", seconds, rows)
     if rows and "error" in rows[-1]:
-        return Outcome(f"failed: {rows.pop()['error']}", seconds, rows, log)
+        return PartOutcome(f"failed: {rows.pop()['error']}", seconds, rows, log)
     reason = f"stopped at its limit of {limit:.0f} s" if code is None else f"exit code {code}"
-    return Outcome(f"failed: {reason}", seconds, rows, log)
+    return PartOutcome(f"failed: {reason}", seconds, rows, log)
 
 
 def factor(device: str) -> int:
@@ -188,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int("failed" in counts)
 
 
-def show(name: str, outcome: Outcome) -> None:
+def show(name: str, outcome: PartOutcome) -> None:
     """Print the status of a part, and a few lines on its results."""
     print(f"{name} ({outcome.seconds:.0f} s): {outcome.status[:LONGEST_LINE]}")
     if outcome.rows:

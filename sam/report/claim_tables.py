@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sam.report.claims import LEVEL, OPEN, Outcome, seeds_to_decide
 from sam.report.interval import estimate
 from sam.report.markup import NOTHING, render_list, render_table
-from sam.report.plan_runs import Condition
+from sam.report.plan_runs import PlanCondition
 
 HEADER = [
     "Test",
@@ -67,5 +67,5 @@ def _choice(outcome: Outcome) -> str:
     return f"{outcome.claim.name}: {_describe(outcome.baseline)} against SAM with rho {sam.searched:g}"
 
 
-def _describe(sgd: Condition) -> str:
+def _describe(sgd: PlanCondition) -> str:
     return f"SGD of {sgd.epochs} epochs with learning rate {sgd.searched:g}"

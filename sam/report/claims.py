@@ -10,7 +10,7 @@ from scipy.special import stdtrit
 
 from sam.report.interval import estimate
 from sam.report.paired import paired_t_p, sign_flip_p
-from sam.report.plan_runs import CONFIRMATORY, SEARCH, SEARCH_SEEDS, Condition, Row, runs_by_seed
+from sam.report.plan_runs import CONFIRMATORY, SEARCH, SEARCH_SEEDS, PlanCondition, Row, runs_by_seed
 
 ALPHA = 0.01
 LEVEL = 0.98  # of the interval that must lie within the margin
@@ -66,9 +66,9 @@ class Choice(NamedTuple):
         sam: SAM with its best rho.
     """
 
-    sgd: Condition
-    best_sgd: Condition
-    sam: Condition
+    sgd: PlanCondition
+    best_sgd: PlanCondition
+    sam: PlanCondition
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Outcome:
         return _differences(self.pairs)
 
     @property
-    def baseline(self) -> Condition | None:
+    def baseline(self) -> PlanCondition | None:
         """The SGD condition of the test."""
         return None if self.choice is None else _baseline(self.claim, self.choice)
 
@@ -144,10 +144,10 @@ def choose(rows: Sequence[Row], claim: Claim) -> Choice | None:
     """
     block = claim.dataset, claim.label_noise
     (sgd, error), (twice, error_of_twice) = (
-        _best(rows, [Condition(*block, "sgd", epochs, lr) for lr in LEARNING_RATES], PAPER_LR)
+        _best(rows, [PlanCondition(*block, "sgd", epochs, lr) for lr in LEARNING_RATES], PAPER_LR)
         for epochs in LENGTHS
     )
-    sams = [Condition(*block, "sam", LENGTHS[0], rho) for rho in claim.rhos]
+    sams = [PlanCondition(*block, "sam", LENGTHS[0], rho) for rho in claim.rhos]
     sam, sam_error = _best(rows, sams, claim.paper_rho)
     if math.inf in (error, error_of_twice, sam_error):
         return None
@@ -207,7 +207,9 @@ def seeds_to_decide(spread: float) -> int:
         num_seeds += 1
 
 
-def _best(rows: Sequence[Row], conditions: Sequence[Condition], paper: float) -> tuple[Condition, float]:
+def _best(
+    rows: Sequence[Row], conditions: Sequence[PlanCondition], paper: float
+) -> tuple[PlanCondition, float]:
     """Return the condition that the search chooses, with its mean error; infinity if a run is missing."""
     means = {condition: _held_out_error(rows, condition) for condition in conditions}
     if math.inf in means.values():
@@ -222,7 +224,7 @@ def _is_tie(error: float, other: float) -> bool:
     return round(error - other, 6) < TIE_POINTS  # means of two errors are multiples of 0.005
 
 
-def _held_out_error(rows: Sequence[Row], condition: Condition) -> float:
+def _held_out_error(rows: Sequence[Row], condition: PlanCondition) -> float:
     runs = runs_by_seed(rows, condition, SEARCH)
     if not set(SEARCH_SEEDS) <= runs.keys():
         return math.inf
@@ -259,12 +261,12 @@ def _without_pair(seeds: Sequence[int], values: Sequence[Mapping[int, float]]) -
     return sum(any(seed not in one for one in values) for seed in seeds)
 
 
-def _errors(rows: Sequence[Row], claim: Claim, condition: Condition) -> dict[int, float]:
+def _errors(rows: Sequence[Row], claim: Claim, condition: PlanCondition) -> dict[int, float]:
     runs = runs_by_seed(rows, condition, CONFIRMATORY)
     return {seed: _error(row, GUESSING[claim.dataset]) for seed, row in runs.items()}
 
 
-def _log_eigenvalues(rows: Sequence[Row], condition: Condition) -> dict[int, float]:
+def _log_eigenvalues(rows: Sequence[Row], condition: PlanCondition) -> dict[int, float]:
     runs = runs_by_seed(rows, condition, CONFIRMATORY)
     return {seed: math.log(float(row["lambda_max"])) for seed, row in runs.items() if row["lambda_max"]}
 
@@ -273,7 +275,7 @@ def _error(row: Row, if_diverged: float) -> float:
     return if_diverged if row["status"] == "diverged" else float(row["test_error_pct"])
 
 
-def _baseline(claim: Claim, choice: Choice) -> Condition:
+def _baseline(claim: Claim, choice: Choice) -> PlanCondition:
     return choice.sgd if claim.of_flatness else choice.best_sgd
 
 

@@ -28,7 +28,7 @@ class Side(NamedTuple):
     is_condition: bool
 
 
-class Difference(NamedTuple):
+class KeyDifference(NamedTuple):
     """A key with two values.
 
     Attributes:
@@ -83,7 +83,7 @@ def _of_condition(name: str, runs: Iterable[Run], roots: Sequence[Path]) -> Side
     return Side(name, found.config, is_condition=True)
 
 
-def differences(first: Side, second: Side) -> list[Difference]:
+def differences(first: Side, second: Side) -> list[KeyDifference]:
     """Return the keys whose values differ, in the order of the schema.
 
     A key that a config lacks has its default. SGD does not read the keys of SAM. If one side is SGD, such a
@@ -103,11 +103,11 @@ def differences(first: Side, second: Side) -> list[Difference]:
         is_shown = left != right and not (has_condition and (key == "seed" or not decides_numbers(key)))
         is_unread = NOT_READ in (left, right) and DEFAULTS.get(key) in (left, right)
         if is_shown and (key == "optimizer.rho" or not is_unread):
-            found.append(Difference(key, left, right, decides_numbers(key)))
+            found.append(KeyDifference(key, left, right, decides_numbers(key)))
     return found
 
 
-def render_differences(first: Side, second: Side, found: Iterable[Difference]) -> str:
+def render_differences(first: Side, second: Side, found: Iterable[KeyDifference]) -> str:
     """Write two tables as Markdown: keys that decide the numbers, then the others; a table may be missing.
 
     Args:

@@ -63,7 +63,7 @@ HESSIAN = {"split": "train", "num_images": 1000, "statistics": "evaluation"}
 Row = Mapping[str, str]
 
 
-class Condition(NamedTuple):
+class PlanCondition(NamedTuple):
     """Runs of the plan that differ only in their seed.
 
     Attributes:
@@ -146,7 +146,9 @@ def table_text(rows: Iterable[Row]) -> str:
     return file.getvalue()
 
 
-def runs_by_seed(rows: Sequence[Row], condition: Condition, protocol: Mapping[str, str]) -> dict[int, Row]:
+def runs_by_seed(
+    rows: Sequence[Row], condition: PlanCondition, protocol: Mapping[str, str]
+) -> dict[int, Row]:
     """Return the rows of a condition by seed.
 
     Args:

@@ -39,7 +39,7 @@ Process = subprocess.Popen[str]
 SIDE_BY_SIDE = (1, 2, 4, 8)
 
 
-class Run(NamedTuple):
+class WholeRun(NamedTuple):
     """A run of SAM on generated images."""
 
     model: str
@@ -49,11 +49,11 @@ class Run(NamedTuple):
 
 
 CASES = (
-    Run("wrn_28_10", 256, 32, 10_240),
-    Run("wrn_28_10", 256, 256, 10_240),
-    Run("resnet20", 128, 128, 51_200),
+    WholeRun("wrn_28_10", 256, 32, 10_240),
+    WholeRun("wrn_28_10", 256, 256, 10_240),
+    WholeRun("resnet20", 128, 128, 51_200),
 )
-REHEARSED = (Run("resnet8", 8, 4, 32),)
+REHEARSED = (WholeRun("resnet8", 8, 4, 32),)
 TIMES = ("seconds", "images_per_second")  # columns of metrics.csv that are never the same
 SECONDS_FOR_A_CHECKPOINT = 60
 
@@ -132,7 +132,7 @@ def epochs(device: torch.device, emit: Emit) -> None:
     emit({"model": plain.model, "m": plain.m, "batch_size": plain.batch_size, "plain": speed})
 
 
-def _plain_images_per_second(device: torch.device, case: Run) -> int:
+def _plain_images_per_second(device: torch.device, case: WholeRun) -> int:
     """Return the speed of davda54's SAM in its usual loop, with a DataLoader on all cores."""
     changes = _changes(device, case) | {"augmentation": "basic", "runtime.precision": "fp32"}
     config = config_of(changes)
@@ -149,7 +149,7 @@ def _plain_images_per_second(device: torch.device, case: Run) -> int:
     return round(case.num_train / (time.perf_counter() - began))
 
 
-def _changes(device: torch.device, case: Run) -> Changes:
+def _changes(device: torch.device, case: WholeRun) -> Changes:
     """Return the config of a run of SAM on generated images; narrow and small on a CPU."""
     changes: Changes = {
         "dataset": "synthetic",
@@ -175,7 +175,7 @@ def determinism(device: torch.device, emit: Emit) -> None:
         RuntimeError: If bits differ that should be equal, or a run failed.
     """
     is_cpu = device.type == "cpu"
-    case = Run("resnet8", 8, 4, 80) if is_cpu else Run("wrn_16_4", 128, 64, 1280)
+    case = WholeRun("resnet8", 8, 4, 80) if is_cpu else WholeRun("wrn_16_4", 128, 64, 1280)
     changes = _changes(device, case) | {"augmentation": "basic", "epochs": 2 if is_cpu else 6}
     fixed = {**changes, "runtime.deterministic": True}
     with tempfile.TemporaryDirectory() as name:

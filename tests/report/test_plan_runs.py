@@ -16,7 +16,7 @@ from sam.report.plan_runs import (
     COLUMNS,
     CONFIRMATORY,
     SEARCH,
-    Condition,
+    PlanCondition,
     merged,
     read_rows,
     row_of,
@@ -57,8 +57,8 @@ def test_row_of_a_run_of_the_plan_is_found_as_its_condition(tmp_path: Path) -> N
     sam = _row(
         tmp_path / "sam", seed=101, optimizer__name="sam", optimizer__rho=0.2, dataset__label_noise=0.6
     )
-    assert runs_by_seed([sgd, sam], Condition("cifar10", 0.0, "sgd", 20, 0.1), CONFIRMATORY) == {100: sgd}
-    assert runs_by_seed([sgd, sam], Condition("cifar10", 0.6, "sam", 20, 0.2), CONFIRMATORY) == {101: sam}
+    assert runs_by_seed([sgd, sam], PlanCondition("cifar10", 0.0, "sgd", 20, 0.1), CONFIRMATORY) == {100: sgd}
+    assert runs_by_seed([sgd, sam], PlanCondition("cifar10", 0.6, "sam", 20, 0.2), CONFIRMATORY) == {101: sam}
     assert (sgd["optimizer.rho"], sgd["test_error_pct"], sgd["torch"]) == ("", "44.5", "2.14.1+cu130")
 
 
@@ -86,10 +86,10 @@ def test_commands_of_the_plan_make_runs_of_its_tests() -> None:
     ]
 
 
-def _conditions(claim: Claim) -> list[Condition]:
+def _conditions(claim: Claim) -> list[PlanCondition]:
     block = claim.dataset, claim.label_noise
-    sgd = [Condition(*block, "sgd", epochs, lr) for epochs in LENGTHS for lr in LEARNING_RATES]
-    return sgd + [Condition(*block, "sam", LENGTHS[0], rho) for rho in claim.rhos]
+    sgd = [PlanCondition(*block, "sgd", epochs, lr) for epochs in LENGTHS for lr in LEARNING_RATES]
+    return sgd + [PlanCondition(*block, "sam", LENGTHS[0], rho) for rho in claim.rhos]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def _conditions(claim: Claim) -> list[Condition]:
 )
 def test_run_of_another_setting_is_no_run_of_the_test(tmp_path: Path, changes: dict[str, Any]) -> None:
     found = _row(tmp_path, seed=100, optimizer__name="sam", optimizer__rho=0.2, **changes)
-    assert not runs_by_seed([found], Condition("cifar10", 0.0, "sam", 20, 0.2), CONFIRMATORY)
+    assert not runs_by_seed([found], PlanCondition("cifar10", 0.0, "sam", 20, 0.2), CONFIRMATORY)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from scripts import gpu_check
-from scripts.gpu_check import Outcome
+from scripts.gpu_check import PartOutcome
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -36,12 +36,12 @@ def test_rehearsal_on_a_cpu_runs_every_part(tmp_path):
 
 def test_parts_after_a_failed_one_run_and_what_was_found_is_kept(tmp_path, monkeypatch, capsys):
     found = {
-        "environment": Outcome("passed", 1.0, [{"torch": "2.9", "hydra": False}]),
-        "tests": Outcome(
+        "environment": PartOutcome("passed", 1.0, [{"torch": "2.9", "hydra": False}]),
+        "tests": PartOutcome(
             "failed: RuntimeError: one", 2.0, [{"test": "t", "outcome": "failed", "reason": "r"}]
         ),
-        "determinism": Outcome("failed: stopped at its limit of 3 s", 3.0, [], "its last output"),
-        "quickstart": Outcome("skipped: needs hydra-core"),
+        "determinism": PartOutcome("failed: stopped at its limit of 3 s", 3.0, [], "its last output"),
+        "quickstart": PartOutcome("skipped: needs hydra-core"),
     }
     monkeypatch.setattr(gpu_check, "run", lambda name, device, limit: found[name])
     path = tmp_path / "new" / "results.json"
@@ -64,7 +64,7 @@ def test_parts_after_a_failed_one_run_and_what_was_found_is_kept(tmp_path, monke
 
 def test_without_a_gpu_nothing_else_runs(tmp_path, monkeypatch):
     ran = []
-    monkeypatch.setattr(gpu_check, "run", lambda name, *_: ran.append(name) or Outcome("failed: no GPU"))
+    monkeypatch.setattr(gpu_check, "run", lambda name, *_: ran.append(name) or PartOutcome("failed: no GPU"))
     assert (gpu_check.main(["--json", str(tmp_path / "results.json")]), ran) == (2, ["environment"])
 
 
