@@ -9,6 +9,7 @@ the host, such as the share of the micro-batch, is part of the graph. So there i
 such numbers. The step of the optimizer, with clipping, and all that happens once per update stay outside.
 """
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Protocol
@@ -122,8 +123,8 @@ class Replay:
         self._is_refused = False
         self._recordings: dict[Hashable, _Recording] = {}
         self._buffers: list[Tensor] = []  # of batch norm, in the recordings
-        self._eager: dict[Hashable, int] = {}  # number of updates of each kind that were done eagerly
-        self._kinds: set[Hashable] = set()  # of this update
+        self._eager: Counter[Hashable] = Counter()  # number of eager updates of each kind
+        self._eager_now: set[Hashable] = set()  # the kinds that are done eagerly in this update
 
     @property
     def is_used(self) -> bool:
@@ -140,10 +141,10 @@ class Replay:
         if self._statistics.averaged is not self._buffers:  # a layer was frozen or replaced
             self.forget()
             self._buffers = self._statistics.averaged
-        if self._is_refused and self._world.size == 1:
-            self._rule.base_optimizer.zero_grad()
-        else:
+        if self._needs_places:
             self._gradients.clear()
+        else:
+            self._rule.base_optimizer.zero_grad()
 
     def accumulate(
         self, images: Tensor, targets: Tensor, share: float, sync: bool, clean_targets: Tensor | None = None
@@ -155,27 +156,32 @@ class Replay:
             return self._rule.accumulate(images, targets, share, sync, clean_targets)
 
         kind = (self._rule.kind(), share, *((tensor.shape, tensor.dtype) for tensor in given))
-        self._kinds.add(kind)
-        if not self._is_refused and kind not in self._recordings and self._can_record(kind):
+        if self._can_record(kind):
             self._record(kind, work, given)
         if self._is_refused:
             return work(*given)
         if kind in self._recordings:
             self._statistics.num_kept += 1
             return self._recordings[kind](given)
+        self._eager_now.add(kind)
         return self._done_eagerly(work, given)
 
     def end(self) -> None:
         """Give each gradient its place, and average the processes' gradients, at the end of an update."""
-        if not (self._is_refused and self._world.size == 1):
+        if self._needs_places:
             self._gradients.gather()
             self._world.average_(self._gradients.flat)
-        for kind in self._kinds:
-            self._eager[kind] = self._eager.get(kind, 0) + 1
-        self._kinds.clear()
+        self._eager.update(self._eager_now)
+        self._eager_now.clear()
+
+    @property
+    def _needs_places(self) -> bool:
+        """Whether gradients have fixed places: for recordings, or for one exchange between processes."""
+        return not self._is_refused or self._world.size > 1
 
     def _can_record(self, kind: Hashable) -> bool:
-        return self._eager.get(kind, 0) >= EAGER_UPDATES and self._gradients.are_in_place()
+        is_new = not self._is_refused and kind not in self._recordings
+        return is_new and self._eager[kind] >= EAGER_UPDATES and self._gradients.are_in_place()
 
     def _done_eagerly(self, work: Callable[..., Tensor], given: Sequence[Tensor]) -> Tensor:
         before = RandomState(given[0].device)
