@@ -15,6 +15,7 @@ from sam.optim.averaged import AveragedSAM
 from sam.optim.one_pass import OnePassSAM
 from sam.optim.schedule import Ascents, rise_and_fall
 from sam.training.averaged import AveragedSAMRule
+from sam.training.distributed import World
 from sam.training.forward_backward import ForwardBackward
 from sam.training.functional_sam import FunctionalSAMRule
 from sam.training.le_sam import LESAMRule
@@ -36,6 +37,7 @@ class Parts:
         base_class: The class of the base optimizer.
         base: Its arguments, without the parameters.
         num_steps: Number of updates in the whole run.
+        world: The processes that share each batch.
     """
 
     chosen: OptimizerConfig
@@ -44,6 +46,7 @@ class Parts:
     base_class: type[torch.optim.Optimizer]
     base: dict[str, Any]
     num_steps: int
+    world: World
 
     def plain(self) -> torch.optim.Optimizer:
         """Return the base optimizer of all parameters."""
@@ -110,7 +113,7 @@ def _vasso(parts: Parts) -> Rule:
 
 
 def _averaged(parts: Parts, sam: AveragedSAM) -> Rule:
-    return AveragedSAMRule(parts.forward_backward, sam, **parts.passes(), **parts.ascents())
+    return AveragedSAMRule(parts.forward_backward, sam, parts.world, **parts.passes(), **parts.ascents())
 
 
 def _le_sam(parts: Parts) -> Rule:

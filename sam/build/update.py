@@ -57,7 +57,8 @@ def make_update(
         unsynced=unsynced,
     )
     with user_errors("optimizer"):
-        rule = make_rule(Parts(chosen, network, forward_backward, *base_optimizer(chosen), num_steps))
+        base = base_optimizer(chosen)
+        rule = make_rule(Parts(chosen, network, forward_backward, *base, num_steps, world))
     replay = None
     if resolved.graph != "false":
         gradients = FlatGradients([weight for weight in network.parameters() if weight.requires_grad])

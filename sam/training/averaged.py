@@ -1,12 +1,12 @@
 """The rule of F-SAM and VaSSO: eps also depends on the gradients of earlier updates."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from sam.optim.averaged import AveragedSAM
+from sam.training.distributed import World
 from sam.training.forward_backward import ForwardBackward
 from sam.training.rule import SAMRule
 
@@ -26,6 +26,7 @@ class AveragedSAMRule(SAMRule):
     Args:
         forward_backward: As in SAMRule.
         sam: F-SAM or VaSSO.
+        world: The processes that share each batch.
         sync_ascent: As in SAMRule.
         **arguments: The other arguments of SAMRule, without ascent_steps, ascent_step_size and reuse.
 
@@ -34,7 +35,12 @@ class AveragedSAMRule(SAMRule):
     """
 
     def __init__(
-        self, forward_backward: ForwardBackward, sam: AveragedSAM, sync_ascent: bool = False, **arguments: Any
+        self,
+        forward_backward: ForwardBackward,
+        sam: AveragedSAM,
+        world: World,
+        sync_ascent: bool = False,
+        **arguments: Any,
     ) -> None:
         if forward_backward.precision.scales_loss:
             raise ValueError(
@@ -42,7 +48,7 @@ class AveragedSAMRule(SAMRule):
             )
         super().__init__(forward_backward, sam, sync_ascent=sync_ascent, **arguments)
         self._averaged = sam
-        self._exchanges_mean = forward_backward.is_distributed and not sync_ascent
+        self._world = world
         self._mean: dict[Tensor, Tensor] = {}
 
     def begin(self, step: int) -> None:
@@ -56,8 +62,8 @@ class AveragedSAMRule(SAMRule):
         super().end()
         if not self._ascents.includes(self._step):
             return
-        if self._exchanges_mean:
-            _average_over_processes(list(self._mean.values()))
+        if not self._sync_ascent:
+            self._world.joint_mean_(list(self._mean.values()))
         self._averaged.update_average(self._mean)
 
     def _perturb(self, share: float) -> Tensor:
@@ -67,13 +73,3 @@ class AveragedSAMRule(SAMRule):
                 self._mean[weight] = torch.zeros_like(grad)
         torch._foreach_add_([self._mean[weight] for weight in grads], list(grads.values()), alpha=share)
         return super()._perturb(share)
-
-
-def _average_over_processes(tensors: Sequence[Tensor]) -> None:
-    """Replace each tensor by its mean over all processes, in one exchange."""
-    joined = torch.cat([tensor.flatten() for tensor in tensors])
-    distributed.all_reduce(joined)
-    joined /= distributed.get_world_size()
-    parts = joined.split([tensor.numel() for tensor in tensors])
-    for tensor, part in zip(tensors, parts, strict=True):
-        tensor.copy_(part.view(tensor.shape))

@@ -51,6 +51,15 @@ class World:
                 distributed.all_reduce(tensor)
                 tensor /= self.size
 
+    def joint_mean_(self, tensors: Sequence[Tensor]) -> None:
+        """Do what mean_() does in one exchange, for tensors of one dtype and device."""
+        if self.size > 1:
+            joined = torch.cat([tensor.flatten() for tensor in tensors])
+            self.mean_([joined])
+            parts = joined.split([tensor.numel() for tensor in tensors])
+            for tensor, part in zip(tensors, parts, strict=True):
+                tensor.copy_(part.view(tensor.shape))
+
     def average_(self, gradients: Sequence[Tensor]) -> None:
         """Replace each tensor by its mean over all processes, rounded as DistributedDataParallel does."""
         if self.size > 1:

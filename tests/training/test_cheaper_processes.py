@@ -10,7 +10,7 @@ from torch import distributed
 from sam.optim import FSAM, VaSSO
 from sam.optim.schedule import Ascents
 from sam.training.averaged import AveragedSAMRule
-from sam.training.distributed import data_parallel, leave_world
+from sam.training.distributed import World, data_parallel, leave_world
 from sam.training.update import Update
 from tests.quick_process import start_server
 from tests.reference import averaged
@@ -50,7 +50,7 @@ def train_a_share(rank, folder):
     mine = slice(4 * rank, 4 * rank + 4)
     for name in RULES:
         problem = make_problem()
-        update = update_by(name, problem.model)
+        update = update_by(name, problem.model, World(rank, 2))
         for step in range(NUM_STEPS):
             update(problem.images[mine], problem.targets[mine], lr=0.1, step=step)
         torch.save(problem.model.state_dict(), f"{folder}/{name}-{rank}.pt")
@@ -58,7 +58,7 @@ def train_a_share(rank, folder):
     leave_world(0)
 
 
-def update_by(name, model):
+def update_by(name, model, world):
     """Return the update of one of two processes."""
     called = data_parallel(model)
     if name == "LookSAM":
@@ -67,7 +67,7 @@ def update_by(name, model):
     kind, settings = (VaSSO, {"theta": 0.3}) if name == "VaSSO" else (FSAM, F_SAM)
     sam = kind(model.parameters(), torch.optim.SGD, rho=RHO, **settings, **SGD)
     forward_backward = make_pass(model, called=called)
-    rule = AveragedSAMRule(forward_backward, sam, sync_ascent=name in SHARED)
+    rule = AveragedSAMRule(forward_backward, sam, world, sync_ascent=name in SHARED)
     return Update(rule, forward_backward, clip_norm=0.5)
 
 
