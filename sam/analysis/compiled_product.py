@@ -23,12 +23,12 @@ Product: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 def compiled_product(sample: SampleLoss, tell: Callable[[str], None]) -> Product | None:
     """Return the compiled product for chunks of the size of the first one.
 
-    Returns:
-        The product; None if torch cannot compile it for this network. tell() then gets the reason.
-
     Args:
         sample: The loss; its weights may be changed later.
         tell: Called with one line.
+
+    Returns:
+        The product; None if torch cannot compile it for this network. tell() then gets the reason.
     """
     product = forward_over_reverse(sample, torch.compile(_product, fullgraph=True, dynamic=False))
     direction = torch.zeros(sum(w.numel() for w in sample.weights)).to(sample.weights[0])

@@ -138,9 +138,9 @@ def move_(
     """Add sign * rho * direction / norm to the weights in place; do not move if norm is 0 or not finite.
 
     The device decides whether to move, so the host does not wait. (It waits if some weights are on a GPU and
-    others on the CPU.) No copy is made of dense weights: the
-    kernel of fused SGD is used with lr = rho / norm, and the found_inf flag of mixed precision to skip the
-    move. (A multiplication by zero would not skip it: 0 * nan is nan.)
+    others on the CPU.) No copy is made of dense weights: the kernel of fused SGD is used with lr = rho /
+    norm, and the found_inf flag of mixed precision to skip the move. (A multiplication by zero would not skip
+    it: 0 * nan is nan.)
 
     Args:
         weights: Parameters, changed in place; their version counters rise, so autograd notices the change.

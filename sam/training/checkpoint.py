@@ -3,8 +3,8 @@
 A checkpoint is torch's zip file followed by its SHA-256 digest: 32 bytes that zip readers ignore. It is
 written to a temporary file, forced to disk, read back, and compared with its digest. Only then is it renamed
 to checkpoint.pt; the checkpoint before it is kept as checkpoint.previous.pt. The weights of single epochs, in
-weights/, are written in the same way. (torch.load itself detects
-almost no flipped bits. The CRC-32 in a zip file covers each record, but not the table of their positions.)
+weights/, are written in the same way. (torch.load itself detects almost no flipped bits. The CRC-32 in a zip
+file covers each record, but not the table of their positions.)
 """
 
 import errno
