@@ -21,7 +21,7 @@ from sam.record.directory import read_result
 from sam.record.identity import path_of
 from sam.run.launch import start
 from sam.run.sweep import RunSweeper  # noqa: F401 - importing it registers it with Hydra
-from sam.system.processes import own_place
+from sam.system.processes import this_process
 
 
 @refuses_mistakes(TrainConfig)
@@ -39,7 +39,7 @@ def train(config: TrainConfig) -> None:
     skipped = result is not None
     if result is None:
         result = start(config, command())
-    if not own_place().is_main:
+    if not this_process().is_main:
         return  # under torchrun, only the main process prints
     split = "test" if config.dataset.validation == "none" else "validation"
     # A run with epochs=0 has no train error.

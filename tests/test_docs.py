@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 
 import sam
 from sam.config.compose import checked
-from sam.config.schema import EvaluateConfig, TrainConfig, leaves
+from sam.config.schema import EvaluateConfig, TrainConfig, config_items
 from tests import quick_process
 from tests.run.test_inspection import QUICK
 from tests.tiny import TINY
@@ -247,7 +247,7 @@ def test_site_builds_strictly_with_every_key_and_loads_nothing_from_another_host
     )
     assert ended.returncode == 0, ended.stderr
     keys = (tmp_path / "keys.html").read_text(encoding="utf-8")
-    for key, _, _ in leaves(TrainConfig()):
+    for key, _, _ in config_items(TrainConfig()):
         assert f"<code>{key}</code>" in keys
     assert "<td></td>" not in keys, "a key without a meaning"
     from_elsewhere = r"<(?:script|img|iframe)[^>]* src=\"?http|<link[^>]* href=\"?http"

@@ -39,7 +39,7 @@ from sam.data.loading import Loader, Prepare
 from sam.data.policies import POLICIES, auto_augment, centre_crop, inception_crop
 from sam.models.timm_network import pretrained_statistics
 from sam.system.errors import user_errors
-from sam.system.processes import own_place
+from sam.system.processes import this_process
 
 
 def given(value: int | None) -> int:
@@ -84,7 +84,7 @@ EVALUATION_PIXELS = 500 * 64 * 64
 
 def load_dataset(config: DatasetConfig, seed: int) -> Dataset:
     """Read the config's dataset, split off validation images, take subsets, and change labels."""
-    if not config.verify and own_place().is_main:
+    if not config.verify and this_process().is_main:
         print(_unverified(config), file=sys.stderr, flush=True)
     with user_errors(f"dataset={config.name}"):
         full = READERS[config.reader](config, pathlib.Path(config.root).expanduser())
@@ -167,8 +167,8 @@ def make_train_batches(config: TrainConfig, data: Dataset, resolved: Resolved) -
             repeats=config.dataset.repeats,
             auto_augment=_auto_augment(config, data.train, resolved),
             loader=_train_loader(config, data.train, resolved),
-            rank=resolved.place.rank,
-            world_size=resolved.place.size,
+            rank=resolved.process.rank,
+            world_size=resolved.process.size,
         )
 
 
@@ -187,8 +187,8 @@ def make_evaluation_batches(
         device=resolved.device,
         batch_size=min(500, max(1, EVALUATION_PIXELS // num_pixels)),
         loader=loader,
-        rank=resolved.place.rank,
-        world_size=resolved.place.size,
+        rank=resolved.process.rank,
+        world_size=resolved.process.size,
     )
 
 

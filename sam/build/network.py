@@ -64,8 +64,8 @@ def draw_network(config: TrainConfig, data: Dataset, resolved: Resolved) -> nn.M
             # Not torch.manual_seed(): it also seeds the GPUs, whose draws must depend on the run's seed.
             torch.default_generator.manual_seed(config.model.init_seed)
             network = make_network(config.model, data, resolved.device)
-    if not resolved.place.is_main:
-        torch.manual_seed(generator_for("process", config.seed, resolved.place.rank).initial_seed())
+    if not resolved.process.is_main:
+        torch.manual_seed(generator_for("process", config.seed, resolved.process.rank).initial_seed())
     if config.runtime.grad_checkpointing:
         with user_errors("runtime.grad_checkpointing=true"):
             network.set_grad_checkpointing()  # type: ignore[operator]

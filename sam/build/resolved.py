@@ -9,7 +9,7 @@ import torch
 
 from sam.config.schema import TrainConfig
 from sam.system.errors import ConfigError
-from sam.system.processes import Place
+from sam.system.processes import ProcessInfo
 from sam.training.determinism import deterministic_algorithms, fix_cublas_workspaces
 from sam.training.precision import float32_products
 
@@ -22,7 +22,7 @@ class Resolved:
     """The values that a config leaves open, or that depend on where it runs.
 
     Attributes:
-        place: The rank of this process and the number of processes.
+        process: The rank of this process and the number of processes.
         device: The device of the passes.
         precision: fp32, tf32, bf16 or fp16.
         deterministic: Whether a run on a GPU must repeat its bits.
@@ -33,7 +33,7 @@ class Resolved:
         why_eager: What forbids CUDA graphs in a run on a GPU with runtime.graph=auto; None if nothing does.
     """
 
-    place: Place
+    process: ProcessInfo
     device: torch.device
     precision: str
     deterministic: bool
@@ -46,7 +46,7 @@ class Resolved:
 
 def resolve(
     config: TrainConfig,
-    place: Place = Place(),  # noqa: B008 - it is frozen
+    process: ProcessInfo = ProcessInfo(),  # noqa: B008 - it is frozen
     device_name: str | None = None,
     key: str = "device",
 ) -> Resolved:
@@ -54,7 +54,7 @@ def resolve(
 
     Args:
         config: A checked config.
-        place: The rank of this process and the number of processes; the default is a single process.
+        process: The rank of this process and the number of processes; the default is a single process.
         device_name: A device to use instead of the config's, for a run that was trained elsewhere.
         key: The key that gave device_name, for error messages.
 
@@ -65,31 +65,31 @@ def resolve(
     if config.runtime.deterministic:
         fix_cublas_workspaces()  # before _device(), which starts CUDA
     if device_name is None:
-        device = _device(config.runtime.device, place.local_rank, "runtime.device")
+        device = _device(config.runtime.device, process.local_rank, "runtime.device")
         if config.runtime.precision == "tf32" and device.type != "cuda":
             raise ConfigError(
                 f"runtime.precision=tf32 needs a GPU, and the device is {device}; use runtime.precision=fp32"
             )
     else:
-        device = _device(device_name, place.local_rank, key)
-    if config.runtime.deterministic and device.type == "cuda" and place.size > 1:
+        device = _device(device_name, process.local_rank, key)
+    if config.runtime.deterministic and device.type == "cuda" and process.size > 1:
         raise ConfigError(
-            f"runtime.deterministic=true is for one process on one GPU, not for {place.size} processes; use "
-            "runtime.processes=1, or runtime.deterministic=false"
+            f"runtime.deterministic=true is for one process on one GPU, not for {process.size} processes; "
+            "use runtime.processes=1, or runtime.deterministic=false"
         )
-    obstacle = _graph_obstacle(config, place, device)
+    obstacle = _graph_obstacle(config, process, device)
     if obstacle and config.runtime.graph == "true" and device_name is None:
         raise ConfigError(f"runtime.graph=true is not possible with {obstacle}; use runtime.graph=auto")
     return Resolved(
-        place=place,
+        process=process,
         device=device,
         precision=config.runtime.precision,
         deterministic=config.runtime.deterministic,
-        threads=config.runtime.threads or _default_threads(place.local_size),
-        workers=_default_workers(place.local_size)
+        threads=config.runtime.threads or _default_threads(process.local_size),
+        workers=_default_workers(process.local_size)
         if config.runtime.workers is None
         else config.runtime.workers,
-        m=_images_of_a_micro_batch(config, place.size),
+        m=_images_of_a_micro_batch(config, process.size),
         graph="false" if obstacle else config.runtime.graph,
         why_eager=obstacle if config.runtime.graph == "auto" and device.type == "cuda" else None,
     )
@@ -136,14 +136,15 @@ def _device(name: str, local_rank: int, key: str) -> torch.device:
     return device
 
 
-def _graph_obstacle(config: TrainConfig, place: Place, device: torch.device) -> str | None:
+def _graph_obstacle(config: TrainConfig, process: ProcessInfo, device: torch.device) -> str | None:
     """Return what forbids CUDA graphs; None if nothing does."""
     obstacles = {
         f"the device {device.type}": device.type != "cuda",
         "optimizer.second_order=true": config.optimizer.second_order,
         "runtime.parallel=fsdp": config.runtime.parallel == "fsdp",
         "runtime.grad_checkpointing=true": config.runtime.grad_checkpointing,
-        "optimizer.sync_ascent=true with several processes": config.optimizer.sync_ascent and place.size > 1,
+        "optimizer.sync_ascent=true with several processes": config.optimizer.sync_ascent
+        and process.size > 1,
     }
     return next((obstacle for obstacle, is_there in obstacles.items() if is_there), None)
 

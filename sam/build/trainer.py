@@ -13,7 +13,7 @@ from sam.build.resolved import Resolved
 from sam.build.update import make_update, tell_eager
 from sam.config.optimizer import OptimizerConfig
 from sam.config.runtime import RuntimeConfig
-from sam.config.schema import TrainConfig, leaves
+from sam.config.schema import TrainConfig, config_items
 from sam.data.images import Dataset
 from sam.logs.console import ConsoleLog
 from sam.logs.csv_log import CsvLog
@@ -21,7 +21,7 @@ from sam.logs.tensorboard import TensorBoardLog
 from sam.logs.tracker import TrackerLog, import_tracker
 from sam.logs.trouble import TroubleLog
 from sam.optim.schedule import cosine
-from sam.record.identity import science
+from sam.record.identity import deciding_keys
 from sam.system.errors import ConfigError
 from sam.training.checkpoint import CheckpointStore
 from sam.training.distributed import World, data_parallel
@@ -84,7 +84,8 @@ def _advice(optimizer: OptimizerConfig) -> str:
 
 def _hyperparameters(config: TrainConfig) -> dict[str, float | str]:
     """Return a row of TensorBoard's table: the usual keys, and those that differ from their defaults."""
-    chosen = {key: value for key, value, _ in leaves(config) if key in USUAL_KEYS} | science(config)
+    usual = {key: value for key, value, _ in config_items(config) if key in USUAL_KEYS}
+    chosen = usual | deciding_keys(config)
     return {
         key: value if isinstance(value, (int, float, str)) else str(value) for key, value in chosen.items()
     }

@@ -71,7 +71,7 @@ def make_update(
 
 def tell_eager(resolved: Resolved, reason: str) -> None:
     """Tell the user why a run on a GPU records no CUDA graph."""
-    if resolved.place.is_main:
+    if resolved.process.is_main:
         print(f"no CUDA graph (runtime.graph=auto), so the run is slower: {reason}", file=sys.stderr)
 
 

@@ -8,7 +8,7 @@ from sam.config.runtime import RuntimeConfig
 from sam.config.setting import setting
 
 
-def look(default: Any, **rules: Any) -> Any:
+def analysis_setting(default: Any, **rules: Any) -> Any:
     """Declare one key of an analysis; it does not change the numbers of the run."""
     return setting(default, science=False, **rules)
 
@@ -20,58 +20,60 @@ class AnalysisConfig:
     # sharpness: rise of the loss in a ball (m-sharpness). hessian: largest eigenvalues, trace and density.
     # landscape: the loss along one or two directions. second_order: cosine between the updates of SAM with
     # and without the term that it drops.
-    name: str = look("none", choices=("none", "sharpness", "hessian", "landscape", "second_order"))
+    name: str = analysis_setting(
+        "none", choices=("none", "sharpness", "hessian", "landscape", "second_order")
+    )
     # train.py: measure after every such number of epochs (10: after epochs 10, 20, ...), and after the first
     # and the last epoch. evaluate.py does not use it.
-    every: int = look(10, at_least=1)
+    every: int = analysis_setting(10, at_least=1)
     # train: training images without augmentation, with the labels that the run trains on. test: test images.
-    split: str = look("train", choices=("train", "test"))
+    split: str = analysis_setting("train", choices=("train", "test"))
     # Number of images, with equal shares of the classes. null means all.
-    num_images: int | None = look(1000, at_least=1)
+    num_images: int | None = analysis_setting(1000, at_least=1)
     # Images per pass. A smaller number needs less memory.
-    chunk_size: int = look(100, at_least=1)
+    chunk_size: int = analysis_setting(100, at_least=1)
     # Batch norm: evaluation uses the running statistics, batch uses those of each pass, as training does.
-    statistics: str = look("evaluation", choices=("evaluation", "batch"))
+    statistics: str = analysis_setting("evaluation", choices=("evaluation", "batch"))
     # Number format of the passes.
-    dtype: str = look("float32", choices=("float32", "float64"))
+    dtype: str = analysis_setting("float32", choices=("float32", "float64"))
     # Seed of probes and random directions.
-    seed: int = look(0, at_least=0, at_most=2**31 - 1)
+    seed: int = analysis_setting(0, at_least=0, at_most=2**31 - 1)
     # sharpness: radius of the ball, in weight units. (second_order takes the rho of the run.)
-    rho: float = look(0.05, at_least=0)
+    rho: float = analysis_setting(0.05, at_least=0)
     # sharpness: use ASAM's ball.
-    adaptive: bool = look(False)
+    adaptive: bool = analysis_setting(False)
     # sharpness: numbers of images that share one perturbation. m = all images is always measured too.
-    m: list[int] = look([1, 4, 16, 64, 256], at_least=1)
+    m: list[int] = analysis_setting([1, 4, 16, 64, 256], at_least=1)
     # sharpness: numbers of ascent steps. 1 is the ascent of SAM.
-    ascent_steps: list[int] = look([1], at_least=1)
+    ascent_steps: list[int] = analysis_setting([1], at_least=1)
     # sharpness: length of the steps after the first, in units of rho.
-    ascent_step_size: float = look(1.0, above=0)
+    ascent_step_size: float = analysis_setting(1.0, above=0)
     # hessian: number of eigenvalues.
-    top: int = look(5, at_least=1)
+    top: int = analysis_setting(5, at_least=1)
     # hessian: Lanczos steps of the density.
-    steps: int = look(90, at_least=2)
+    steps: int = analysis_setting(90, at_least=2)
     # hessian: random probes of the density and the trace.
-    probes: int = look(3, at_least=1)
+    probes: int = analysis_setting(3, at_least=1)
     # hessian: save the eigenvectors, for landscape. They need top times the disk space of the weights.
-    save_vectors: bool = look(False)
+    save_vectors: bool = analysis_setting(False)
     # hessian: also measure the largest eigenvalue and the trace of each layer's block of the Hessian.
-    per_layer: bool = look(False)
+    per_layer: bool = analysis_setting(False)
     # landscape: random directions with filter normalisation, the eigenvectors that hessian saved, the line to
     # the weights of another run, or the principal components of the path of this run (trajectory), which
     # needs runtime.keep_weights_every in training.
-    directions: str = look("random", choices=("random", "eigenvectors", "run", "trajectory"))
+    directions: str = analysis_setting("random", choices=("random", "eigenvectors", "run", "trajectory"))
     # landscape: run directory of the other run, for directions=run.
-    other: str | None = look(None)
+    other: str | None = analysis_setting(None)
     # landscape: one or two directions.
-    dimensions: int = look(2, at_least=1, at_most=2)
+    dimensions: int = analysis_setting(2, at_least=1, at_most=2)
     # landscape: the coordinates are from -span to span; a coordinate of 1 moves each filter by its own norm.
     # With directions=run, they are from about -span/2 to 1 + span/2; this run is at 0, the other at 1. With
     # directions=trajectory, they are in weight units and go beyond the path by span/2 of its extent.
-    span: float = look(1.0, above=0)
+    span: float = analysis_setting(1.0, above=0)
     # landscape: number of points in each direction, an odd number.
-    points: int = look(25, at_least=3, at_most=1001)
+    points: int = analysis_setting(25, at_least=3, at_most=1001)
     # second_order: number of training batches: the first ones of the next epoch.
-    num_batches: int = look(8, at_least=1)
+    num_batches: int = analysis_setting(8, at_least=1)
 
 
 def analysis_clashes(analysis: AnalysisConfig) -> Iterator[str]:

@@ -11,7 +11,7 @@ from sam.config.dataset import dataset_clashes
 from sam.config.model import model_clashes
 from sam.config.optimizer import optimizer_clashes
 from sam.config.runtime import runtime_clashes
-from sam.config.schema import EvaluateConfig, TrainConfig, leaves
+from sam.config.schema import EvaluateConfig, TrainConfig, config_items
 from sam.system.errors import ConfigError
 
 
@@ -74,7 +74,7 @@ def check(config: Any) -> None:
     """
     faults = [
         f"{key}={value}: allowed is {allowed}"
-        for key, value, field in leaves(config)
+        for key, value, field in config_items(config)
         if (allowed := range_fault(value, field.metadata))
     ]
     faults += analysis_clashes(config.analysis)

@@ -14,12 +14,12 @@ from hydra.errors import OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 
-from sam.config.schema import GROUPS, EvaluateConfig, TrainConfig, leaves
+from sam.config.schema import GROUPS, EvaluateConfig, TrainConfig, config_items
 from sam.system.errors import ConfigError, first_line
 
 GROUPS_OF: dict[type[Any], tuple[str, ...]] = {TrainConfig: GROUPS, EvaluateConfig: ("analysis",)}
 # The type of every key, and a config that accepts only values of the right type.
-KEYS = {schema: {key: field.type for key, _, field in leaves(schema())} for schema in GROUPS_OF}
+KEYS = {schema: {key: field.type for key, _, field in config_items(schema())} for schema in GROUPS_OF}
 TYPED = {schema: OmegaConf.structured(schema) for schema in GROUPS_OF}
 HINT_ON_INTERPOLATION = "for the characters ${ themselves, write \\${"
 

@@ -72,11 +72,11 @@ class EvaluateConfig:
     root: str | None = None
 
 
-def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:
+def config_items(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:
     """Yield (dotted key, value, field) of every key below a config dataclass."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
-            yield from leaves(value, f"{prefix}{field.name}.")
+            yield from config_items(value, f"{prefix}{field.name}.")
         else:
             yield prefix + field.name, value, field

@@ -8,12 +8,12 @@ import re
 from typing import Any
 
 from sam.config.augmentation import draws_per_batch
-from sam.config.schema import TrainConfig, leaves
+from sam.config.schema import TrainConfig, config_items
 
 PATHS = ("dataset.root", "dataset.label_file", "dataset.relabel_from", "model.weights")
 
 
-def science(config: TrainConfig) -> dict[str, Any]:
+def deciding_keys(config: TrainConfig) -> dict[str, Any]:
     """Return the keys that decide a run's numbers, without the seed and without keys at their defaults.
 
     - Defaults are left out, so that a new key does not change the identity of older runs.
@@ -23,9 +23,9 @@ def science(config: TrainConfig) -> dict[str, Any]:
     - Paths count as absolute paths. In dataset.relabel_from, the seed is left out if it is the run's own, so
       that all seeds of a bootstrapped condition have one identity.
     """
-    defaults = {key: value for key, value, _ in leaves(TrainConfig())}
+    defaults = {key: value for key, value, _ in config_items(TrainConfig())}
     chosen = {}
-    for key, value, field in leaves(config):
+    for key, value, field in config_items(config):
         counts = field.metadata.get("science", True) and key != "seed"
         if key == "dataset.root":
             counts = config.dataset.reader == "image_folder"
@@ -44,7 +44,7 @@ def science(config: TrainConfig) -> dict[str, Any]:
 
 def identity(config: TrainConfig) -> str:
     """Return 8 hex digits that are the same for all seeds of one condition and differ between conditions."""
-    text = json.dumps(science(config), sort_keys=True)
+    text = json.dumps(deciding_keys(config), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 

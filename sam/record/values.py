@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sam.config.sam_rules import SAM_RULES
-from sam.config.schema import TrainConfig, leaves
+from sam.config.schema import TrainConfig, config_items
 
 
 def _plain(value: Any) -> Any:
@@ -13,9 +13,9 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-DEFAULTS = {name: default for name, default, _ in leaves(TrainConfig())}
+DEFAULTS = {name: default for name, default, _ in config_items(TrainConfig())}
 PLAIN_DEFAULTS = {name: _plain(default) for name, default in DEFAULTS.items()}
-RULES = {name: field.metadata for name, _, field in leaves(TrainConfig())}
+RULES = {name: field.metadata for name, _, field in config_items(TrainConfig())}
 RULE_LABELS = {rule: one.label for rule, one in SAM_RULES.items()}
 
 

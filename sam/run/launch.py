@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 from sam.config.schema import TrainConfig
 from sam.system.errors import ConfigError, ProcessError
 from sam.system.files import replaced
-from sam.system.processes import own_place
+from sam.system.processes import this_process
 from sam.system.signals import OTHERS, STOPS, ForwardedStop, signals_passed_on
 
 # The launcher checks its processes ten times a second; this is enough for it to see which one failed first.
@@ -60,16 +60,16 @@ def start(config: TrainConfig, command: str) -> dict[str, Any]:
         SystemExit: As in sam.run.worker.run. Also with code 1 if another process of this machine reports the
             failure.
     """
-    wanted, place = config.runtime.processes or 1, own_place()
-    if not place.is_launched and wanted > 1:
+    wanted, process = config.runtime.processes or 1, this_process()
+    if not process.is_launched and wanted > 1:
         return launch(config, command)
-    if place.is_launched and config.runtime.processes not in (None, place.size):
+    if process.is_launched and config.runtime.processes not in (None, process.size):
         _end_unless_rank_0()
         raise ConfigError(
-            f"runtime.processes={wanted}, but torchrun has started {place.size}; leave it null under "
+            f"runtime.processes={wanted}, but torchrun has started {process.size}; leave it null under "
             "torchrun, or start train.py without torchrun"
         )
-    if config.force and place.may_restart:
+    if config.force and process.may_restart:
         _end_unless_rank_0()
         raise ConfigError(
             "force=true under torchrun --max-restarts would delete the run at every restart; leave it out, "
@@ -78,7 +78,7 @@ def start(config: TrainConfig, command: str) -> dict[str, Any]:
     try:
         result, code = _run_here(config, command)
     except ProcessError:
-        if place.local_rank == 0:
+        if process.local_rank == 0:
             raise
         # torchrun ends all processes of a machine as soon as one has failed: let local rank 0 print first.
         time.sleep(SECONDS_BEFORE_FAILING)
@@ -105,9 +105,9 @@ def _run_here(config: TrainConfig, command: str) -> tuple[dict[str, Any] | None,
 
 def _leave_other_processes(exit_code: int) -> None:
     """Close the connection to the other processes, after the run's objects here are gone."""
-    from sam.training.distributed import leave_world
+    from sam.training.distributed import close_process_group
 
-    leave_world(exit_code)
+    close_process_group(exit_code)
 
 
 def refuse_sweep_under_torchrun() -> None:
@@ -116,7 +116,7 @@ def refuse_sweep_under_torchrun() -> None:
     Raises:
         SystemExit: 2; rank 0 prints a message.
     """
-    size = own_place().size
+    size = this_process().size
     if size == 1:
         return
     _end_unless_rank_0()
@@ -131,7 +131,7 @@ def refuse_sweep_under_torchrun() -> None:
 
 def _end_unless_rank_0() -> None:
     """End this process unless it is rank 0, which prints the message."""
-    if not own_place().is_main:
+    if not this_process().is_main:
         # torchrun ends all processes as soon as one has failed: let rank 0 print first.
         time.sleep(SECONDS_BEFORE_FAILING)
         sys.exit(2)
@@ -256,7 +256,7 @@ def _end_if_launcher_died(signal_number: int = 0, frame: FrameType | None = None
 def _write_note_and_end(notes: pathlib.Path, error: Exception) -> NoReturn:
     """Write a note with the reason of this process's failure, and end the process."""
     moment = time.time()
-    rank = own_place().rank
+    rank = this_process().rank
     # As in sam.config.mistakes, a file that cannot be written counts as a mistake of the user.
     mistake = str(error) if isinstance(error, (ConfigError, OSError)) else None
     note = {

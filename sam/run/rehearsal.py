@@ -18,7 +18,7 @@ from typing import NamedTuple
 from sam.config.schema import TrainConfig
 from sam.paper.conditions import Condition
 from sam.paper.runs import PlannedRun, num_evaluated, num_updates, on_random_data, runs_of, unique
-from sam.run.trial import Trial, attempt, write_images
+from sam.run.trial import Trial, run_trial, write_images
 from sam.system.words import counted
 
 SMOKE_M = 4
@@ -47,11 +47,11 @@ class Rehearsal:
         self._end_pool()
         self._folder.cleanup()
 
-    def attempt(self, config: TrainConfig, num_updates: int) -> Trial | str:
+    def run_trial(self, config: TrainConfig, num_updates: int) -> Trial | str:
         """Return the measurements of a trial, or the reason of its failure in one line."""
         self._pool = self._pool or ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
         try:
-            return self._pool.submit(attempt, self._with_images(config), num_updates).result()
+            return self._pool.submit(run_trial, self._with_images(config), num_updates).result()
         except BrokenProcessPool:
             self._end_pool()
             return "the process was killed, probably for lack of memory"
@@ -93,7 +93,7 @@ def smoke(cells: Sequence[Condition], overrides: Sequence[str]) -> int:
             size = SMOKE_SIZES.get(config.model.name)
             m = min(SMOKE_M, config.m or SMOKE_M)
             small = on_random_data(config, m=m, num_micro_batches=2, num_batches=2, largest_size=size)
-            trial = rehearsal.attempt(small, 2 if config.epochs else 0)
+            trial = rehearsal.run_trial(small, 2 if config.epochs else 0)
             ending = f": {trial}" if isinstance(trial, str) else _fault(trial)
             failed += bool(ending)
             peak = max(peak, 0.0 if isinstance(trial, str) else trial.peak_memory_mib)
@@ -168,7 +168,7 @@ def _measure(config: TrainConfig) -> Cost | str:
     parts = min(2, num_parts)
     with Rehearsal(fresh_process=True) as rehearsal:
         num_tried = 2 if config.epochs else 0
-        trial = rehearsal.attempt(
+        trial = rehearsal.run_trial(
             on_random_data(config, m=m, num_micro_batches=parts, num_batches=2), num_tried
         )
         if isinstance(trial, str):
@@ -178,7 +178,7 @@ def _measure(config: TrainConfig) -> Cost | str:
             return Cost(0.0, trial.evaluation_seconds, trial.peak_memory_mib, note)
         seconds, note = trial.update_seconds * num_parts / parts, trial.device
         if parts < num_parts and seconds < LONG_UPDATE_SECONDS:
-            whole = rehearsal.attempt(
+            whole = rehearsal.run_trial(
                 on_random_data(config, m=m, num_micro_batches=num_parts, num_batches=3), 3
             )
             if isinstance(whole, str):

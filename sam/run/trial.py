@@ -46,7 +46,7 @@ class Trial(NamedTuple):
     device: str
 
 
-def attempt(config: TrainConfig, num_updates: int) -> Trial:
+def run_trial(config: TrainConfig, num_updates: int) -> Trial:
     """Build all parts of a run except the run directory, make some updates and evaluate.
 
     Args:

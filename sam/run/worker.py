@@ -27,7 +27,7 @@ from sam.run.inspection import inspection_during_training
 from sam.run.result import make_result
 from sam.system.errors import ConfigError, user_errors
 from sam.system.machine import reset_peak_memory
-from sam.system.processes import own_place
+from sam.system.processes import this_process
 from sam.system.signals import StopRequest, stopped_by_signals
 from sam.training.distributed import World, joined_world
 from sam.training.loop import Interrupted, Trainer
@@ -48,13 +48,13 @@ def run(config: TrainConfig, command: str) -> dict[str, Any]:
         ProcessError: If another process of the run, or the connection to it, is lost.
         SystemExit: 128 + the signal's number, if a signal in STOPS asked to stop; the state is saved.
     """
-    resolved = resolve(config, own_place())
+    resolved = resolve(config, this_process())
     device = resolved.device
     torch.set_num_threads(resolved.threads)
     reset_peak_memory(device)
     with (
         numerics(resolved),
-        joined_world(resolved.place, device, config.runtime.timeout_minutes) as world,
+        joined_world(resolved.process, device, config.runtime.timeout_minutes) as world,
         stopped_by_signals() as stop,
         _workers_ended(),
     ):

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Place:
-    """The place of a process among all that share a run. The default is a single process.
+class ProcessInfo:
+    """A process among all that share a run. The default is a single process.
 
     Attributes:
         rank: Number of the process, counted from 0.
@@ -30,9 +30,9 @@ class Place:
         return self.rank == 0
 
 
-def own_place() -> Place:
-    """Return the place of this process, from the variables that torchrun sets."""
-    return Place(
+def this_process() -> ProcessInfo:
+    """Return what this process is, from the variables that torchrun sets."""
+    return ProcessInfo(
         rank=int(os.environ.get("RANK", "0")),
         size=int(os.environ.get("WORLD_SIZE", "1")),
         local_rank=int(os.environ.get("LOCAL_RANK", "0")),

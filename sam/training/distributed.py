@@ -17,7 +17,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sam.system.errors import ProcessError
-from sam.system.processes import Place
+from sam.system.processes import ProcessInfo
 
 # Messages of the main process to the processes that wait for it.
 AT_WORK, DONE, FAILED = range(3)
@@ -165,18 +165,18 @@ def data_parallel(model: nn.Module) -> DistributedDataParallel:
 
 
 @contextmanager
-def joined_world(place: Place, device: torch.device, timeout_minutes: float) -> Iterator[World]:
+def joined_world(process: ProcessInfo, device: torch.device, timeout_minutes: float) -> Iterator[World]:
     """Connect to the other processes that torchrun or sam.run.launch started, if there are any.
 
     Args:
-        place: The rank of this process and the number of processes.
+        process: The rank of this process and the number of processes.
         device: The device of this process.
         timeout_minutes: How long a process waits for another process.
 
     Raises:
         ProcessError: If another process or the connection to it is lost.
     """
-    if place.size == 1:
+    if process.size == 1:
         yield World()
         return
     patience = timedelta(minutes=timeout_minutes)
@@ -185,11 +185,11 @@ def joined_world(place: Place, device: torch.device, timeout_minutes: float) -> 
     try:
         if not distributed.is_initialized():
             distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
-        yield World(place.rank, place.size, patience)
+        yield World(process.rank, process.size, patience)
     except RuntimeError as error:
         if (loss := loss_of_a_peer(error, timeout_minutes)) is None:
             raise
-        raise ProcessError(f"process of rank {place.rank} {loss}") from error
+        raise ProcessError(f"process of rank {process.rank} {loss}") from error
 
 
 def loss_of_a_peer(error: RuntimeError, timeout_minutes: float) -> str | None:
@@ -210,7 +210,7 @@ def loss_of_a_peer(error: RuntimeError, timeout_minutes: float) -> str | None:
     )
 
 
-def leave_world(exit_code: int) -> None:
+def close_process_group(exit_code: int) -> None:
     """Close the connections to other processes, and end the threads of the connections.
 
     A thread that frees a tensor after the interpreter has ended aborts the process, so call this before. The

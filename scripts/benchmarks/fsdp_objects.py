@@ -24,8 +24,8 @@ from sam.config.optimizer import OptimizerConfig
 from sam.config.runtime import RuntimeConfig
 from sam.config.schema import TrainConfig
 from sam.models.cifar_resnet import CifarResNet
-from sam.system.processes import Place
-from sam.training.distributed import leave_world
+from sam.system.processes import ProcessInfo
+from sam.training.distributed import close_process_group
 from sam.training.sharding import shard
 
 NUM_PROCESSES = 2
@@ -64,7 +64,7 @@ def work(rank: int, folder: str, num_updates: int, name: str) -> None:
     config = TrainConfig(
         optimizer=optimizer, runtime=runtime, batch_size=NUM_PROCESSES * BATCH_SIZE, m=BATCH_SIZE
     )
-    resolved = resolve(config, Place(rank, NUM_PROCESSES))
+    resolved = resolve(config, ProcessInfo(rank, NUM_PROCESSES))
     update = make_update(optimizer, network, network, resolved, num_steps=num_updates)
     for group in update.rule.optimizer.param_groups:
         group["foreach"] = True  # torch's choice on GPUs
@@ -80,7 +80,7 @@ def work(rank: int, folder: str, num_updates: int, name: str) -> None:
         print(f"{name:<12}{counts}{memory:>10.1f}{resident_mib():>10.1f}", flush=True)
         for kind, more in (after - before).most_common(5):
             print(f"    {more:+,} {kind}", flush=True)
-    leave_world(0)
+    close_process_group(0)
 
 
 def main() -> None:

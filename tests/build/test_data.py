@@ -17,7 +17,7 @@ from sam.build.data import (
 )
 from sam.build.resolved import resolve
 from sam.config.dataset import FILE_READERS
-from sam.config.schema import leaves
+from sam.config.schema import config_items
 from sam.data import datasets, file_datasets
 from sam.data.augmentation import Augmentation, Normalization
 from sam.data.auto_augment import AutoAugment
@@ -27,7 +27,7 @@ from sam.data.images import Images, stratified_subset
 from sam.data.loading import Loader
 from sam.data.policies import POLICIES, auto_augment, centre_crop, inception_crop
 from sam.system.errors import ConfigError
-from sam.system.processes import Place
+from sam.system.processes import ProcessInfo
 from tests.conftest import changed
 
 CPU = torch.device("cpu")
@@ -325,7 +325,7 @@ def batches_by_hand(data, augmentation=None, **changes):
 
 def configured(changes, rank=0, world_size=1):
     config = changed(changes)
-    return make_train_batches(config, make(config), resolve(config, Place(rank, world_size)))
+    return make_train_batches(config, make(config), resolve(config, ProcessInfo(rank, world_size)))
 
 
 def assert_same(batches, twins, same=True):
@@ -392,7 +392,7 @@ def test_train_batches_are_tested_with_every_key_of_augmentation():
     # The name stands in paths only; the others have tests of their own.
     names = ("name", "auto_augment", "auto_augment_draws", "inception_crop")
     others = {f"augmentation.{name}" for name in names}
-    keys = {key for key, _, _ in leaves(changed({})) if key.startswith("augmentation.")}
+    keys = {key for key, _, _ in config_items(changed({})) if key.startswith("augmentation.")}
     assert {key for key, *_ in BATCHES if key.startswith("augmentation.")} | others == keys
 
 

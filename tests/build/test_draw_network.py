@@ -6,11 +6,11 @@ import torch
 from sam.build.data import load_dataset
 from sam.build.network import draw_network
 from sam.build.resolved import resolve
-from sam.system.processes import Place
+from sam.system.processes import ProcessInfo
 from tests.conftest import changed
 
 CPU = torch.device("cpu")
-ALONE = Place()
+ALONE = ProcessInfo()
 SYNTHETIC = {
     "dataset.reader": "synthetic",
     "dataset.num_train": 8,
@@ -22,11 +22,11 @@ SYNTHETIC = {
 SEEDS = pytest.mark.parametrize("seed", [1, 2])
 
 
-def drawn(changes, place=ALONE):
+def drawn(changes, process=ALONE):
     """Return the network of a run, and the state of the generator from which the run draws on."""
     config = changed({**SYNTHETIC, **changes})
     data = load_dataset(config.dataset, config.seed)
-    return draw_network(config, data, resolve(config, place)), torch.get_rng_state()
+    return draw_network(config, data, resolve(config, process)), torch.get_rng_state()
 
 
 def weights(network):
@@ -51,10 +51,10 @@ def test_initial_weights_without_a_seed_of_their_own_are_the_first_draws_of_the_
 
 @pytest.mark.parametrize("init_seed", [None, 7])
 def test_processes_begin_with_the_same_weights_and_draw_on_each_for_itself(init_seed):
-    made = [drawn({"seed": 1, "model.init_seed": init_seed}, Place(rank, 3)) for rank in range(3)]
+    made = [drawn({"seed": 1, "model.init_seed": init_seed}, ProcessInfo(rank, 3)) for rank in range(3)]
     for network, _ in made[1:]:
         assert torch.equal(weights(network), weights(made[0][0]))
-    made.append(drawn({"seed": 2, "model.init_seed": init_seed}, Place(1, 3)))
+    made.append(drawn({"seed": 2, "model.init_seed": init_seed}, ProcessInfo(1, 3)))
     states = {state.numpy().tobytes() for _, state in made}
     assert len(states) == 4
 

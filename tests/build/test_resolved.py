@@ -7,7 +7,7 @@ import torch
 
 from sam.build.resolved import advice_on_precision, resolve
 from sam.system.errors import ConfigError
-from sam.system.processes import Place
+from sam.system.processes import ProcessInfo
 from tests.conftest import changed, hidden_gpu
 
 
@@ -21,8 +21,8 @@ def test_processes_share_the_threads_of_the_machine_unless_told_otherwise(
     monkeypatch.setattr("sam.build.resolved.DEFAULT_THREADS", 6)
     if chosen:
         monkeypatch.setenv("OMP_NUM_THREADS", chosen)
-    assert resolve(changed({}), Place(local_size=local_size)).threads == threads
-    assert resolve(changed({"runtime.threads": 5}), Place(local_size=local_size)).threads == 5
+    assert resolve(changed({}), ProcessInfo(local_size=local_size)).threads == threads
+    assert resolve(changed({"runtime.threads": 5}), ProcessInfo(local_size=local_size)).threads == 5
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,9 @@ def test_processes_share_the_threads_of_the_machine_unless_told_otherwise(
 def test_each_process_takes_the_gpu_of_its_number_on_the_machine(monkeypatch, gpu, name, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(torch, "empty", lambda *_, **__: None)  # no GPU is needed to name it
-    assert resolve(changed({"runtime.device": name}), Place(local_rank=1)).device == torch.device(expected)
+    assert resolve(changed({"runtime.device": name}), ProcessInfo(local_rank=1)).device == torch.device(
+        expected
+    )
 
 
 def test_tests_that_do_not_need_a_gpu_see_none(monkeypatch):
@@ -79,7 +81,7 @@ def test_workers_by_default_are_as_many_as_the_cores_of_each_process(
 ):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     config = changed({"runtime.workers": workers})
-    assert resolve(config, Place(local_size=local_size)).workers == expected
+    assert resolve(config, ProcessInfo(local_size=local_size)).workers == expected
 
 
 @pytest.mark.parametrize(("cores", "expected"), [(6, 6), (None, 1)])
@@ -98,7 +100,7 @@ def test_workers_are_as_many_as_all_cores_where_no_one_tells_which_are_ours(monk
 )
 def test_m_has_to_mean_the_same_on_any_number_of_processes(m, message):
     with pytest.raises(ConfigError, match=message):
-        resolve(changed({"batch_size": 128, "m": m}), Place(0, 2))
+        resolve(changed({"batch_size": 128, "m": m}), ProcessInfo(0, 2))
 
 
 @pytest.mark.parametrize(
@@ -117,14 +119,14 @@ def test_m_has_to_mean_the_same_on_any_number_of_processes(m, message):
 def test_images_of_a_process_in_a_micro_batch_are_m_or_its_share_of_m_where_eps_is_shared(
     changes, size, expected
 ):
-    assert resolve(changed({"batch_size": 128, **changes}), Place(0, size)).m == expected
+    assert resolve(changed({"batch_size": 128, **changes}), ProcessInfo(0, size)).m == expected
 
 
 def test_m_that_processes_share_is_a_multiple_of_their_number():
     config = changed({"batch_size": 48, "m": 6, "optimizer.sync_ascent": True})
     told = r"^m=6 is shared by 4 processes, since optimizer\.sync_ascent=true; choose a multiple of 4$"
     with pytest.raises(ConfigError, match=told):
-        resolve(config, Place(0, 4))
+        resolve(config, ProcessInfo(0, 4))
 
 
 def test_part_of_shared_images_that_sees_the_ascent_is_whole_in_every_process():
@@ -133,9 +135,9 @@ def test_part_of_shared_images_that_sees_the_ascent_is_whole_in_every_process():
         r"optimizer\.ascent_fraction=0\.25 of the 2 images of each of 4 processes is 0\.5; choose a fraction"
     )
     with pytest.raises(ConfigError, match=told):
-        resolve(changed(keys), Place(0, 4))
-    assert resolve(changed(keys), Place(0, 2)).m == 4
-    assert resolve(changed({**keys, "m": 3}), Place(0, 1)).m == 3
+        resolve(changed(keys), ProcessInfo(0, 4))
+    assert resolve(changed(keys), ProcessInfo(0, 2)).m == 4
+    assert resolve(changed({**keys, "m": 3}), ProcessInfo(0, 1)).m == 3
 
 
 NOT_RECORDED = {
@@ -159,8 +161,8 @@ def test_runs_that_no_cuda_graph_can_hold_are_eager_and_refuse_graph_true(gpus, 
     keys = {"m": 8, **NOT_RECORDED[obstacle]}
     told = f"^runtime.graph=true is not possible with {obstacle}; use runtime.graph=auto$"
     with pytest.raises(ConfigError, match=told):
-        resolve(changed({**keys, "runtime.graph": "true"}), Place(0, 2))
-    resolved = resolve(changed(keys), Place(0, 2))
+        resolve(changed({**keys, "runtime.graph": "true"}), ProcessInfo(0, 2))
+    resolved = resolve(changed(keys), ProcessInfo(0, 2))
     assert resolved.graph == "false"
     assert resolved.why_eager == (None if "cpu" in obstacle else obstacle)
     # A run of another machine can be evaluated here.
@@ -169,6 +171,10 @@ def test_runs_that_no_cuda_graph_can_hold_are_eager_and_refuse_graph_true(gpus, 
 
 @pytest.mark.parametrize("graph", ["auto", "true", "false"])
 def test_runs_on_gpus_record_as_the_key_says(gpus, graph):
-    for keys, place in (({}, Place()), ({"m": 8}, Place(0, 2)), ({"optimizer.sync_ascent": True}, Place())):
-        resolved = resolve(changed({**keys, "runtime.graph": graph}), place)
+    for keys, process in (
+        ({}, ProcessInfo()),
+        ({"m": 8}, ProcessInfo(0, 2)),
+        ({"optimizer.sync_ascent": True}, ProcessInfo()),
+    ):
+        resolved = resolve(changed({**keys, "runtime.graph": graph}), process)
         assert (resolved.graph, resolved.why_eager) == (graph, None)

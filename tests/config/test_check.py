@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sam.config.check import check
-from sam.config.schema import EvaluateConfig, TrainConfig, leaves
+from sam.config.schema import EvaluateConfig, TrainConfig, config_items
 from sam.system.errors import ConfigError
 from tests.conftest import changed
 
@@ -213,7 +213,9 @@ def test_check_allows_the_outermost_image_sizes(size: int) -> None:
 
 
 def test_check_tests_above_cover_every_key_with_a_rule() -> None:
-    ruled = {key for key, _, field in leaves(TrainConfig()) if set(field.metadata) - {"science", "sam_only"}}
+    ruled = {
+        key for key, _, field in config_items(TrainConfig()) if set(field.metadata) - {"science", "sam_only"}
+    }
     assert {key for key, _, _ in FAULTS} == ruled
 
 

@@ -11,7 +11,7 @@ from sam.build.network import make_network
 from sam.config.analysis import AnalysisConfig
 from sam.config.compose import checked
 from sam.config.runtime import RuntimeConfig
-from sam.config.schema import EvaluateConfig, TrainConfig, leaves
+from sam.config.schema import EvaluateConfig, TrainConfig, config_items
 from sam.data.images import Dataset, Images
 from tests.conftest import changed
 
@@ -26,7 +26,7 @@ CHOICES = {
 
 
 def test_leaves_yields_dotted_keys_and_values_in_order() -> None:
-    entries = [(key, value) for key, value, _ in leaves(changed({"optimizer.rho": 0.7}))]
+    entries = [(key, value) for key, value, _ in config_items(changed({"optimizer.rho": 0.7}))]
     assert entries[0] == ("dataset.name", "fashion_mnist_mini")
     assert ("optimizer.rho", 0.7) in entries
     assert entries[-1] == ("force", False)
@@ -70,7 +70,7 @@ def test_configs_of_recipes_differ_where_text_and_released_code_do() -> None:
     code, text, default = (composed(f"recipe={name}") for name in ("released_code", "text", "default"))
 
     def differing(one: TrainConfig, other: TrainConfig) -> dict[str, tuple[object, object]]:
-        pairs = zip(leaves(one), leaves(other), strict=True)
+        pairs = zip(config_items(one), config_items(other), strict=True)
         return {key: (value, twin) for (key, value, _), (_, twin, _) in pairs if value != twin}
 
     assert differing(code, text) == {

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sam.config.compose import composed
-from sam.config.schema import TrainConfig, leaves
+from sam.config.schema import TrainConfig, config_items
 from sam.record.identity import path_of
 from sam.training.checkpoint import find_damage
 from tests.faults.lives import Ending, Tally, config_for, ended_as, live, outcome
@@ -160,8 +160,8 @@ def _fill_and_free(
 
 def live_for_real(config: TrainConfig, code: str) -> Ending:
     """Run train.py itself, in a new process, after some code."""
-    known = {key: value for key, value, _ in leaves(composed(["dataset=synthetic"]))}
-    overrides = [f"{key}={value}" for key, value, _ in leaves(config) if value != known[key]]
+    known = {key: value for key, value, _ in config_items(composed(["dataset=synthetic"]))}
+    overrides = [f"{key}={value}" for key, value, _ in config_items(config) if value != known[key]]
     program = (
         f"import os, pathlib, resource, runpy, sys; sys.path.insert(0, {str(ROOT)!r});"
         f"from tests.faults.disk import *; {code};"

@@ -60,7 +60,7 @@ def watched(folder, epochs, num_looks=10):
             before, moment = moment, time.monotonic()
             passed = 1000 * (moment - before) / (now - epoch) if before else float("nan")
             epoch = now
-            yield look(child.pid, folder, epoch, passed)
+            yield observe(child.pid, folder, epoch, passed)
         if child.wait() != 0:
             raise RuntimeError((folder / "err").read_text())
     finally:
@@ -79,7 +79,7 @@ def last_epoch(folder):
     return 0
 
 
-def look(process, folder, epoch, milliseconds):
+def observe(process, folder, epoch, milliseconds):
     """Measure a process."""
     lines = pathlib.Path(f"/proc/{process}/status").read_text().splitlines()
     status = dict(line.split(":", 1) for line in lines)

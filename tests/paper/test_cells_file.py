@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from sam.config.compose import checked
-from sam.config.schema import TrainConfig, leaves
+from sam.config.schema import TrainConfig, config_items
 from sam.paper.cells import NAMES, Cell, closest_cells, read_cells
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -68,7 +68,7 @@ def _compose(cells: list[Cell]) -> list[dict[str, Any]]:
         for cell in cells:
             labels = ["dataset.relabel_from=RUN"] if cell.labels_from else []
             config = checked(compose("train", [*cell.overrides, *labels]), TrainConfig)
-            configs.append({key: value for key, value, _ in leaves(config)})
+            configs.append({key: value for key, value, _ in config_items(config)})
     return configs
 
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from sam.config.schema import TrainConfig, leaves
+from sam.config.schema import TrainConfig, config_items
 from sam.record.directory import clear, locked, read_config, read_result, write_config, write_result
-from sam.record.identity import identity, path_of, science
+from sam.record.identity import deciding_keys, identity, path_of
 from sam.system.errors import ConfigError
 from sam.system.files import write_text
 from tests.conftest import changed
@@ -193,7 +193,7 @@ def test_identity_counts_the_draws_of_auto_augment_for_images_in_memory(dataset,
 
 
 def test_identity_tests_above_cover_every_key() -> None:
-    assert sorted([*SCIENCE, *NO_SCIENCE]) == sorted(key for key, _, _ in leaves(TrainConfig()))
+    assert sorted([*SCIENCE, *NO_SCIENCE]) == sorted(key for key, _, _ in config_items(TrainConfig()))
 
 
 def test_identity_differs_between_all_single_changes() -> None:
@@ -232,13 +232,13 @@ def test_identity_counts_absolute_paths_of_files(monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     for key in ("dataset.label_file", "dataset.relabel_from", "model.weights"):
         assert identity(changed({key: "x"})) == identity(changed({key: str(tmp_path / "x")}))
-    assert science(changed({"model.weights": "hub"})) == {"model.weights": "hub"}
+    assert deciding_keys(changed({"model.weights": "hub"})) == {"model.weights": "hub"}
 
 
 def test_science_leaves_defaults_out() -> None:
-    assert science(TrainConfig()) == {}
+    assert deciding_keys(TrainConfig()) == {}
     config = changed({"epochs": 7, "optimizer.rho": 0.05, "batch_size": 128, "seed": 3, "force": True})
-    assert science(config) == {"epochs": 7}
+    assert deciding_keys(config) == {"epochs": 7}
 
 
 def test_identity_of_old_runs_survives_a_new_key(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,19 +249,21 @@ def test_identity_of_old_runs_survives_a_new_key(monkeypatch: pytest.MonkeyPatch
     class Later:
         new_key: int = 3
 
-    def more_leaves(config: TrainConfig) -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:
-        yield from leaves(Later(), "optimizer.")
-        yield from leaves(config)
+    def more_items(config: TrainConfig) -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:
+        yield from config_items(Later(), "optimizer.")
+        yield from config_items(config)
 
-    monkeypatch.setattr("sam.record.identity.leaves", more_leaves)
+    monkeypatch.setattr("sam.record.identity.config_items", more_items)
     assert identity(config) == before
 
 
 def test_identity_does_not_depend_on_the_order_of_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     config = changed({"epochs": 7, "m": 32, "optimizer.rho": 0.3})
     before = identity(config)
-    monkeypatch.setattr("sam.record.identity.leaves", lambda config: reversed(list(leaves(config))))
-    assert list(science(config)) == ["m", "epochs", "optimizer.rho"]
+    monkeypatch.setattr(
+        "sam.record.identity.config_items", lambda config: reversed(list(config_items(config)))
+    )
+    assert list(deciding_keys(config)) == ["m", "epochs", "optimizer.rho"]
     assert identity(config) == before
 
 
@@ -524,7 +526,7 @@ def test_locked_reports_that_a_directory_cannot_be_written(tmp_path: Path) -> No
 def test_science_leaves_its_config_unchanged() -> None:
     config = changed({"epochs": 7})
     before = copy.deepcopy(config)
-    science(config)
+    deciding_keys(config)
     assert config == before
 
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sam.config.schema import TrainConfig, leaves
+from sam.config.schema import TrainConfig, config_items
 from sam.report.settings import setting_of, setting_titles, without
 from tests.record.run_directories import make_config
 
-KEYS = [key for key, _, _ in leaves(TrainConfig())]
+KEYS = [key for key, _, _ in config_items(TrainConfig())]
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def test_smoke_passes_what_trains_and_fails_what_does_not(use_cells, capsys):
 
 def test_smoke_goes_on_after_a_process_that_was_killed(use_cells, capsys, monkeypatch):
     use_cells(cell("table1/killed/sgd", "optimizer.lr=1"), cell("table1/raising/sgd", "optimizer.lr=2"))
-    monkeypatch.setattr(rehearse, "attempt", trials.attempt)
+    monkeypatch.setattr(rehearse, "run_trial", trials.run_trial)
     assert reproduce.main(["table1", "--smoke"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == [
@@ -66,7 +66,7 @@ def stub(monkeypatch):
     tried = []
 
     def use(seconds_per_image, evaluation_seconds=0.001):
-        def attempt(self, config, num_updates):
+        def run_trial(self, config, num_updates):
             tried.append((config.optimizer.name, config.batch_size, num_updates))
             if config.optimizer.name not in seconds_per_image:
                 return "MemoryError: too large"
@@ -74,7 +74,7 @@ def stub(monkeypatch):
             seconds = update_seconds if num_updates else math.nan
             return Trial(2.3, seconds, evaluation_seconds, 2048.0, "a device")
 
-        monkeypatch.setattr(rehearse.Rehearsal, "attempt", attempt)
+        monkeypatch.setattr(rehearse.Rehearsal, "run_trial", run_trial)
         return tried
 
     return use

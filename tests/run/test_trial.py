@@ -10,7 +10,7 @@ import torch
 from sam.build.data import load_dataset
 from sam.config.schema import TrainConfig
 from sam.data.image_files import ImageFiles
-from sam.run.trial import attempt, write_images
+from sam.run.trial import run_trial, write_images
 from tests.conftest import changed
 
 TINY = {
@@ -40,7 +40,7 @@ def threads():
 @pytest.mark.parametrize("optimizer", ["sgd", "sam"])
 def test_trial_trains_and_evaluates(optimizer: str) -> None:
     config = changed({**TINY, "optimizer.name": optimizer})
-    untrained, one, five = (attempt(config, number) for number in (0, 1, 5))
+    untrained, one, five = (run_trial(config, number) for number in (0, 1, 5))
     # Noisy pictures of four very different classes: one or two updates already have an effect.
     assert five.test_loss < one.test_loss < untrained.test_loss < 10
     for trial in (one, five):
@@ -51,28 +51,28 @@ def test_trial_trains_and_evaluates(optimizer: str) -> None:
 
 
 def test_trial_without_updates_only_evaluates() -> None:
-    trial = attempt(changed(TINY), 0)
+    trial = run_trial(changed(TINY), 0)
     assert math.isnan(trial.update_seconds)
     assert math.isfinite(trial.test_loss)
     assert trial.evaluation_seconds > 0
     # The initial weights do not depend on the optimizer; the trained weights do.
-    assert attempt(changed({**TINY, "optimizer.name": "sgd"}), 0).test_loss == trial.test_loss
+    assert run_trial(changed({**TINY, "optimizer.name": "sgd"}), 0).test_loss == trial.test_loss
 
 
 def test_trial_gives_the_same_loss_again() -> None:
-    assert attempt(changed(TINY), 2).test_loss == attempt(changed(TINY), 2).test_loss
+    assert run_trial(changed(TINY), 2).test_loss == run_trial(changed(TINY), 2).test_loss
 
 
 def test_trial_of_a_learning_rate_that_diverges_has_no_finite_loss() -> None:
     config = changed({**TINY, "optimizer.lr": 1e30, "optimizer.clip_norm": None})
-    assert not math.isfinite(attempt(config, 3).test_loss)
+    assert not math.isfinite(run_trial(config, 3).test_loss)
 
 
 def test_seconds_of_an_update_leave_out_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     # Three updates of 9, 1 and 3 seconds, then an evaluation of 32.
     clock = iter([0, 9, 10, 11, 20, 23, 30, 62])
     monkeypatch.setattr("sam.run.trial.time.perf_counter", lambda: next(clock))
-    trial = attempt(changed(TINY), 3)
+    trial = run_trial(changed(TINY), 3)
     assert (trial.update_seconds, trial.evaluation_seconds) == (2, 2)
 
 
@@ -87,7 +87,7 @@ def test_written_images_are_a_folder_that_a_trial_runs_on(tmp_path: Path) -> Non
     for in_memory in (False, True):
         config = from_folder(tmp_path)
         config.dataset.in_memory = in_memory
-        trial = attempt(config, 2)
+        trial = run_trial(config, 2)
         assert math.isfinite(trial.test_loss)
         assert trial.update_seconds > 0
 

@@ -10,7 +10,7 @@ import torch
 from torch import distributed, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from sam.training.distributed import leave_world
+from sam.training.distributed import close_process_group
 from tests.quick_process import start_server
 
 # Lightning 2.6.6 uses an old name in torch's pytree, and warns about the small number of worker processes. If
@@ -166,7 +166,7 @@ def work(rank, size, folder):
     found["micro-batches"] = micro_batches
     torch.save(found, f"{folder}/{rank}.pt")
     del trainer, accelerator
-    leave_world(0)
+    close_process_group(0)
 
 
 def start(size, folder):

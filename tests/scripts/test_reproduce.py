@@ -171,7 +171,7 @@ def test_one_command_drives_a_tier(started, tmp_path, monkeypatch, capsys):
     ],
 )
 def test_mistakes_are_reported_once_before_anything_starts(arguments, message, capsys, monkeypatch):
-    monkeypatch.setattr(rehearse.Rehearsal, "attempt", None)
+    monkeypatch.setattr(rehearse.Rehearsal, "run_trial", None)
     monkeypatch.setattr(reproduce, "_run", None)
     assert reproduce.main(arguments) == 2
     out, err = capsys.readouterr()

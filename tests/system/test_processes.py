@@ -2,7 +2,7 @@
 
 import pytest
 
-from sam.system.processes import Place, own_place
+from sam.system.processes import ProcessInfo, this_process
 
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
 
@@ -14,15 +14,15 @@ def without_torchrun(monkeypatch):
 
 
 def test_process_without_torchrun_is_a_single_process():
-    assert own_place() == Place()
-    assert own_place().is_main
+    assert this_process() == ProcessInfo()
+    assert this_process().is_main
 
 
 def test_place_comes_from_the_variables_of_torchrun(monkeypatch):
     for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "0")
-    assert own_place() == Place(5, 8, 1, 4, is_launched=True)
-    assert not own_place().is_main
+    assert this_process() == ProcessInfo(5, 8, 1, 4, is_launched=True)
+    assert not this_process().is_main
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
-    assert own_place().may_restart
+    assert this_process().may_restart

@@ -10,7 +10,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 
 from sam.models.cifar_resnet import CifarResNet
 from sam.optim import MSAM, S2SAM, SAM
-from sam.training.distributed import World, data_parallel, leave_world
+from sam.training.distributed import World, close_process_group, data_parallel
 from sam.training.functional_sam import FunctionalSAMRule
 from sam.training.gradients import FlatGradients
 from sam.training.one_pass import OnePassRule
@@ -217,7 +217,7 @@ def work(rank, size, folder):
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size)
     torch.save(cases(World(rank, size)), f"{folder}/{rank}.pt")
-    leave_world(0)
+    close_process_group(0)
 
 
 def start(size, folder):

@@ -10,7 +10,7 @@ from torch import distributed
 from sam.optim import FSAM, VaSSO
 from sam.optim.schedule import Ascents
 from sam.training.averaged import AveragedSAMRule
-from sam.training.distributed import World, data_parallel, leave_world
+from sam.training.distributed import World, close_process_group, data_parallel
 from sam.training.update import Update
 from tests.quick_process import start_server
 from tests.reference import averaged
@@ -55,7 +55,7 @@ def train_a_share(rank, folder):
             update(problem.images[mine], problem.targets[mine], lr=0.1, step=step)
         torch.save(problem.model.state_dict(), f"{folder}/{name}-{rank}.pt")
         del update
-    leave_world(0)
+    close_process_group(0)
 
 
 def update_by(name, model, world):

@@ -9,7 +9,7 @@ from torch import nn
 from sam.build.network import compiled
 from sam.build.resolved import numerics, resolve
 from sam.system.errors import ConfigError
-from sam.system.processes import Place
+from sam.system.processes import ProcessInfo
 from sam.training.determinism import deterministic_algorithms, fix_cublas_workspaces
 from tests.conftest import changed
 
@@ -96,9 +96,9 @@ def test_several_processes_on_gpus_are_refused_and_on_cpus_are_not(machine_with_
         "^runtime.deterministic=true is for one process on one GPU, not for 2 processes; use runtime.proc"
     )
     with pytest.raises(ConfigError, match=message):
-        resolve(config, Place(0, 2))
+        resolve(config, ProcessInfo(0, 2))
     config.runtime.device = "cpu"
-    assert resolve(config, Place(0, 2)).deterministic
+    assert resolve(config, ProcessInfo(0, 2)).deterministic
 
 
 def test_compiled_networks_are_compiled_in_the_deterministic_mode(monkeypatch):

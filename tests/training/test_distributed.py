@@ -12,7 +12,7 @@ import torch
 
 from sam.record.directory import read_result
 from sam.system.errors import ProcessError
-from sam.system.processes import Place, own_place
+from sam.system.processes import ProcessInfo, this_process
 from sam.training.distributed import World, joined_world, loss_of_a_peer
 from tests.quick_process import TRAIN, run
 from tests.test_train import metrics, only_run
@@ -21,7 +21,7 @@ from tests.tiny import TINY
 
 def test_single_process_talks_to_nobody(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with joined_world(Place(), torch.device("cpu"), 1.0) as world:
+    with joined_world(ProcessInfo(), torch.device("cpu"), 1.0) as world:
         assert (world, world.is_main) == (World(0, 1), True)
         tensor = torch.tensor([1.0, 2.0])
         assert torch.equal(world.sum_(tensor.clone()), tensor)
@@ -61,7 +61,7 @@ def work_at_length(rank, hangs, port, pipe):
     os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     try:
-        with joined_world(own_place(), torch.device("cpu"), PATIENCE_SECONDS / 60) as world:
+        with joined_world(this_process(), torch.device("cpu"), PATIENCE_SECONDS / 60) as world:
             with world.main_first():
                 time.sleep(1.5 * PATIENCE_SECONDS * world.is_main)
             pipe.send("done")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import distributed, nn
 
-from sam.training.distributed import data_parallel, leave_world
+from sam.training.distributed import close_process_group, data_parallel
 from sam.training.forward_backward import PASS_SUMS, count_errors
 from tests.quick_process import start_server
 from tests.reference import sam as reference
@@ -119,7 +119,7 @@ def train_a_share(rank, folder):
     for name in ("sgd", "sam"):
         torch.save(trained_share(name, slice(4 * rank, 4 * rank + 4)), f"{folder}/{name}{rank}.pt")
     distributed.barrier()
-    leave_world(0)
+    close_process_group(0)
 
 
 def trained_share(name, mine):
