@@ -265,8 +265,8 @@ def print_rows(rows: list[Row]) -> None:
         print("".join(f"{row.get(key, '')!s:<30}" for key in rows[0]))
 
 
-def main() -> None:
-    """Run the command."""
+def _parsed() -> argparse.Namespace:
+    """Return the arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("what", choices=["data", "step", "optimizer", "models", "hessian", "products"])
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
@@ -281,7 +281,12 @@ def main() -> None:
     parser.add_argument(
         "--json", type=pathlib.Path, help="write the table and the machine's data to this file"
     )
-    arguments = parser.parse_intermixed_args()
+    return parser.parse_intermixed_args()
+
+
+def main() -> None:
+    """Run the command."""
+    arguments = _parsed()
     if arguments.what == "models":
         every = sorted(path.stem for path in (ROOT / "configs" / "model").glob("*.yaml"))
         rows = benchmark_models(arguments.overrides, arguments.only or [m for m in every if m != "timm"])

@@ -143,19 +143,7 @@ def plain_update(
 
     def update(images: Tensor, targets: Tensor) -> None:
         parts = list(zip(images.split(m or len(images)), targets.split(m or len(images)), strict=True))
-        if len(parts) == 1:
-            value = gradient(images, targets)
-        else:
-            value = torch.zeros((), device=images.device)
-            means = [torch.zeros_like(weight) for weight in weights]
-            for part, part_targets in parts:
-                value += gradient(part, part_targets) / len(parts)
-                for mean, weight in zip(means, weights, strict=True):
-                    if weight.grad is not None:
-                        mean += weight.grad / len(parts)
-                sgd.zero_grad()
-            for mean, weight in zip(means, weights, strict=True):
-                weight.grad = mean
+        value = gradient(images, targets) if len(parts) == 1 else _mean_gradient(gradient, weights, parts)
         if chosen.clip_norm is not None:
             nn.utils.clip_grad_norm_(weights, chosen.clip_norm)
         sgd.step()
@@ -163,6 +151,25 @@ def plain_update(
         value.item()  # for the log
 
     return update
+
+
+def _mean_gradient(
+    gradient: Callable[[Tensor, Tensor], Tensor],
+    weights: list[nn.Parameter],
+    parts: list[tuple[Tensor, Tensor]],
+) -> Tensor:
+    """Leave the mean gradient of the parts in `.grad`, and return their mean loss."""
+    value = torch.zeros((), device=weights[0].device)
+    means = [torch.zeros_like(weight) for weight in weights]
+    for images, targets in parts:
+        value += gradient(images, targets) / len(parts)
+        for mean, weight in zip(means, weights, strict=True):
+            if weight.grad is not None:
+                mean += weight.grad / len(parts)
+            weight.grad = None
+    for mean, weight in zip(means, weights, strict=True):
+        weight.grad = mean
+    return value
 
 
 @contextmanager

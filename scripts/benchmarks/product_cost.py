@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sam.analysis.compiled_product import compiled_product, forward_over_reverse
+from sam.analysis.compiled_product import Product, compiled_product, forward_over_reverse
 from sam.analysis.hessian import SampleHessian
 from sam.analysis.sample import SampleLoss
 from sam.config.schema import TrainConfig
@@ -52,12 +52,7 @@ def benchmark_products(config: TrainConfig, num_blocks: int, chunk_size: int = 1
         seconds_to_compile = time.perf_counter() - started
         if compiled is None:
             raise ConfigError(f"model={config.model.name}: torch cannot compile its products")
-        makes: dict[str, Callable[[], SampleHessian]] = {
-            EAGER: partial(SampleHessian, sample),
-            "double backward, graphs kept": partial(SampleHessian, sample, 2**40),
-            "forward over reverse": partial(SampleHessian, sample, compiled=forward_over_reverse(sample)),
-            "forward over reverse, compiled": partial(SampleHessian, sample, compiled=compiled),
-        }
+        makes = _variants(sample, compiled)
         starts = {name: partial(_start, make, vectors) for name, make in makes.items()}
         memory = {name: peak_memory_bytes(start, device) for name, start in starts.items()}
         runs = {name: start() for name, start in starts.items()}
@@ -82,6 +77,16 @@ def benchmark_products(config: TrainConfig, num_blocks: int, chunk_size: int = 1
     ]
     rows[-1]["seconds_to_compile"] = round(seconds_to_compile, 1)
     return rows
+
+
+def _variants(sample: SampleLoss, compiled: Product) -> dict[str, Callable[[], SampleHessian]]:
+    """Return how each variant is made, by its name."""
+    return {
+        EAGER: partial(SampleHessian, sample),
+        "double backward, graphs kept": partial(SampleHessian, sample, 2**40),
+        "forward over reverse": partial(SampleHessian, sample, compiled=forward_over_reverse(sample)),
+        "forward over reverse, compiled": partial(SampleHessian, sample, compiled=compiled),
+    }
 
 
 def _in_float64(sample: SampleLoss) -> SampleHessian:
