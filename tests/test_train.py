@@ -245,10 +245,8 @@ def test_run_that_learns_nothing_warns_after_the_third_epoch(command, monkeypatc
     assert err.endswith("; try optimizer.rho below 100 or optimizer.lr below 0.1\n")
 
 
-@pytest.mark.parametrize(
-    ("signal_number", "code"),
-    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signal_saves_says_how_to_go_on_and_going_on_gives_the_same_bits(tmp_path, signal_number, code):
     arguments = [TRAIN, *TINY, "dataset.num_train=128", "epochs=20"]
     stopped = QuickProcess(arguments, tmp_path)

@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from timm.optim.rmsprop_tf import RMSpropTF
 
 from sam.config.optimizer import OptimizerConfig
 
@@ -30,6 +29,8 @@ def base_optimizer(chosen: OptimizerConfig) -> Base:
     if chosen.base == "adamw":
         return torch.optim.AdamW, {**common, "betas": (chosen.momentum, 0.999)}
     if chosen.base == "rmsprop":
+        from timm.optim.rmsprop_tf import RMSpropTF  # the import of timm takes half a second
+
         return RMSpropTF, {
             **common,
             "momentum": chosen.momentum,

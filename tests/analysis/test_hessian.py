@@ -97,7 +97,7 @@ def test_a_product_is_the_change_of_the_gradient(batch_statistics, memory_bytes)
     torch.testing.assert_close((moved[0] - moved[1]) / (2 * move), product, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ["dense", pytest.param("batch norm", marks=pytest.mark.slow), "attention"])
 def test_all_eigenvalues_are_those_of_the_full_hessian(name):
     sample = sample_of(NETWORKS[name]())
     full = full_hessian(sample)

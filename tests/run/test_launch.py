@@ -209,7 +209,7 @@ def test_force_is_refused_if_torchrun_may_restart(command, monkeypatch):
     ("long_run", "signal_number", "code", "send"),
     [
         (QuickProcess, signal.SIGTERM, 143, os.kill),
-        (QuickProcess, signal.SIGUSR2, 140, os.kill),
+        pytest.param(QuickProcess, signal.SIGUSR2, 140, os.kill, marks=pytest.mark.slow),
         pytest.param(start, signal.SIGINT, 130, os.killpg, marks=pytest.mark.slow),
         pytest.param(start, signal.SIGUSR2, 140, os.killpg, marks=pytest.mark.slow),  # as Slurm does
     ],

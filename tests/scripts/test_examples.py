@@ -22,8 +22,9 @@ EXAMPLES = sorted(FOLDER.glob("*.py"))
 
 
 def marked(path):
-    """Mark an example that takes long, because a C++ compiler works in it."""
-    return pytest.param(path, marks=pytest.mark.slow) if path.stem == "compiled_step" else path
+    """Mark an example that takes long: a C++ compiler works in it, or a large library is imported."""
+    slow = {"compiled_step", "hf_trainer", "transformer"}
+    return pytest.param(path, marks=pytest.mark.slow) if path.stem in slow else path
 
 
 def make_net(seed=0):

@@ -161,6 +161,7 @@ def test_page_sorts_by_numbers(page: Path) -> None:
     assert "<title>SAM rho=0.05,SGD SGD,SAM rho=0.05 descending</title>" in done.stdout
 
 
+@pytest.mark.slow
 @needs_browser
 def test_page_sorts_texts_by_the_decimal_numbers_in_them(page: Path) -> None:
     click = """
@@ -230,6 +231,7 @@ def test_page_is_no_wider_than_the_window(page: Path, width: int) -> None:
     assert int(excess) <= 0
 
 
+@pytest.mark.slow
 @needs_browser
 @pytest.mark.parametrize(("scheme", "is_light"), [(0, False), (1, True)])
 def test_page_follows_the_scheme_of_the_system(page: Path, scheme: int, is_light: bool) -> None:
