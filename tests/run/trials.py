@@ -6,7 +6,7 @@ import signal
 from sam.config.schema import TrainConfig
 
 
-def attempt(config: TrainConfig, num_updates: int) -> None:
+def run_trial(config: TrainConfig, num_updates: int) -> None:
     """End in the way that the learning rate selects."""
     if config.optimizer.lr == 1:
         os.kill(os.getpid(), signal.SIGKILL)
