@@ -7,7 +7,7 @@ quickstart:  # SGD and SAM on real images: a table and a picture
 test:  # the fast tests
 	bash scripts/test.sh
 
-slow:  # the tests that take two seconds or more each
+slow:  # the slow tests: about four seconds or more each
 	bash scripts/test.sh -m slow
 
 check:  # everything that must pass before a change lands

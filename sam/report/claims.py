@@ -236,11 +236,11 @@ def _sample(
 ) -> tuple[dict[int, tuple[float, float]], str]:
     """Return the pairs of a test by seed, and what is missing; "" if nothing is."""
     if choice is None:
-        return {}, "not run yet: search"
+        return {}, "not run yet: the search is missing"
     errors = [_errors(rows, claim, one) for one in (choice.best_sgd, choice.sam)]
     seeds = range(FIRST_SEED, FIRST_SEED + claim.num_seeds)
     if lone := _without_pair(seeds, errors):
-        return {}, f"not run yet: {lone} of {claim.num_seeds} pairs"
+        return {}, f"not run yet: {lone} of {claim.num_seeds} pairs are missing"
     spread = statistics.stdev(errors[1][seed] - errors[0][seed] for seed in seeds)
     if spread > MAX_SPREAD_POINTS:
         seeds = range(FIRST_SEED, FIRST_SEED + EXTENDED)
@@ -253,7 +253,7 @@ def _sample(
     if claim.of_flatness:
         values = [_log_eigenvalues(rows, one) for one in (choice.sgd, choice.sam)]
         if lone := _without_pair(seeds, values):
-            return {}, f"not run yet: {lone} of {len(seeds)} pairs of Hessians"
+            return {}, f"not run yet: {lone} of {len(seeds)} pairs of Hessians are missing"
     return {seed: (values[0][seed], values[1][seed]) for seed in seeds}, ""
 
 

@@ -61,13 +61,17 @@ def test_outcomes_of_all_blocks_follow_from_the_rows_alone() -> None:
 
 def test_missing_runs_give_no_result_and_no_look_at_the_others() -> None:
     search = outcomes(search_rows(T1)[1:])[0]
-    assert (search.verdict, search.choice, search.pairs) == ("not run yet: search", None, {})
+    assert (search.verdict, search.choice, search.pairs) == ("not run yet: the search is missing", None, {})
     runs = [*search_rows(T1), *run_rows(T1, [-2.0] * 11)]
     found = outcomes(runs)[0]
-    assert (found.verdict, found.pairs, found.p_values) == ("not run yet: 1 of 12 pairs", {}, (1.0, 1.0))
+    assert (found.verdict, found.pairs, found.p_values) == (
+        "not run yet: 1 of 12 pairs are missing",
+        {},
+        (1.0, 1.0),
+    )
     complete = [*runs, *run_rows(T1, [-2.0, -2.1] * 6)[22:]]
     bare = [{**one, "lambda_max": ""} for one in complete]
-    assert outcomes(bare)[3].verdict == "not run yet: 12 of 12 pairs of Hessians"
+    assert outcomes(bare)[3].verdict == "not run yet: 12 of 12 pairs of Hessians are missing"
 
 
 def test_block_with_a_large_spread_is_extended_once() -> None:

@@ -39,7 +39,7 @@ def test_command_adds_runs_and_prints_what_is_missing(
     assert table.read_text().count("\n") == 2
     shown = capsys.readouterr().out
     assert f"wrote {table}: 1 run\n" in shown
-    assert shown.count("not run yet: search") == 4
+    assert shown.count("not run yet: the search is missing") == 4
     main(["--runs", str(table)])
     assert capsys.readouterr().out == shown.partition("\n\n")[2]
 
