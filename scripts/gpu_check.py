@@ -48,7 +48,7 @@ class Part(NamedTuple):
 TRAINING = ("torchvision", "timm", "yaml", "tensorboard")
 PARTS = {
     "environment": Part("gpu_parts", "environment", 60),
-    "tests": Part("gpu_parts", "gpu_tests", 130, ("pytest", "pytest_timeout", *TRAINING)),
+    "tests": Part("gpu_parts", "gpu_tests", 180, ("pytest", "pytest_timeout", *TRAINING)),
     "speed": Part("device_speed", "speed", 190, TRAINING),
     "determinism": Part("whole_runs", "determinism", 70, TRAINING),
     "autoaugment": Part("gpu_parts", "auto_augment", 40, TRAINING),

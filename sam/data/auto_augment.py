@@ -220,7 +220,9 @@ def _stretching(values: Tensor) -> Tensor:
 
 def _mean(grey: Tensor) -> Tensor:
     """Return the rounded mean of each image, float32 [n, 1, 1]."""
-    return grey.sum(2, keepdim=True, dtype=torch.float64).div_(grey.shape[2]).add_(0.5).floor_().float()
+    total = grey.sum(2, keepdim=True, dtype=torch.float64)
+    count = torch.full_like(total, grey.shape[2])  # a GPU divides by a number with its rounded reciprocal
+    return (total / count).add_(0.5).floor_().float()
 
 
 def _smooth(values: Tensor) -> Tensor:

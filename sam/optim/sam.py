@@ -322,9 +322,18 @@ class SAM(OptimizerWrapper):
         self._between.perturbed = None
         self._between.has_gradient_of_update = True
 
-    def assume_restored(self) -> None:
-        """Note that the weights are at w again, because something else than this object has put them back."""
-        self._between.perturbed = None
+    @property
+    def perturbed(self) -> list[Tensor] | None:
+        """The weights that are at w + eps now; None if all weights are at w.
+
+        Set it if something else than this object has moved them, or if the calls of this object were only
+        recorded and never done.
+        """
+        return self._between.perturbed
+
+    @perturbed.setter
+    def perturbed(self, weights: list[Tensor] | None) -> None:
+        self._between.perturbed = weights
 
     @torch.no_grad()
     def restore_and_compare(self) -> Tensor:

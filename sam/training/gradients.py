@@ -39,15 +39,21 @@ class FlatGradients:
         return bool(self._views) and all(w.grad is self._views.get(w) for w in self._weights)
 
     @torch.no_grad()
-    def gather(self) -> None:
-        """Give every gradient that has no place yet a place, and move it there; call after each update."""
+    def gather(self) -> bool:
+        """Give every gradient a place, and move it there; call after each update.
+
+        Returns:
+            Whether new places have replaced older ones, because a weight had a gradient but no place.
+        """
         if self.are_in_place():
-            return
+            return False
+        had_places = bool(self._views)
         weights = [weight for weight in self._weights if weight.grad is not None]
         grads = [weight.grad for weight in weights if weight.grad is not None]
         self.flat, self._views = _places(weights)
         torch._foreach_copy_([self._views[weight] for weight in weights], grads)
         self.attach()
+        return had_places
 
 
 def _places(weights: list[nn.Parameter]) -> tuple[list[Tensor], dict[Tensor, Tensor]]:

@@ -27,6 +27,7 @@ from sam.training.rule import Rule
 # Eager updates of a kind before it is recorded. The first one shows which weights get a gradient. In both,
 # libraries such as cuDNN make what they make only once.
 EAGER_UPDATES = 2
+NEW_GRADIENT = "a weight got its first gradient"
 
 
 class Recorder(Protocol):
@@ -65,9 +66,19 @@ class GraphRecorder:
     def record(self, work: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
         """Record a graph; see Recorder."""
         graph = torch.cuda.CUDAGraph()
+        # The outer context: after a failure, torch's context of a graph does not go back to the old stream.
         # thread_local: another thread may allocate pinned memory meanwhile.
-        with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
-            result = work()
+        try:
+            with (
+                torch.cuda.stream(self._stream),
+                torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"),
+            ):
+                result = work()
+        except RuntimeError:
+            # Up to torch 2.11, the generator stays in the state of a recording. A copy of it is not.
+            generator = torch.cuda.default_generators[self._stream.device.index]
+            generator.graphsafe_set_state(generator.clone_state())
+            raise
         return result, graph.replay
 
 
@@ -169,7 +180,9 @@ class Replay:
     def end(self) -> None:
         """Give each gradient its place, and average the processes' gradients, at the end of an update."""
         if self._needs_places:
-            self._gradients.gather()
+            # Recordings add to the old places, and in kinds that do not use the weight, decay would move it.
+            if self._gradients.gather() and not self._is_refused:
+                self._stop(NEW_GRADIENT)
             self._world.average_(self._gradients.flat)
         self._eager.update(self._eager_now)
         self._eager_now.clear()
@@ -192,17 +205,17 @@ class Replay:
 
     def _record(self, kind: Hashable, work: Callable[..., Tensor], given: Sequence[Tensor]) -> None:
         optimizer, num_kept = self._rule.optimizer, self._statistics.num_kept
-        was_perturbed = isinstance(optimizer, SAM) and optimizer.is_perturbed
+        perturbed = optimizer.perturbed if isinstance(optimizer, SAM) else None
         try:
             self._recordings[kind] = _Recording(self._recorder, work, given)
             if not self._gradients.are_in_place():
-                raise RuntimeError("a weight got its first gradient")
+                raise RuntimeError(NEW_GRADIENT)
         except RuntimeError as error:
             # Nothing was done on the device. Only the objects of the host must be as before.
             self._gradients.attach()
-            if isinstance(optimizer, SAM) and optimizer.is_perturbed and not was_perturbed:
-                optimizer.assume_restored()
-            self._stop(str(error).partition("\n")[0])
+            if isinstance(optimizer, SAM):
+                optimizer.perturbed = perturbed
+            self._stop(_cause(error))
         finally:
             self._statistics.num_kept = num_kept
 
@@ -210,3 +223,10 @@ class Replay:
         self._is_refused = True
         self._recordings.clear()
         self._refuse(reason)
+
+
+def _cause(error: BaseException) -> str:
+    """Return the first line of the first error: CUDA raises a second one at the end of a failed recording."""
+    while isinstance(error.__context__, RuntimeError):
+        error = error.__context__
+    return str(error).partition("\n")[0]

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -68,7 +69,8 @@ def gpu_tests(device: torch.device, emit: Emit) -> None:
             if report.failed:
                 emit({"test": report.nodeid, "outcome": "failed", "reason": "it cannot be imported"})
 
-    files = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if "gpu" in path.read_text("utf-8")]
+    every = sorted((ROOT / "tests").rglob("test_*.py"))
+    files = [path for path in every if re.search("gpu", path.read_text("utf-8"), re.IGNORECASE)]
     if find_spec("hydra") is None:
         files = [path for path in files if path.parent.name in TESTS_WITHOUT_HYDRA]
     parallel = ["-n", "8", "--dist=loadgroup"] if find_spec("xdist") and device.type == "cuda" else []

@@ -9,6 +9,7 @@ from torchvision.transforms import v2
 
 from sam.data.auto_augment import NUM_DRAWS, AutoAugment
 from sam.data.policies import POLICIES
+from tests.devices import host_never_waits
 from tests.reference.auto_augment import auto_augmented, difference
 
 CPU, META = torch.device("cpu"), torch.device("meta")
@@ -115,9 +116,6 @@ def test_images_are_the_same_bits_and_the_host_does_not_wait_on_cuda(policy: str
     pixels, drawn = images(2000, (32, 32, 3)), draws(2000)
     expected = AutoAugment(POLICIES[policy], (32, 32, 3), CPU)(pixels, drawn)
     changes, on_device = AutoAugment(POLICIES[policy], (32, 32, 3), torch.device("cuda")), pixels.cuda()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with host_never_waits():
         changed = changes(on_device, drawn)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert torch.equal(changed.cpu(), expected)

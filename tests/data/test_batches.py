@@ -15,6 +15,7 @@ from sam.data.auto_augment import AutoAugment
 from sam.data.batches import Batch, EvaluationBatches, TrainBatches, generator_for
 from sam.data.images import Images
 from sam.data.policies import POLICIES
+from tests.devices import host_never_waits
 from tests.reference.batches import epoch_step_by_step
 
 AUGMENTATION = Augmentation(flip=True, crop_padding=2, cutout_size=2)
@@ -225,11 +226,8 @@ def test_host_never_waits_and_batches_are_those_of_the_cpu_on_cuda() -> None:
     on_cpu, evaluated = batches_with_everything(CPU)
     expected = [*on_cpu.epoch(0), *evaluated]
     train, evaluation = batches_with_everything(torch.device("cuda"))
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with host_never_waits():
         found = [*train.epoch(0), *evaluation]
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     for batch, other in zip(found, expected, strict=True):
         for part, twin in zip(batch, other, strict=True):
             # One rounding more or less in the normalisation and in mixup.

@@ -19,12 +19,16 @@ class Tape(TorchDispatchMode):
         self.made = set()  # addresses of the storages that the work made
         self.before = {}  # copies of all other storages that it used
         self.has_failed = False
+        self.lacks_memory_for = None  # the name of an operator
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if self.has_failed or func.overloadpacket.__name__ in WAITS:
             self.has_failed = True  # nothing can be recorded after a failure, as on a GPU
             raise RuntimeError(f"the host waits for {func}\nand more lines")
+        if func.overloadpacket.__name__ == self.lacks_memory_for:
+            self.lacks_memory_for = None  # the next call may find memory, and is recorded
+            raise torch.OutOfMemoryError("CUDA out of memory")
         given = tensors(args, kwargs)
         for tensor in given:
             storage = tensor.untyped_storage()
@@ -54,14 +58,16 @@ def tensors(*values):
 
 
 class TapeRecorder:
-    def __init__(self):
+    def __init__(self, lacks_memory_for=None):
         self.tapes = []
+        self.lacks_memory_for = lacks_memory_for
 
     def prepare(self, work):
         return work()
 
     def record(self, work):
         tape = Tape()
+        tape.lacks_memory_for = self.lacks_memory_for
         try:
             with tape:
                 result = work()

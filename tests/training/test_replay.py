@@ -182,6 +182,8 @@ def test_micro_batch_reads_and_makes_no_tensor_of_the_host(rule, monkeypatch):
 
 @pytest.mark.gpu
 @NEEDS_GPU
+# The advice of torch's compiler before torch 2.14.
+@pytest.mark.filterwarnings("ignore:TensorFloat32")
 @pytest.mark.parametrize("is_compiled", [False, True])
 @pytest.mark.parametrize("rule", RULES)
 def test_cuda_graphs_equal_eager_updates_to_the_bit(rule, is_compiled):
@@ -261,6 +263,55 @@ def test_work_that_cannot_be_recorded_is_done_eagerly(rule, layer, told):
     (reason,) = reasons
     assert reason.startswith(told)
     assert "\n" not in reason
+    assert not update.replay.is_used
+
+
+@pytest.mark.parametrize("rule", ["sgd", "whole batch", "msam", "s2_sam", "stable_sam"])
+def test_lack_of_memory_during_a_recording_leaves_all_as_it_was(rule):
+    changes, reasons, recorder = {"m": 4, **RULES[rule]}, [], TapeRecorder("convolution_backward")
+    eager_model, model = network(), network()
+    eager = update_of(eager_model, changes)
+    update = replayed(update_of(model, changes), model, recorder, reasons.append)
+    assert_equal_updates((eager_model, eager), (model, update))
+    assert reasons == ["CUDA out of memory"]
+    assert not update.replay.is_used
+
+
+def test_the_cause_of_a_failed_recording_is_told():
+    class Ending(TapeRecorder):
+        """Fails at the end of the recording too, as CUDA does after a failure in it."""
+
+        def record(self, work):
+            try:
+                return super().record(work)
+            finally:
+                raise RuntimeError("operation failed due to a previous error during capture")
+
+    model, reasons = nn.Sequential(Waiting(), network()), []
+    update = replayed(update_of(model, {}), model, Ending(), reasons.append)
+    for step, (images, targets, _) in enumerate(batches()):
+        update(images, targets, 0.1, None, step)
+    (reason,) = reasons
+    assert reason.startswith("the host waits")
+
+
+def test_a_weight_that_only_some_batches_use_ends_the_recordings():
+    def branching():
+        model = network()
+        model.gate, plain = nn.Parameter(torch.ones(())), model.forward
+        model.forward = lambda images: plain(images * model.gate if len(images) == 3 else images)
+        return model
+
+    eager_model, model = branching(), branching()
+    changes, reasons = {"optimizer.weight_decay": 0.1}, []
+    eager = update_of(eager_model, changes)
+    update = replayed(update_of(model, changes), model, refuse=reasons.append)
+    whole = list(batches())
+    smaller = [tuple(None if part is None else part[:3] for part in batch) for batch in whole]
+    assert_equal_updates((eager_model, eager), (model, update), whole[:4])
+    assert update.replay.is_used
+    assert_equal_updates((eager_model, eager), (model, update), [smaller[0], *whole, *smaller])
+    assert reasons == ["a weight got its first gradient"]
     assert not update.replay.is_used
 
 
