@@ -138,10 +138,9 @@ class AveragedSAM(SAM):
     def _load_own_state(self, own: dict[str, Any]) -> None:
         super()._load_own_state(own)
         weights = self._weights()
-        self._averages = {
-            weights[number]: average.to(weights[number].device, copy=True)
-            for number, average in own.get("averages", {}).items()
-        }
+        self._averages.clear()  # not a new dict: wrappers such as Lightning's copy the attributes
+        for number, average in own.get("averages", {}).items():
+            self._averages[weights[number]] = average.to(weights[number].device, copy=True)
 
 
 def _precise(tensor: Tensor) -> Tensor:

@@ -127,12 +127,24 @@ def check_memory(weights: Sequence[Tensor]) -> None:
 
     Raises:
         RuntimeError: If entries of a weight share memory.
+        ValueError: If FullyShardedDataParallel (FSDP1) shards the weights over several processes. They are
+            plain tensors, so the norm over all processes is not known.
     """
+    if any(getattr(weight, "_fsdp_flattened", False) for weight in weights) and _num_processes() > 1:
+        raise ValueError(
+            "FullyShardedDataParallel shards the parameters, so SAM does not see the norm of the whole "
+            "gradient; use fully_shard (FSDP2) or DistributedDataParallel"
+        )
     if any_overlaps(local_parts(weights)):
         raise RuntimeError(
             "the entries of a parameter share memory, as those of an expanded tensor do, so SAM cannot move "
             "them; make a copy of the parameter with clone() first"
         )
+
+
+def _num_processes() -> int:
+    is_joined = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_world_size() if is_joined else 1
 
 
 def sign_of(group: dict[str, Any]) -> int:

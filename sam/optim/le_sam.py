@@ -49,6 +49,7 @@ class LESAM(SAM):
         adaptive: bool = False,
         **base_arguments: Any,
     ) -> None:
+        self._own: dict[str, float] = {}  # one object: wrappers such as Lightning's copy the attributes
         self.sigma = sigma
         super().__init__(
             params, base_optimizer, rho, adaptive, p=2.0, random_direction=False, **base_arguments
@@ -57,14 +58,14 @@ class LESAM(SAM):
     @property
     def sigma(self) -> float:
         """The rise of the loss."""
-        return self._sigma
+        return self._own["sigma"]
 
     @sigma.setter
     def sigma(self, sigma: float) -> None:
         check_number("sigma", sigma)
         if not 0 <= sigma < float("inf"):
             raise ValueError(f"sigma must be finite and >= 0, got {sigma}")
-        self._sigma = sigma
+        self._own["sigma"] = sigma
 
     def _find_directions(
         self, weights: list[Tensor], grads: list[Tensor], adaptive: set[Tensor]
@@ -74,7 +75,7 @@ class LESAM(SAM):
             raise ValueError(f"LESAM needs one rho for all parameter groups, got {rhos}; make them equal")
         directions, length, norm = super()._find_directions(weights, grads, adaptive)
         # perturb() moves by rho * direction / length. If sigma is 0, this length is infinite: no move.
-        rho_per_sigma = rhos[0] / self._sigma if self._sigma else float("inf")
+        rho_per_sigma = rhos[0] / self.sigma if self.sigma else float("inf")
         return directions, torch.maximum(length, rho_per_sigma * length * length), norm
 
     def _own_state(self) -> dict[str, Any]:

@@ -155,3 +155,9 @@ class Copies:
 def _kinds(tensors: Sequence[Tensor]) -> list[list[Any]]:
     """Return the dtypes, the devices and the shapes."""
     return [[t.dtype for t in tensors], [t.get_device() for t in tensors], [t.shape for t in tensors]]
+
+
+def forget_casts() -> None:
+    """Let autocast cast the weights again: until its block ends, it uses its copies of moved weights too."""
+    if not torch.compiler.is_compiling():
+        torch.clear_autocast_cache()

@@ -35,15 +35,20 @@ class MSAM(OnePassSAM):
         ValueError: If a perturbed group has no momentum, or is adaptive; and as in SAM.
     """
 
-    def _adopt(self, group: dict[str, Any]) -> None:
-        super()._adopt(group)
-        momentum = group["betas"][0] if "betas" in group else group.get("momentum", 0)
-        if group["perturbed"] and not momentum:
+    def _settings(self, group: dict[str, Any]) -> dict[str, Any]:
+        settings = super()._settings(group)
+        given = {
+            **self.base_optimizer.defaults,
+            **group,
+        }  # a new group may leave the momentum to the defaults
+        momentum = given["betas"][0] if "betas" in given else given.get("momentum", 0)
+        if settings["perturbed"] and not momentum:
             name = type(self.base_optimizer).__name__
             raise ValueError(
                 f"MSAM perturbs along the momentum of the base optimizer, and {name} has none in a group; "
                 "set momentum (or betas[0]) above 0, or perturbed=False in this group"
             )
+        return settings
 
     def _direction(self, weight: Tensor) -> Tensor:
         state = self.state.get(weight)

@@ -29,6 +29,9 @@ class OnePassSAM(SAM):
 
     The loss of the pass is that at w + eps. Evaluate the model, and save it, between two updates.
 
+    What the forward pass writes into the weights, as nn.Embedding(max_norm=...) does, is lost when they
+    return to w. Apply it after the step.
+
     Args:
         params: As in SAM.
         base_optimizer: As in SAM.

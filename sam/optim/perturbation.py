@@ -150,8 +150,9 @@ def move_(
         norm: 0-dimensional, float32 or float64. On a GPU, rho / norm is rounded to float32.
         sign: 1, or -1 to move against the directions.
     """
-    usable = torch.isfinite(norm) & (norm > 0)
-    step = torch.where(usable, rho / norm, 0)
+    step = rho / norm
+    usable = torch.isfinite(norm) & torch.isfinite(step)  # a tiny norm has no finite reciprocal
+    step = torch.where(usable, step, 0)
     places, moves = local_parts(weights), local_parts(directions)
     if torch.compiler.is_compiling():  # torch.compile does not trace the fused kernel
         for place, direction in zip(places, moves, strict=True):

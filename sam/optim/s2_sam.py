@@ -86,5 +86,6 @@ class S2SAM(OnePassSAM):
     def _load_own_state(self, own: dict[str, Any]) -> None:
         super()._load_own_state(own)
         weights = self._weights()
-        kept = own.get("gradients", {})
-        self._kept = {weights[number]: grad.to(weights[number], copy=True) for number, grad in kept.items()}
+        self._kept.clear()  # not a new dict: wrappers such as Lightning's copy the attributes
+        for number, grad in own.get("gradients", {}).items():
+            self._kept[weights[number]] = grad.to(weights[number], copy=True)

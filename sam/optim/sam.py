@@ -39,7 +39,7 @@ from sam.optim.groups import (
     checked_gradients,
     parts_that_move,
 )
-from sam.optim.memory import Copies, local_parts
+from sam.optim.memory import Copies, forget_casts, local_parts
 from sam.optim.perturbation import cosine_of_move_, find_directions, global_norm, move_, project_
 from sam.optim.protocol import OptimizerWrapper
 
@@ -109,6 +109,8 @@ class SAM(OptimizerWrapper):
         self._random_direction = random_direction
         self._saved = Copies()
         self._between = _Between()
+        # SAM's settings of each group, by its first weight: a state of the base optimizer has none.
+        self._known: dict[Tensor | None, dict[str, Any]] = {}
         if isinstance(base_optimizer, Optimizer):
             check_same_parameters(params, base_optimizer, base_arguments)
             base = base_optimizer
@@ -144,12 +146,17 @@ class SAM(OptimizerWrapper):
     def _adopt(self, group: dict[str, Any]) -> None:
         """Give a group of the base optimizer the settings that it lacks, and check its weights."""
         group.update(self._settings(group))
+        self._remember_settings(group)
         if group["perturbed"]:
             check_weights(group["params"])
 
+    def _remember_settings(self, group: dict[str, Any]) -> None:
+        self._known[_first_weight(group)] = {key: group[key] for key in SETTINGS}
+
     def _settings(self, group: dict[str, Any]) -> dict[str, Any]:
-        """Return SAM's settings of a group, defaults included, after a check."""
-        settings = {key: group.get(key, self.defaults[key]) for key in SETTINGS}
+        """Return SAM's settings of a group, after a check: its own, those that it had, or the defaults."""
+        known = self.defaults | self._known.get(_first_weight(group), {})
+        settings = {key: group.get(key, known[key]) for key in SETTINGS}
         check_settings(settings, self._p, self._random_direction)
         return settings
 
@@ -162,6 +169,8 @@ class SAM(OptimizerWrapper):
         for group in self.param_groups:
             if group.keys() >= SETTINGS:
                 self._settings(group)
+                if not torch.compiler.is_compiling():
+                    self._remember_settings(group)
             else:
                 self._adopt(group)
         groups = [group for group in self.param_groups if group["perturbed"]]
@@ -230,11 +239,12 @@ class SAM(OptimizerWrapper):
             directions: One per weight, in the order of `moves`.
             length: 0-dimensional.
         """
-        self._save([weight for part in moves.values() for weight in part])
         try:
+            self._save([weight for part in moves.values() for weight in part])
             remaining = iter(directions)
             for (rho, sign), part in moves.items():
                 move_(part, list(islice(remaining, len(part))), rho, length, sign)
+            forget_casts()
         except BaseException:
             self._give_up()
             raise
@@ -292,6 +302,7 @@ class SAM(OptimizerWrapper):
             along: list[Any] = [weight.grad for weight in part]
             move_(part, along, step_size * rho, norm, sign)
         project_(perturbed, self._saved.last, rhos[0])
+        forget_casts()
         return norm
 
     def _save(self, weights: list[Tensor]) -> None:
@@ -319,6 +330,7 @@ class SAM(OptimizerWrapper):
         # DTensors have no foreach copy; their local parts do.
         torch._foreach_copy_(list(local_parts(weights)), self._saved.last)
         increment_version(weights)  # the copy counts for the local part of a DTensor only
+        forget_casts()
         self._between.perturbed = None
         self._between.has_gradient_of_update = True
 
@@ -367,13 +379,17 @@ class SAM(OptimizerWrapper):
             scaler.update()
             optimizer.zero_grad()
         """
-        self.first_step()
+        self._check_not_perturbed()
+        has_moved = False
         try:
+            self.first_step()
+            has_moved = True
             yield
+            self.restore()
         except BaseException:
-            self._give_up()
+            if has_moved or self.is_perturbed:
+                self._give_up()
             raise
-        self.restore()
 
     def _give_up(self) -> None:
         """Restore after a failure, and clear `.grad`: its gradients may be incomplete."""
@@ -456,13 +472,16 @@ class SAM(OptimizerWrapper):
             if not is_first_pass:
                 self._base_step()
                 return loss
-        self.first_step()
+        has_moved = False
         try:
+            self.first_step()
+            has_moved = True
             loss = closure()
             self.restore()
             self._base_step()
         except BaseException:
-            self._give_up()
+            if has_moved or self.is_perturbed:
+                self._give_up()
             raise
         self.zero_grad()
         return loss
@@ -492,6 +511,16 @@ class SAM(OptimizerWrapper):
         # Other code may have removed a weight from the groups.
         return {number[weight]: tensor for weight, tensor in of_weights.items() if weight in number}
 
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load the result of state_dict(), of a SAM or of the base optimizer alone.
+
+        Settings of SAM that the state lacks stay as they are, group by group.
+        """
+        for group in self.param_groups:
+            self._adopt(group)
+        super().load_state_dict(state_dict)
+
     def _own_state(self) -> dict[str, Any]:
         saved = {}
         if self._between.perturbed is not None:
@@ -512,3 +541,8 @@ class SAM(OptimizerWrapper):
             torch._foreach_copy_(self._saved.last, list(own["saved"].values()))
         count = own.get("num_not_finite")
         self._between.num_not_finite = None if count is None else count.to(weights[0].device, copy=True)
+
+
+def _first_weight(group: dict[str, Any]) -> Tensor | None:
+    weights = group["params"]  # of a group that is not added yet, this may be an iterator or one tensor
+    return weights[0] if isinstance(weights, list) and weights else None

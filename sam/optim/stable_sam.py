@@ -66,7 +66,7 @@ class StableSAM(SAM):
         grads = [weight.grad for weight in self._weights() if weight.grad is not None]
         if any(grad.layout != torch.strided for grad in grads):
             raise TypeError("StableSAM needs the norm of dense gradients, got a sparse one; use SAM")
-        return grads
+        return [torch.view_as_real(grad) if grad.is_complex() else grad for grad in grads]
 
     def _own_state(self) -> dict[str, Any]:
         return {**super()._own_state(), "length": self._length if self.is_perturbed else None}

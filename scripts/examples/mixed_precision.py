@@ -1,7 +1,7 @@
 """SAM in mixed precision: autocast to float16 with a GradScaler, on a GPU or a CPU.
 
-Watch out for the autocast blocks: one per pass. A block keeps its float16 copies of the weights until it
-ends, so within one block the second pass would not see w + eps.
+Watch out for scaler.unscale_(): call it after the second pass only. The scaler unscales once per update, so
+after an earlier call, the optimizer would step with the scaled second gradient.
 
 Needs `pip install .` in this repository.
 """

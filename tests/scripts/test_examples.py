@@ -133,19 +133,28 @@ def test_mixed_precision_does_not_depend_on_the_scale_and_follows_float32():
     assert (found[1] - full).norm() < 5e-3 * moved
 
 
-def test_one_autocast_block_for_both_passes_would_not_see_the_perturbation():
+def test_an_earlier_call_of_unscale_would_leave_the_scale_in_the_second_gradient():
     model = make_net()
     [(inputs, targets)] = load("mixed_precision").make_batches(1, "cpu")
     optimizer = SAM(model.parameters(), torch.optim.SGD, rho=0.5, lr=0.1)
-    with torch.autocast("cpu", dtype=torch.float16):
-        first = nn.functional.cross_entropy(model(inputs), targets)
-        first.backward()
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+
+    def backward():
+        scaler.scale(nn.functional.cross_entropy(model(inputs), targets)).backward()
+
+    lengths = []
+    for is_early in (False, True):
+        backward()
+        if is_early:
+            scaler.unscale_(optimizer)
         with optimizer.perturbed_weights():
-            repeated = nn.functional.cross_entropy(model(inputs), targets)
-            with torch.autocast("cpu", dtype=torch.float16, cache_enabled=False):
-                second = nn.functional.cross_entropy(model(inputs), targets)
-    # Biases are cached too, so the results are bit-identical.
-    assert repeated.item() == first.item() < second.item() - 0.1
+            backward()
+        if not is_early:
+            scaler.unscale_(optimizer)
+        lengths.append(torch.cat([weight.grad.flatten() for weight in model.parameters()]).norm())
+        scaler.update()
+        optimizer.zero_grad()
+    torch.testing.assert_close(lengths[1], 1024 * lengths[0])
 
 
 def test_transformer_has_the_same_dropout_in_both_passes_and_no_decay_on_norms_and_biases(monkeypatch):

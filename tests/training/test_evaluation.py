@@ -8,6 +8,7 @@ from sam.training.distributed import World
 from sam.training.evaluation import evaluate, one_hot_sums, sums_by_group
 from sam.training.forward_backward import count_errors
 from sam.training.precision import Precision
+from tests.devices import host_never_waits
 
 
 class Table(nn.Module):
