@@ -82,7 +82,7 @@ def measure(case: Case, device: torch.device, limit_seconds: float) -> Row:
             row["peak_memory_mib"][name] = round(peak_memory_bytes(started, device) / 2**20, 1)
         if name in row["failed"]:
             blocks.pop(name, None)
-            free(device)
+            free_memory(device)  # not the compiled code: other variants use it
     counts = {name: _updates_per_block(block, device) for name, block in blocks.items()}
     repeated = {name: partial(_repeat, block, counts[name], device) for name, block in blocks.items()}
     seconds = seconds_of_blocks(repeated, MOST_BLOCKS, limit_seconds)
@@ -228,8 +228,13 @@ def _busy(block: Block) -> float:
 
 def free(device: torch.device) -> None:
     """Give back the memory and the compiled code of what no one uses any more."""
-    gc.collect()
     torch.compiler.reset()
+    free_memory(device)
+
+
+def free_memory(device: torch.device) -> None:
+    """Give back the memory of what no one uses any more."""
+    gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
