@@ -72,7 +72,7 @@ class Classifier(nn.Module):
 
     def __init__(self, folder: pathlib.Path) -> None:
         super().__init__()
-        self.body = AutoModel.from_pretrained(folder, local_files_only=True)  # nosec B615: not from the hub
+        self.body = AutoModel.from_pretrained(folder, local_files_only=True)  # nosec B615
         self.head = nn.Linear(self.body.config.hidden_size, len(CLASSES))
 
     def forward(self, texts: Texts) -> Tensor:
@@ -95,7 +95,7 @@ def read_texts(model: pathlib.Path, file: pathlib.Path) -> Texts:
     csv.field_size_limit(2**30)
     with file.open(newline="", encoding="utf-8") as lines:
         rows = [row for row in csv.reader(lines, delimiter="\t") if row and row[0] in CLASSES]
-    tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)  # nosec B615: not from the hub
+    tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)  # nosec B615
     cut = tokenizer(
         [row[1] for row in rows],
         truncation=True,
