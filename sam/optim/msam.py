@@ -37,10 +37,7 @@ class MSAM(OnePassSAM):
 
     def _settings(self, group: dict[str, Any]) -> dict[str, Any]:
         settings = super()._settings(group)
-        given = {
-            **self.base_optimizer.defaults,
-            **group,
-        }  # a new group may leave the momentum to the defaults
+        given = self.defaults | group  # a new group may leave the momentum to the defaults
         momentum = given["betas"][0] if "betas" in given else given.get("momentum", 0)
         if settings["perturbed"] and not momentum:
             name = type(self.base_optimizer).__name__
